@@ -17,7 +17,7 @@ import urllib.request
 HOST = "127.0.0.1"
 TIMEOUT_S = 2.0
 
-# CONNECT of MQTT 5.0 (3.1): protocol level 5, clean start, keep alive 10 s, no properties, empty client identifier.
+# CONNECT of MQTT 5.0 (3.1): clean start, keep alive 10 s, no properties, empty client identifier.
 CONNECT = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00"
 DISCONNECT = b"\xe0\x00"
 CONNACK = 0x20
@@ -37,7 +37,7 @@ def free_port(first: int) -> int:
 
 
 def is_broker(port: int) -> bool:
-    """Whether a broker speaks MQTT 5 there and accepts a client without a password (3.2.2.2: reason code 0)."""
+    """Whether a broker speaks MQTT 5 there and takes a client without a password (3.2.2.2: code 0)."""
     try:
         with socket.create_connection((HOST, port), TIMEOUT_S) as connection:
             connection.settimeout(TIMEOUT_S)
