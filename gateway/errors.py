@@ -6,7 +6,15 @@ Each knows what its catcher needs: a refusal its wire code, an operable failure 
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "GatewayError", "HistoryError", "JournalError", "Overloaded", "Refusal", "StateLocked"]
+__all__ = [
+    "ConfigError",
+    "GatewayError",
+    "HistoryError",
+    "JournalError",
+    "Overloaded",
+    "Refusal",
+    "StateLocked",
+]
 
 
 class GatewayError(Exception):

@@ -1,0 +1,46 @@
+"""Bytes to messages and replies to bytes: one module a format, and the one table that names them.
+
+A codec is a module-level object with four members (:class:`Codec`).  Adding a format is a new module and a row below.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from . import jsoncodec, msgpackcodec
+from .model import Control, Draft, Part
+
+__all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Control", "Draft", "Part", "codec_for"]
+
+
+class Codec(Protocol):
+    """One wire format of devices.
+
+    ``text`` says which kind of frame carries it.  ``decode`` gives the parts of a message in order, with a
+    :class:`~gateway.errors.Refusal` in place of each reading that cannot be taken, and raises one for a message that
+    cannot be decoded at all.  ``encode`` renders a reply; ``reply_text`` says in which kind of frame.
+    """
+
+    text: bool
+    reply_text: bool
+
+    def decode(self, data: str | bytes) -> list[Part]: ...
+
+    def encode(self, reply: dict[str, object]) -> str | bytes: ...
+
+
+# Subprotocol to codec, in the order in which the gateway prefers them.
+CODECS: dict[str, Codec] = {
+    "gateway.v1.msgpack": msgpackcodec.BINARY,
+    "gateway.v1.json": jsoncodec.TEXT,
+}
+SUBPROTOCOLS: tuple[str, ...] = tuple(CODECS)
+
+# Without a subprotocol the frame's kind decides, and replies are JSON text.
+_WITHOUT: dict[bool, Codec] = {True: jsoncodec.TEXT, False: msgpackcodec.BINARY_JSON_REPLIES}
+
+
+def codec_for(subprotocol: str | None, text: bool) -> Codec | None:
+    """The codec for a frame, or None where the subprotocol does not allow this kind of frame (close code 1003)."""
+    codec = CODECS.get(subprotocol) if subprotocol else _WITHOUT[text]
+    return codec if codec is not None and codec.text == text else None

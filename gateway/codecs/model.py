@@ -1,0 +1,138 @@
+"""The JSON model: plain decoded objects to parts, shared by every format that carries it (JSON, MessagePack).
+
+Three shapes of a reading (flat, envelope, array of either) and the typed control messages.  ``type``, ``ts``, ``seq``,
+``values`` and ``device`` are reserved at the top level and never metrics.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..errors import Refusal
+from ..reading import INT64_MAX, INT64_MIN, Value, check_value, is_metric, time_to_ns
+
+__all__ = ["MAX_READINGS", "Control", "Draft", "Part", "parts"]
+
+MAX_READINGS = 1000  # a message; a longer array is refused whole, with code too_many_readings
+CONTROLS = frozenset({"heartbeat", "describe", "result"})
+
+
+class Draft(msgspec.Struct, gc=False):
+    """A reading as its device sent it, checked: ``seq`` 0 and ``time`` -1 where missing; ``time`` in nanoseconds."""
+
+    values: dict[str, Value]
+    seq: int = 0
+    time: int = -1
+    device: str = ""
+
+
+class Control(msgspec.Struct, frozen=True):
+    """A typed message that is not a reading: ``heartbeat``, ``describe`` or ``result``, with its whole body."""
+
+    type: str
+    body: dict[str, object]
+
+
+Part = Draft | Control | Refusal
+
+
+def parts(message: object) -> list[Part]:
+    """The parts of a decoded message, in order.
+
+    Raises :class:`Refusal` (``bad_message``) for what is neither an object nor an array, and ``too_many_readings``.
+    """
+    if type(message) is dict:
+        if "type" in message:
+            return [_control(message)]
+        return [_reading(message, None)]
+    if type(message) is list:
+        if len(message) > MAX_READINGS:
+            raise Refusal("too_many_readings", f"{len(message)} readings in a message, at most {MAX_READINGS}")
+        return [_reading(element, index) for index, element in enumerate(message)]
+    raise Refusal("bad_message", "neither an object nor an array")
+
+
+def _control(message: dict[str, object]) -> Part:
+    kind = message["type"]
+    if type(kind) is str and kind in CONTROLS:
+        return Control(kind, message)
+    return Refusal("bad_message", f"unknown type {str(kind)[:40]!r}", seq=_seq_of(message))
+
+
+def _reading(element: object, index: int | None) -> Draft | Refusal:
+    if type(element) is not dict:
+        return Refusal("bad_message", "a reading is an object", index=index)
+    seq = 0
+    time = -1
+    device = ""
+    if "seq" in element:
+        seq = _seq_of(element)
+        if not seq and element["seq"] is not None:
+            return Refusal("bad_seq", "seq: not a positive integer below 2^63", index=index)
+        del element["seq"]
+    if "ts" in element:
+        ts = element.pop("ts")
+        if ts is not None:
+            try:
+                time = time_to_ns(ts)
+            except ValueError as error:
+                return Refusal("bad_time", f"ts: {error}", seq=seq, index=index)
+    if "device" in element:
+        named = element.pop("device")
+        if type(named) is not str or not named:
+            return Refusal("bad_device", "device: not a name", seq=seq, index=index)
+        device = named
+    values = element
+    prefix = ""
+    if "values" in element:
+        values = element.pop("values")
+        prefix = "values."
+        if type(values) is not dict:
+            return Refusal("bad_message", "values: not an object", seq=seq, index=index)
+        if element:
+            stray = str(next(iter(element)))[:40]
+            return Refusal("bad_message", f"{stray!r} beside values: move it into values", seq=seq, index=index)
+    elif "type" in element:
+        return Refusal("bad_message", "a typed message inside an array", seq=seq, index=index)
+    absent = False
+    for name, value in values.items():
+        if name not in _known and not _learn(name):
+            return Refusal("bad_name", f"{prefix}{str(name)[:40]!r}: not a metric's name", seq=seq, index=index)
+        kind = type(value)
+        if kind is float:
+            if value - value == 0.0:  # finite
+                continue
+        elif kind is int:
+            if INT64_MIN <= value <= INT64_MAX:
+                continue
+        elif kind is bool:
+            continue
+        elif value is None:
+            absent = True
+            continue
+        problem = check_value(value)
+        if problem:
+            return Refusal("bad_value", f"{prefix}{name}: {problem}", seq=seq, index=index)
+    if absent:
+        values = {name: value for name, value in values.items() if value is not None}
+    return Draft(values, seq, time, device)
+
+
+# Names that passed the grammar, so that a stream's regular expression runs once a name.
+# Bounded: at the bound it is emptied and learns anew.
+_known: set[str] = set()
+_KNOWN_MAX = 20_000
+
+
+def _learn(name: object) -> bool:
+    if type(name) is not str or not is_metric(name):
+        return False
+    if len(_known) >= _KNOWN_MAX:
+        _known.clear()
+    _known.add(name)
+    return True
+
+
+def _seq_of(message: dict[str, object]) -> int:
+    seq = message.get("seq")
+    return seq if type(seq) is int and 0 < seq <= INT64_MAX else 0

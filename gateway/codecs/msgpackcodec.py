@@ -1,0 +1,46 @@
+"""MessagePack in binary frames, the model of :mod:`gateway.codecs.model`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..errors import Refusal
+from .jsoncodec import TEXT
+from .model import Part, parts
+
+__all__ = ["BINARY", "BINARY_JSON_REPLIES", "MsgpackCodec"]
+
+_decode = msgspec.msgpack.Decoder().decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class MsgpackCodec:
+    """MessagePack in binary frames, MessagePack replies."""
+
+    text = False
+    reply_text = False
+
+    def decode(self, data: str | bytes) -> list[Part]:
+        """Parts of a message; raises :class:`Refusal` with code ``undecodable`` for what is not MessagePack."""
+        try:
+            return parts(_decode(data))  # type: ignore[arg-type]
+        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError, TypeError) as error:
+            raise Refusal("undecodable", f"not MessagePack: {error}") from None
+
+    def encode(self, reply: dict[str, object]) -> str | bytes:
+        """A reply as MessagePack."""
+        return _encode(reply)
+
+
+class MsgpackJsonReplies(MsgpackCodec):
+    """MessagePack from a device that named no subprotocol: replies are JSON text."""
+
+    reply_text = True
+
+    def encode(self, reply: dict[str, object]) -> str | bytes:
+        """A reply as JSON text."""
+        return TEXT.encode(reply)
+
+
+BINARY = MsgpackCodec()
+BINARY_JSON_REPLIES = MsgpackJsonReplies()

@@ -1,0 +1,259 @@
+"""The device book: what the gateway knows of each device, and what of it survives a restart.
+
+The book lives in memory; the journal is its write-ahead log.  A snapshot (``devices.msgpack`` in the state directory) is
+replaced whole and synced every :data:`SNAPSHOT_S` seconds and at a clean stop; it names the journal offset that it
+reflects, and at start the journal is replayed from there.  A snapshot claims only what is durable, so that after a crash
+counts may be lower than what was announced, never higher.
+
+Layout of the snapshot, MessagePack: ``[version, epoch, offset, [[name, session, seq, resumable, state, since, reason,
+last_seen, last_time, [ledger counts], description or nil], ...]]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from . import liveness
+from .errors import GatewayError, Overloaded
+from .ledger import Ledger
+from .limit import SlidingWindow, TokenBucket
+from .liveness import Status
+from .reading import ASSIGNED, Batch, Description, Mark, Presence, Reading
+from .session import Session
+
+__all__ = ["SNAPSHOT_S", "Device", "DeviceBook", "Link"]
+
+SNAPSHOT_S = 60.0
+VERSION = 1
+REPLACEMENTS = 3  # of one device's connection within REPLACEMENT_WINDOW_S, before newcomers are slowed down
+REPLACEMENT_WINDOW_S = 10.0
+
+
+class Link(Protocol):
+    """A device's connection, as the book sees it."""
+
+    def acknowledge(self, seq: int) -> None:
+        """Everything up to ``seq`` of the current session is durably decided."""
+
+    def replaced(self) -> None:
+        """Another connection of the same device took over."""
+
+
+Token = tuple[int, int, Session]
+
+
+class Device:
+    """One device.  It is the journal's waiter for its own readings: a token is (readings accepted, seq, session)."""
+
+    __slots__ = (
+        "bucket",
+        "described",
+        "last_seen",
+        "last_time",
+        "ledger",
+        "link",
+        "name",
+        "replacements",
+        "session",
+        "status",
+    )
+
+    def __init__(self, name: str, bucket: TokenBucket) -> None:
+        self.name = name
+        self.bucket = bucket
+        self.ledger = Ledger()
+        self.session = Session("", resumable=False)
+        self.status: Status | None = None
+        self.last_seen = 0  # ns
+        self.last_time = 0  # ns, the greatest time assigned: times of receipt strictly increase
+        self.described: dict[str, object] = {}
+        self.link: Link | None = None
+        self.replacements = SlidingWindow(REPLACEMENTS, REPLACEMENT_WINDOW_S)
+
+    def committed(self, token: Token) -> None:
+        """Called by the journal on the loop, once a commit, with the last token of it."""
+        accepted, seq, session = token
+        self.ledger.stored = accepted
+        session.decided(seq)
+        if session is self.session and self.link is not None and seq:
+            self.link.acknowledge(session.durable)
+
+    def begin(self, session_id: str | None, fresh_id: str) -> bool:
+        """A connection asks for a session; returns whether a known one is resumed."""
+        if session_id is not None and self.session.resumable and self.session.id == session_id:
+            return True
+        self.ledger.missing += self.session.missing
+        self.session = Session(session_id if session_id is not None else fresh_id, resumable=session_id is not None)
+        return False
+
+    @property
+    def display_name(self) -> str:
+        """The name it gave itself, else its own."""
+        name = self.described.get("name")
+        return name if isinstance(name, str) and name else self.name
+
+
+class DeviceBook:
+    """All devices by name.  Bound: ``max_devices``; at the bound a new name is refused (:class:`Overloaded`)."""
+
+    def __init__(self, path: Path, *, rate: float, burst: float, max_devices: int = 20_000) -> None:
+        self._path = path
+        self._rate = rate
+        self._burst = burst
+        self._max_devices = max_devices
+        self._devices: dict[str, Device] = {}
+        self.offset: int | None = None  # journal offset that the loaded snapshot reflects; None without one
+
+    def __len__(self) -> int:
+        return len(self._devices)
+
+    def __iter__(self) -> Iterator[Device]:
+        return iter(self._devices.values())
+
+    def get(self, name: str) -> Device | None:
+        """The device of that name, or None."""
+        return self._devices.get(name)
+
+    def open(self, name: str) -> Device:
+        """The device of that name, made if it is new; raises :class:`Overloaded` at the bound."""
+        device = self._devices.get(name)
+        if device is None:
+            if len(self._devices) >= self._max_devices:
+                raise Overloaded(f"{self._max_devices} devices are known, no more are taken", retry_after_ms=60_000)
+            device = self._devices[name] = Device(name, TokenBucket(self._rate, self._burst))
+        return device
+
+    # -- what survives a restart ---------------------------------------------------------------------------------
+
+    def load(self, epoch: str) -> None:
+        """Read the snapshot, if there is one; raises :class:`GatewayError` for one that cannot be read.
+
+        A snapshot of another epoch (another journal) is not used: its offsets mean nothing here.
+        """
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            version, found, offset, rows = msgspec.msgpack.decode(data)
+            if version != VERSION:
+                raise GatewayError(
+                    f"{self._path} is of version {version}, this program reads {VERSION}",
+                    hint="start the version of the gateway that wrote it",
+                )
+            for row in rows:
+                self._restore(row)
+        except (msgspec.DecodeError, ValueError, TypeError) as error:
+            raise GatewayError(f"{self._path} is damaged: {error}", hint="move it away; it is rebuilt") from error
+        self.offset = offset if found == epoch else None
+
+    def _restore(self, row: list[object]) -> None:
+        name, session, seq, resumable, state, since, reason, seen, time, counts, described = row
+        device = self.open(str(name))
+        device.session = Session(str(session), resumable=bool(resumable), highest=int(seq))  # type: ignore[call-overload]
+        device.status = liveness.restored(str(state), int(since), str(reason)) if state else None  # type: ignore[call-overload]
+        device.last_seen = int(seen)  # type: ignore[call-overload]
+        device.last_time = int(time)  # type: ignore[call-overload]
+        device.ledger = Ledger(tuple(counts))  # type: ignore[arg-type]
+        device.described = dict(described) if isinstance(described, dict) else {}
+
+    def replay(self, batch: Batch, skip_below: int = 0) -> None:
+        """Take in journalled items that the snapshot does not reflect (offsets from ``skip_below``)."""
+        for index, item in enumerate(batch.items):
+            if batch.base + index < skip_below:
+                continue
+            device = self._devices.get(item.device) or self.open(item.device)
+            kind = type(item)
+            if kind is Reading or kind is Mark:
+                self._replay_sequence(device, item)  # type: ignore[arg-type]
+            elif kind is Presence:
+                device.status = liveness.restored(item.state, item.since, item.reason)  # type: ignore[union-attr]
+                if item.session:  # type: ignore[union-attr]
+                    self._replay_session(device, item.session)  # type: ignore[union-attr]
+            elif kind is Description:
+                device.described = item.body  # type: ignore[union-attr]
+
+    def _replay_session(self, device: Device, session_id: str) -> None:
+        if device.session.id != session_id:
+            device.session = Session(session_id)
+
+    def _replay_sequence(self, device: Device, item: Reading | Mark) -> None:
+        self._replay_session(device, item.session)
+        session = device.session
+        if item.seq > session.highest:
+            session.accept(item.seq)
+        session.decided(item.seq)
+        if type(item) is Reading:
+            ledger = device.ledger
+            ledger.received += 1
+            ledger.accepted += 1
+            ledger.stored += 1
+            device.last_seen = max(device.last_seen, item.received)
+            if item.flags & ASSIGNED:
+                device.last_time = max(device.last_time, item.time)
+        else:
+            device.ledger.received += 1
+            device.ledger.rejected += 1
+
+    def snapshot(self, epoch: str, offset: int) -> bytes:
+        """The snapshot that reflects everything below ``offset`` (the journal's durable end)."""
+        rows = [
+            [
+                device.name,
+                device.session.id,
+                device.session.durable,
+                device.session.resumable,
+                device.status.state if device.status else "",
+                device.status.since if device.status else 0,
+                device.status.reason if device.status else "",
+                device.last_seen,
+                device.last_time,
+                device.ledger.settled(),
+                device.described or None,
+            ]
+            for device in self._devices.values()
+        ]
+        return msgspec.msgpack.encode([VERSION, epoch, offset, rows])
+
+    async def save(self, epoch: str, offset: int) -> None:
+        """Write and sync the snapshot; raises ``OSError``."""
+        data = self.snapshot(epoch, offset)
+        await asyncio.to_thread(_replace, self._path, data)
+
+    def totals(self) -> Ledger:
+        """The sum of all devices' ledgers."""
+        total = Ledger()
+        for device in self._devices.values():
+            total.add(device.ledger)
+        return total
+
+    def by_state(self) -> dict[str, int]:
+        """How many devices are in each state."""
+        counts = {liveness.ONLINE: 0, liveness.STALE: 0, liveness.OFFLINE: 0}
+        for status in self._statuses():
+            counts[status.state] += 1
+        return counts
+
+    def _statuses(self) -> Iterable[Status]:
+        return (device.status for device in self._devices.values() if device.status is not None)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Replace a file's content so that after a crash it is the old or the new one, whole."""
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,62 @@
+"""The loss ledger: what became of every reading, and that the counts add up.
+
+``received = stored + rejected + duplicate + throttled + dropped + in_flight`` at all times, where ``in_flight`` is what
+was accepted and is not yet synced to disk.  A message that cannot be decoded counts as one received
+and one rejected.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FIELDS", "Ledger"]
+
+FIELDS = ("received", "stored", "rejected", "duplicate", "throttled", "dropped", "in_flight")
+
+
+class Ledger:
+    """Counts of readings of one device (or of all).
+
+    ``received`` is counted at the door and ``accepted`` where a reading is handed to the journal, so that the sum is a
+    check and not a definition.
+    """
+
+    __slots__ = ("accepted", "dropped", "duplicate", "missing", "received", "rejected", "stored", "throttled")
+
+    def __init__(self, counts: tuple[int, ...] = (0, 0, 0, 0, 0, 0, 0)) -> None:
+        (
+            self.received,
+            self.stored,
+            self.rejected,
+            self.duplicate,
+            self.throttled,
+            self.dropped,
+            self.missing,  # gaps in the sequence: never received, so not part of the sum
+        ) = counts
+        self.accepted = self.stored
+
+    @property
+    def in_flight(self) -> int:
+        """Accepted and not yet durable."""
+        return self.accepted - self.stored
+
+    def settled(self) -> tuple[int, ...]:
+        """The counts for a snapshot that stays true after a crash: what is in flight is not claimed."""
+        return (
+            self.received - self.in_flight,
+            self.stored,
+            self.rejected,
+            self.duplicate,
+            self.throttled,
+            self.dropped,
+            self.missing,
+        )
+
+    def add(self, other: Ledger) -> None:
+        """Add the counts of another, for a total."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, int]:
+        """The fields of the sum, in its order, and ``missing``."""
+        counts = {field: getattr(self, field) for field in FIELDS}
+        counts["missing"] = self.missing
+        return counts

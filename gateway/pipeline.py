@@ -1,0 +1,86 @@
+"""The only fork: limit -> journal -> hub.  No state of its own, no branch on a sink's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .errors import Overloaded
+from .reading import ASSIGNED, FUTURE, FUTURE_AFTER_S, OLD, OLD_AFTER_S, Description, Mark, Presence, Reading
+
+if TYPE_CHECKING:
+    from .codecs import Draft
+    from .devices import Device
+    from .hub import Hub
+    from .journal import Journal
+    from .liveness import Status
+
+__all__ = ["Pipeline"]
+
+_OLD_NS = OLD_AFTER_S * 1_000_000_000
+_FUTURE_NS = FUTURE_AFTER_S * 1_000_000_000
+
+
+class Pipeline:
+    """Takes what the device endpoint has checked; ``on_presence`` are told of changes, for what is no stream."""
+
+    def __init__(self, journal: Journal, hub: Hub, on_presence: list[Callable[[Device], None]] | None = None) -> None:
+        self._append = journal.append
+        self._hub = hub
+        self.on_presence = on_presence if on_presence is not None else []
+
+    def admit(self, device: Device, draft: Draft, received: int) -> float:
+        """Keep a reading of ``device``; returns 0.0, or the seconds until its rate allows it (nothing is kept then).
+
+        Raises :class:`~gateway.errors.Overloaded` when the journal has no room.  A reading without values costs nothing
+        of the rate: it only moves the sequence.
+        """
+        values = draft.values
+        if values:
+            wait = device.bucket.take(1.0)
+            if wait:
+                return wait
+        time = draft.time
+        if time < 0:
+            flags = ASSIGNED
+            time = received if received > device.last_time else device.last_time + 1
+            device.last_time = time
+        elif received - _OLD_NS <= time <= received + _FUTURE_NS:
+            flags = 0
+        else:
+            flags = OLD if time < received else FUTURE
+        session = device.session
+        ledger = device.ledger
+        seq = draft.seq
+        reading = Reading(device.name, session.id, seq, time, received, values, flags)
+        offset = self._append(reading, device, (ledger.accepted + 1, seq or session.highest, session))
+        ledger.accepted += 1
+        if seq:
+            session.accept(seq)
+        if values:
+            self._hub.publish(reading, offset)
+        return 0.0
+
+    def refuse(self, device: Device, seq: int) -> None:
+        """``seq`` was refused for good: the sequence moves on, and an ack may cover it."""
+        session = device.session
+        self._append(Mark(device.name, session.id, seq), device, (device.ledger.accepted, seq, session))
+        session.accept(seq)
+
+    def presence(self, device: Device, status: Status) -> None:
+        """The device changed its state: journalled, shown, told."""
+        device.status = status
+        session = device.session.id if device.session.resumable else ""
+        # A journal without room loses no state: the book's snapshot holds it.
+        with suppress(Overloaded):
+            self._append(Presence(device.name, status.state, status.since, status.reason, session))
+        self._hub.presence(device)
+        for told in self.on_presence:
+            told(device)
+
+    def describe(self, device: Device, body: dict[str, object], received: int) -> None:
+        """The device said what it is; raises :class:`~gateway.errors.Overloaded` when the journal has no room."""
+        if body != device.described:
+            self._append(Description(device.name, received, body))
+            device.described = body

@@ -1,0 +1,375 @@
+"""The device endpoint, ``/v1/devices/{device}``: section 3 of the contract.
+
+A :class:`Connection` turns messages into what the session, the pipeline and the ledger decide, and sends what they
+answer.  Everything runs in the WebSocket layer's inline callbacks: no task a message, none a connection.
+
+Bound: what a device does not read.  Beyond :data:`REPLIES_MAX` pending bytes acks are left out (the next one says the
+same and more) and notices are dropped and counted; the device is never disconnected for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import msgspec
+
+from .. import liveness
+from ..codecs import CODECS, SUBPROTOCOLS, Codec, Control, Draft, Part, codec_for
+from ..devices import Device, DeviceBook
+from ..errors import Overloaded, Refusal
+from ..pipeline import Pipeline
+from ..reading import is_device
+from ..session import MAX_SESSION, Verdict
+from ..ws import Connection as WebSocket
+from ..ws import Message, Request, Response, Router, message_handler
+
+__all__ = ["DeviceEndpoint"]
+
+REPLIES_MAX = 64 * 1024
+UNDECODABLE_MAX = 5  # in a row, then 1011
+REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing each other
+ACKS = ("durable", "delivered", "none")
+
+_STRANGE = frozenset("\x7f").union(map(chr, range(33)))
+
+
+class _Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    class_: Annotated[str, msgspec.Meta(max_length=64)] = msgspec.field(default="", name="class")
+    integer: bool = False
+
+
+class _Description(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    interval_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
+    metrics: Annotated[dict[str, _Metric], msgspec.Meta(max_length=1000)] = {}
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the endpoint is told; rates in readings a second."""
+
+    rate: float = 100.0
+    burst: float = 200.0
+    policy: str = "drop"
+    max_message_bytes: int = 65_536
+    heartbeat_s: float = 20.0
+
+
+class DeviceEndpoint:
+    """All device connections.  ``stopping`` is set before the listeners close: a stop makes nobody offline."""
+
+    def __init__(
+        self,
+        book: DeviceBook,
+        pipeline: Pipeline,
+        settings: Settings,
+        *,
+        now: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.book = book
+        self.pipeline = pipeline
+        self.settings = settings
+        self.now = now
+        self.monotonic = monotonic
+        self.stopping = False
+        self.messages = 0
+        self.notices_dropped = 0
+        self.refusals: dict[str, int] = {}
+
+    def register(self, router: Router) -> None:
+        """Add the address to a router."""
+        router.middleware(self._admit, paths="/v1/devices/*")
+        router.websocket(
+            "/v1/devices/{device}",
+            message_handler(self._message, inline=True, opened=self._opened, closed=self._closed),
+            subprotocols=SUBPROTOCOLS,
+            max_message_bytes=self.settings.max_message_bytes,
+        )
+
+    async def _admit(
+        self, request: Request, call_next: Callable[[Request], Awaitable[Response | None]]
+    ) -> Response | None:
+        """Check the name and the query before the upgrade."""
+        name = request.path_params.get("device")
+        if not isinstance(name, str):
+            return await call_next(request)  # not an address of ours: 404
+        if not is_device(name):
+            return request.refuse(400, "a device's name is [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+        session = request.query.get("session")
+        if session is not None and (not 0 < len(session) <= MAX_SESSION or _STRANGE.intersection(session)):
+            return request.refuse(400, f"session: 1 to {MAX_SESSION} visible characters")
+        if request.query.get("ack", "durable") not in ACKS:
+            return request.refuse(400, f"ack: one of {', '.join(ACKS)}")
+        if request.query.get("format", SUBPROTOCOLS[0]) not in CODECS:
+            return request.refuse(400, f"format: one of {', '.join(SUBPROTOCOLS)}")
+        try:
+            device = self.book.open(name)
+        except Overloaded as overloaded:
+            return request.refuse(503, f"{overloaded}", headers={"Retry-After": str(overloaded.retry_after_ms // 1000)})
+        if device.link is not None and not device.replacements.allow():
+            request.state["contested"] = True
+            await asyncio.sleep(REPLACEMENT_DELAY_S)
+        return await call_next(request)
+
+    def _opened(self, ws: WebSocket, device: str) -> None:
+        ws.state["connection"] = Connection(self, ws, self.book.open(device))
+
+    def _message(self, ws: WebSocket, message: Message, device: str) -> None:
+        self.messages += 1
+        ws.state["connection"].message(message)
+
+    def _closed(self, ws: WebSocket) -> None:
+        connection = ws.state.get("connection")
+        if connection is not None:
+            connection.closed()
+
+
+class Connection:
+    """One device's connection: the :class:`~gateway.devices.Link` of its device while it is the newest."""
+
+    __slots__ = (
+        "_acks",
+        "_binary",
+        "_contested",
+        "_endpoint",
+        "_replies",
+        "_text",
+        "_undecodable",
+        "_ws",
+        "device",
+    )
+
+    def __init__(self, endpoint: DeviceEndpoint, ws: WebSocket, device: Device) -> None:
+        self._endpoint = endpoint
+        self._ws = ws
+        self.device = device
+        subprotocol = ws.subprotocol or ws.query.get("format")
+        self._text = codec_for(subprotocol, True)
+        self._binary = codec_for(subprotocol, False)
+        # Replies before the first message, and after one of a kind that needs JSON, are in the format agreed on.
+        self._replies: Codec = CODECS[subprotocol] if subprotocol else CODECS["gateway.v1.json"]
+        self._acks = ws.query.get("ack", "durable") != "none"
+        self._undecodable = 0
+        self._contested = bool(ws.state.get("contested"))
+        self._take_over()
+
+    def _take_over(self) -> None:
+        device, endpoint = self.device, self._endpoint
+        previous, device.link = device.link, self
+        if previous is not None:
+            previous.replaced()
+        now = endpoint.now()
+        resumed = device.begin(self._ws.query.get("session"), secrets.token_hex(4))
+        device.last_seen = now
+        status, changed = liveness.connected(device.status, now)
+        if changed:
+            endpoint.pipeline.presence(device, status)
+        device.status = status
+        settings = endpoint.settings
+        self._send(
+            {
+                "type": "welcome",
+                "device": device.name,
+                "session": device.session.id,
+                "resumed": resumed,
+                "last_seq": device.session.durable,
+                "heartbeat_s": settings.heartbeat_s,
+                "max_message_bytes": settings.max_message_bytes,
+                "rate": {"per_s": settings.rate, "burst": settings.burst},
+                "time": now // 1_000_000,
+            }
+        )
+
+    # -- the device's link, called by the book -------------------------------------------------------------------
+
+    def acknowledge(self, seq: int) -> None:
+        """Everything up to ``seq`` is durably decided."""
+        if self._acks and self._ws.pending_bytes <= REPLIES_MAX:
+            self._transmit({"type": "ack", "seq": seq})
+
+    def replaced(self) -> None:
+        """Another connection of this device took over."""
+        again = self._contested or len(self.device.replacements) > 1
+        reason = (
+            "replaced again and again: do two devices use this name?" if again else "replaced by a newer connection"
+        )
+        self._ws.close_soon(4001, reason)
+
+    # -- the layer's callbacks -----------------------------------------------------------------------------------
+
+    def closed(self) -> None:
+        """The connection ended.  The end of a replaced one changes nothing, nor does the gateway's own stop."""
+        device, endpoint = self.device, self._endpoint
+        if device.link is not self:
+            return
+        device.link = None
+        if endpoint.stopping or device.status is None:
+            return
+        status = liveness.lost(device.status, self._ws.reason_lost or "closed", endpoint.now())
+        if status is not None:
+            endpoint.pipeline.presence(device, status)
+
+    def message(self, message: Message) -> None:
+        """One data message of the device."""
+        endpoint, device = self._endpoint, self.device
+        received = endpoint.now()
+        device.last_seen = received
+        codec = self._text if message.kind == "text" else self._binary
+        if codec is None:
+            self._ws.close_soon(
+                1003,
+                f"{self._ws.subprotocol or self._ws.query.get('format')} does not use this kind of frame",
+            )
+            return
+        try:
+            parts = codec.decode(message.data)
+        except Refusal as refusal:
+            device.ledger.received += 1
+            device.ledger.rejected += 1
+            self._undecodable += 1
+            self._error(refusal)
+            if self._undecodable >= UNDECODABLE_MAX:
+                self._ws.close_soon(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
+            return
+        self._take(parts, received)
+
+    def _take(self, parts: list[Part], received: int) -> None:
+        endpoint, device = self._endpoint, self.device
+        ledger, session, pipeline = device.ledger, device.session, endpoint.pipeline
+        duplicate = False
+        refused_from: tuple[int, float] | None = None  # (seq, seconds) of the first that did not fit the rate
+        throttled = 0
+        overloaded: Overloaded | None = None
+        for index, part in enumerate(parts):
+            if type(part) is not Draft:
+                if isinstance(part, Refusal):
+                    ledger.received += 1
+                    self._refuse(part)
+                elif isinstance(part, Control):
+                    self._control(part, received)
+                continue
+            ledger.received += 1
+            seq = part.seq
+            if part.device and part.device != device.name:
+                self._refuse(Refusal("bad_device", "device: no sub-device is allowed here", seq=seq, index=index))
+                continue
+            if seq:
+                verdict = session.judge(seq, endpoint.monotonic())
+                if verdict is Verdict.DUPLICATE:
+                    ledger.duplicate += 1
+                    duplicate = True
+                    continue
+                if verdict is Verdict.HELD:
+                    ledger.throttled += 1
+                    throttled += 1
+                    continue
+            elif refused_from is not None:
+                ledger.throttled += 1
+                throttled += 1
+                continue
+            elif overloaded is not None:
+                ledger.dropped += 1
+                continue
+            try:
+                wait = pipeline.admit(device, part, received)
+            except Overloaded as full:
+                ledger.dropped += 1
+                if overloaded is None:
+                    overloaded = full
+                    self._overloaded(full, seq)
+                continue
+            if not wait:
+                self._undecodable = 0
+                continue
+            ledger.throttled += 1
+            throttled += 1
+            if seq:
+                session.hold(seq, endpoint.monotonic())
+            if refused_from is None:
+                refused_from = (seq, wait)
+        if duplicate and session.durable:
+            self.acknowledge(session.durable)
+        if refused_from is not None:
+            self._throttled(*refused_from, throttled)
+
+    def _throttled(self, seq: int, wait: float, dropped: int) -> None:
+        if self._endpoint.settings.policy == "close":
+            self._ws.close_soon(1008, "rate limit exceeded")
+            return
+        notice: dict[str, object] = {"type": "throttled"}
+        if seq:
+            notice["seq"] = seq
+        notice["dropped"] = dropped
+        notice["retry_after_ms"] = max(1, int(wait * 1000) + 1)
+        self._send(notice)
+
+    def _overloaded(self, full: Overloaded, seq: int) -> None:
+        if seq:
+            self.device.session.hold(seq, self._endpoint.monotonic())
+        self._count("overloaded")
+        reply: dict[str, object] = {"type": "error", "code": "overloaded", "detail": str(full)}
+        if seq:
+            reply["seq"] = seq
+        reply["retry_after_ms"] = full.retry_after_ms
+        self._send(reply)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """A reading is refused for good; received is counted already."""
+        device = self.device
+        seq = refusal.seq
+        if seq:
+            verdict = device.session.judge(seq, self._endpoint.monotonic())
+            if verdict is Verdict.HELD:
+                device.ledger.throttled += 1
+                return
+            if verdict is Verdict.NEW:
+                try:
+                    self._endpoint.pipeline.refuse(device, seq)
+                except Overloaded as full:
+                    device.ledger.dropped += 1
+                    self._overloaded(full, seq)
+                    return
+        device.ledger.rejected += 1
+        self._error(refusal)
+
+    def _control(self, control: Control, received: int) -> None:
+        if control.type == "describe":
+            body = {key: value for key, value in control.body.items() if key != "type"}
+            try:
+                described = msgspec.convert(body, _Description)
+                known: dict[str, object] = msgspec.to_builtins(described)
+                self._endpoint.pipeline.describe(self.device, known, received)
+            except msgspec.ValidationError as error:
+                self._error(Refusal("bad_description", f"describe: {error}"))
+            except Overloaded as full:
+                self._overloaded(full, 0)
+        elif control.type == "result":
+            self._error(Refusal("unknown_command", f"no command {str(control.body.get('id'))[:64]!r} is waiting"))
+
+    def _error(self, refusal: Refusal) -> None:
+        self._count(refusal.code)
+        reply: dict[str, object] = {"type": "error", "code": refusal.code, "detail": str(refusal)[:512]}
+        if refusal.seq:
+            reply["seq"] = refusal.seq
+        if refusal.index is not None:
+            reply["index"] = refusal.index
+        self._send(reply)
+
+    def _count(self, code: str) -> None:
+        refusals = self._endpoint.refusals
+        refusals[code] = refusals.get(code, 0) + 1
+
+    def _send(self, reply: dict[str, object]) -> None:
+        if self._ws.pending_bytes > REPLIES_MAX:
+            self._endpoint.notices_dropped += 1
+        else:
+            self._transmit(reply)
+
+    def _transmit(self, reply: dict[str, object]) -> None:
+        data = self._replies.encode(reply)
+        self._ws.try_send(Message.text(data) if isinstance(data, str) else Message.binary(data))

@@ -1,0 +1,373 @@
+"""The live feed, ``/v1/live``: section 5 of the contract.
+
+A :class:`Client` turns a dashboard's messages into subscriptions of the hub and sends what the hub hands it.  It never
+waits for its peer; what a peer does not read is bounded by the hub (:data:`gateway.hub.PENDING_MAX`).
+
+History joins the stream exactly: in one step of the loop the hub takes the snapshot, the history's end is noted and the
+readings above it are taken from the hub's memory; the query sees what the store held at that moment.  Until it is
+answered the hub holds the subscriber's updates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from operator import itemgetter
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from ..errors import HistoryError
+from ..history import History, Row
+from ..hub import GRID_S, Hub, Selection, Subscription, point, wire_value
+from ..reading import Reading, Value
+from ..ws import Connection as WebSocket
+from ..ws import Message, Prepared, Router, message_handler
+
+__all__ = ["LiveEndpoint", "encode_frame"]
+
+HEARTBEAT_S = 5.0
+MAX_MESSAGE_BYTES = 65_536
+MAX_SUBSCRIPTIONS = 16  # a client; one more is refused with an error
+MAX_GLOBS = 1_000  # a list
+MAX_GLOB = 128  # characters
+MAX_HISTORY_S = 366 * 86_400
+POINTS_RAW = 10_000  # a series; beyond it is downsampled
+POINTS_DOWNSAMPLED = 2_000
+ROWS_MAX = 200_000  # an answer; beyond it all is downsampled. Bounds the memory of one subscribe
+HISTORY_FRAME_BYTES = 400_000  # estimated from above; a frame stays below 512 KiB
+HISTORY_PENDING = 256 * 1024  # of history are on their way to a client at most, and one frame
+MAX_TIME = (1 << 63) - 1
+GRID_MS = round(GRID_S * 1000)
+
+MSGPACK = "gateway.v1.msgpack"
+
+Globs = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=MAX_GLOB)], ...], msgspec.Meta(max_length=MAX_GLOBS)]
+
+
+class Subscribe(msgspec.Struct, tag="subscribe", tag_field="type", frozen=True):
+    """Ask for a stream; an ``id`` in use is replaced."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "main"
+    devices: Globs = ()
+    metrics: Globs = ()
+    mode: Literal["latest", "every"] = "latest"
+    interval_ms: Annotated[float, msgspec.Meta(ge=0, le=3_600_000)] = 100
+    history_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_HISTORY_S)] = 0
+    epoch: str | None = None
+    after: int | None = None
+
+
+class Unsubscribe(msgspec.Struct, tag="unsubscribe", tag_field="type", frozen=True):
+    """End a stream."""
+
+    id: str = "main"
+
+
+class Auth(msgspec.Struct, tag="auth", tag_field="type", frozen=True):
+    """A token; where none is needed it is taken and not looked at."""
+
+    token: str = ""
+
+
+class Command(msgspec.Struct, tag="command", tag_field="type", frozen=True):
+    """A command for a device."""
+
+    device: str
+    name: str
+    ref: str = ""
+    params: Any = None
+    ttl_s: float = 60
+
+
+class Heartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
+    """Alive; needs no answer."""
+
+
+_request = Subscribe | Unsubscribe | Auth | Command | Heartbeat
+_from_json = msgspec.json.Decoder(_request)
+_from_msgpack = msgspec.msgpack.Decoder(_request)
+_json = msgspec.json.Encoder().encode
+_msgpack = msgspec.msgpack.Encoder().encode
+
+
+def encode_frame(format: str, message: dict[str, object]) -> Prepared:
+    """A feed message, framed once for any number of clients; ``format`` is the subprotocol."""
+    if format == MSGPACK:
+        return Message.binary(_msgpack(message)).prepare()
+    return Message.text(_json(message).decode()).prepare()
+
+
+def thin(points: list[list[Value]], target: int) -> list[list[Value]]:
+    """At most ``target`` of the points: the mean of each stretch of numbers, the last of any other."""
+    size = -(-len(points) // target)
+    thinned: list[list[Value]] = []
+    for first in range(0, len(points), size):
+        stretch = points[first : first + size]
+        values = [value for _, value in stretch if type(value) is float or type(value) is int]
+        thinned.append([stretch[0][0], sum(values) / len(values)] if len(values) == len(stretch) else stretch[-1])
+    return thinned
+
+
+class LiveEndpoint:
+    """All dashboards."""
+
+    def __init__(
+        self,
+        hub: Hub[Prepared],
+        history: History,
+        epoch: str,
+        *,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.hub = hub
+        self.history = history
+        self.epoch = epoch
+        self.now = now
+        self.clients: set[Client] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def register(self, router: Router) -> None:
+        """Add the address to a router."""
+        router.websocket(
+            "/v1/live",
+            message_handler(self._message, inline=True, opened=self._opened, closed=self._closed),
+            subprotocols=(MSGPACK, "gateway.v1.json"),
+            max_message_bytes=MAX_MESSAGE_BYTES,
+        )
+
+    async def run(self) -> None:
+        """Turn the hub's grid and send heartbeats, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        heartbeat = due + HEARTBEAT_S
+        while True:
+            due = max(due + GRID_S, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self.hub.tick()
+            if loop.time() >= heartbeat:
+                heartbeat = loop.time() + HEARTBEAT_S
+                self._heartbeat()
+
+    def _heartbeat(self) -> None:
+        frames: dict[str, Prepared] = {}
+        for client in self.clients:
+            frame = frames.get(client.format)
+            if frame is None:
+                beat: dict[str, object] = {"type": "heartbeat", "time": self.now() // 1_000_000}
+                frame = frames[client.format] = encode_frame(client.format, beat)
+            client.send(frame)
+
+    def _opened(self, ws: WebSocket) -> None:
+        client = ws.state["client"] = Client(self, ws)
+        self.clients.add(client)
+
+    def _message(self, ws: WebSocket, message: Message) -> None:
+        ws.state["client"].message(message)
+
+    def _closed(self, ws: WebSocket) -> None:
+        client = ws.state.get("client")
+        if client is not None:
+            self.clients.discard(client)
+            client.closed()
+
+
+class Client:
+    """One dashboard's connection: a member of the hub."""
+
+    def __init__(self, endpoint: LiveEndpoint, ws: WebSocket) -> None:
+        self._endpoint = endpoint
+        self._ws = ws
+        self.format = ws.subprotocol or "gateway.v1.json"
+        self._subscriptions: dict[str, Subscription] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}  # history queries by subscription
+        self._say(
+            {
+                "type": "hello",
+                "epoch": endpoint.epoch,
+                "offset": endpoint.hub.offset,
+                "heartbeat_s": HEARTBEAT_S,
+                "auth": "ok",
+                "time": endpoint.now() // 1_000_000,
+                "limits": {
+                    "subscriptions": MAX_SUBSCRIPTIONS,
+                    "globs": MAX_GLOBS,
+                    "max_message_bytes": MAX_MESSAGE_BYTES,
+                    "grid_ms": GRID_MS,
+                },
+            }
+        )
+
+    # -- the hub's member ----------------------------------------------------------------------------------------
+
+    def send(self, frame: Prepared) -> None:
+        """Send without waiting."""
+        self._ws.try_send(frame)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        return self._ws.pending_bytes
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def closed(self) -> None:
+        """The connection ended."""
+        for id in list(self._subscriptions):
+            self._end(id)
+
+    def message(self, message: Message) -> None:
+        """One message of the dashboard."""
+        try:
+            if message.kind == "text":
+                request = _from_json.decode(message.data)
+            else:
+                request = _from_msgpack.decode(message.data)  # type: ignore[arg-type]
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            self._error(self._id_of(message), "bad_request", str(error))
+            return
+        if isinstance(request, Subscribe):
+            self._subscribe(request)
+        elif isinstance(request, Unsubscribe):
+            if not self._end(request.id):
+                self._error(request.id, "bad_request", "no such subscription")
+        elif isinstance(request, Command):
+            self._error("", "unsupported", "commands are not taken here", ref=request.ref)
+
+    @staticmethod
+    def _id_of(message: Message) -> str:
+        """The ``id`` of a request that is not understood, so that its sender knows which it was."""
+        try:
+            body = message.decode()
+        except (ValueError, RecursionError):
+            return ""
+        id = body.get("id") if isinstance(body, dict) else ""
+        return id[:64] if isinstance(id, str) else ""
+
+    def _subscribe(self, request: Subscribe) -> None:
+        endpoint = self._endpoint
+        self._end(request.id)
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            self._error(request.id, "too_many_subscriptions", f"at most {MAX_SUBSCRIPTIONS} on a connection")
+            return
+        subscription = Subscription(
+            id=request.id,
+            devices=tuple(sorted(set(request.devices))),
+            metrics=tuple(sorted(set(request.metrics))),
+            mode=request.mode,
+            ticks=max(1, -(-int(request.interval_ms) // GRID_MS)),
+            format=self.format,
+        )
+        self._subscriptions[request.id] = subscription
+        hub = endpoint.hub
+        after = request.after if request.epoch == endpoint.epoch else None
+        hub.subscribe(self, subscription, after)
+        if not request.history_s:
+            hub.release(self, subscription)
+            return
+        end = endpoint.now()
+        start = max(0, end - int(request.history_s * 1e9))
+        # The query takes its snapshot when it is called; what the store lacks by then is in the hub's memory.
+        above, complete = hub.since(endpoint.history.end - 1, subscription)
+        query = endpoint.history.query(
+            devices=subscription.devices or ("*",),
+            metrics=subscription.metrics or ("*",),
+            start=start,
+            end=MAX_TIME,
+            limit=ROWS_MAX,
+        )
+        task = asyncio.create_task(self._history(subscription, query, start, end, above, complete))
+        self._reading[request.id] = task
+        endpoint.tasks.add(task)
+        task.add_done_callback(endpoint.tasks.discard)
+
+    def _end(self, id: str) -> bool:
+        subscription = self._subscriptions.pop(id, None)
+        if subscription is None:
+            return False
+        task = self._reading.pop(id, None)
+        if task is not None:
+            task.cancel()
+        self._endpoint.hub.unsubscribe(self, subscription)
+        return True
+
+    # -- history -------------------------------------------------------------------------------------------------
+
+    async def _history(
+        self,
+        subscription: Subscription,
+        query: Awaitable[tuple[list[Row], bool]],
+        start: int,
+        end: int,
+        above: list[Reading],
+        complete: bool,
+    ) -> None:
+        """Send history, then let the hub go on."""
+        endpoint = self._endpoint
+        try:
+            rows, truncated = await query
+            if truncated:
+                step = max(1_000_000, (end - start) // POINTS_DOWNSAMPLED)
+                rows, truncated = await endpoint.history.query(
+                    devices=subscription.devices or ("*",),
+                    metrics=subscription.metrics or ("*",),
+                    start=start,
+                    end=end,
+                    step=step,
+                    limit=ROWS_MAX,
+                )
+                complete = complete and not truncated
+            for frame in self._history_frames(subscription, rows, above, start, complete):
+                self._say(frame)
+                await asyncio.sleep(0)
+                while self._ws.pending_bytes > HISTORY_PENDING:
+                    await asyncio.sleep(GRID_S)
+                    if self._ws.closed:
+                        return
+        except HistoryError as error:
+            self._error(subscription.id, "history_failed", str(error))
+        finally:
+            self._reading.pop(subscription.id, None)
+            endpoint.hub.release(self, subscription)
+
+    def _history_frames(
+        self, subscription: Subscription, rows: list[Row], above: list[Reading], start: int, complete: bool
+    ) -> Iterator[dict[str, object]]:
+        data: dict[str, dict[str, list[list[Value]]]] = {}
+        for time_ns, device, metric, value in rows:
+            data.setdefault(device, {}).setdefault(metric, []).append([time_ns // 1_000_000, wire_value(value)])
+        selection = Selection(subscription)
+        for reading in above:
+            if reading.time >= start:
+                for metric in selection.metrics(reading.values):
+                    data.setdefault(reading.device, {}).setdefault(metric, []).append(point(reading, metric))
+        frame: dict[str, dict[str, list[list[Value]]]] = {}
+        room = HISTORY_FRAME_BYTES
+        for device, series in data.items():
+            for metric, points in series.items():
+                points.sort(key=itemgetter(0))  # `above` may hold late ones; stable, so equal times keep their order
+                if len(points) > POINTS_RAW:
+                    points = thin(points, POINTS_DOWNSAMPLED)
+                first = 0
+                for index, entry in enumerate(points):
+                    room -= 40 + (len(entry[1]) * 6 if type(entry[1]) is str else 0)
+                    if room <= 0:
+                        frame.setdefault(device, {})[metric] = points[first : index + 1]
+                        yield {"type": "history", "id": subscription.id, "data": frame, "last": False}
+                        frame, room, first = {}, HISTORY_FRAME_BYTES, index + 1
+                if first < len(points):
+                    frame.setdefault(device, {})[metric] = points[first:]
+        last: dict[str, object] = {"type": "history", "id": subscription.id, "data": frame, "last": True}
+        if not complete:
+            last["complete"] = False
+        yield last
+
+    def _error(self, id: str, code: str, detail: str, **more: object) -> None:
+        reply: dict[str, object] = {"type": "error", "code": code, "detail": detail[:512], **more}
+        if id:
+            reply["id"] = id
+        self._say(reply)
+
+    def _say(self, message: dict[str, object]) -> None:
+        self._ws.try_send(encode_frame(self.format, message))

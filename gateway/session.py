@@ -1,0 +1,79 @@
+"""The device protocol's state: sequence, duplicates, what is held back, what is decided.
+
+Pure: no clock, no I/O.  One :class:`Session` a boot of a device; it outlives connections.
+
+The sequence of a session is cut by two numbers.  Readings up to ``highest`` were taken (or refused for good); those up
+to ``durable`` are decided, and ``ack`` may say so.  ``durable <= highest`` always.  After a reading at ``held`` could not
+be kept, nothing behind it is taken until it comes again, so that a cumulative ack never covers a hole:
+
+    seq <= highest                 DUPLICATE
+    held and seq > held            HELD, until GIVE_UP_S have passed since it was held: then it is given up
+    else                           NEW
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["GIVE_UP_S", "MAX_SESSION", "Session", "Verdict"]
+
+GIVE_UP_S = 10.0
+MAX_SESSION = 64  # characters of a session's name
+
+
+class Verdict(enum.Enum):
+    """What is to become of a sequence number."""
+
+    NEW = enum.auto()
+    DUPLICATE = enum.auto()
+    HELD = enum.auto()
+
+
+NEW, DUPLICATE, HELD = Verdict.NEW, Verdict.DUPLICATE, Verdict.HELD
+
+
+class Session:
+    """One boot of a device.
+
+    ``resumable`` is false for a session that only lives as long as its connection.
+    """
+
+    __slots__ = ("durable", "held", "held_since", "highest", "id", "missing", "resumable")
+
+    def __init__(self, id: str, *, resumable: bool = True, highest: int = 0) -> None:
+        self.id = id
+        self.resumable = resumable
+        self.highest = highest
+        self.durable = highest
+        self.held = 0
+        self.held_since = 0.0
+        self.missing = 0
+
+    def judge(self, seq: int, now: float) -> Verdict:
+        """What ``seq`` is at monotonic time ``now`` (seconds); changes nothing but a hold that has run out."""
+        if seq <= self.highest:
+            return DUPLICATE
+        if self.held and seq > self.held:
+            if now - self.held_since < GIVE_UP_S:
+                return HELD
+            self.held = 0
+        return NEW
+
+    def accept(self, seq: int) -> None:
+        """``seq`` was taken, or refused for good: the sequence moves on."""
+        if self.highest and seq > self.highest + 1:
+            self.missing += seq - self.highest - 1
+        self.highest = seq
+        if self.held <= seq:
+            self.held = 0
+
+    def hold(self, seq: int, now: float) -> None:
+        """``seq`` could not be kept: nothing behind it is until it comes again.  A repeated hold keeps its clock."""
+        if self.held != seq:
+            self.held = seq
+            self.held_since = now
+
+    def decided(self, seq: int) -> None:
+        """Everything up to ``seq`` is durably decided."""
+        if seq > self.durable:
+            self.durable = seq
