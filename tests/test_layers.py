@@ -176,9 +176,7 @@ def test_a_bad_import_is_caught(module: str, source: str, why: str) -> None:
     assert any(why in fault for fault in faults(module, source)), faults(module, source)
 
 
-def test_a_concrete_sink_is_named_in_the_registry_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_concrete_sink_is_named_in_the_registry_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sink's module is imported by the registry and by that sink's own modules, by no other."""
     (tmp_path / "sinks").mkdir()
     (tmp_path / "sinks" / "mqtt.py").touch()
