@@ -1,0 +1,178 @@
+"""Starts the gateway and mosquitto as children, waits until they answer, and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from socket import SO_REUSEADDR, SOL_SOCKET, create_connection, socket
+
+__all__ = ["Daemon", "Failed", "free_port", "mosquitto"]
+
+HOST = "127.0.0.1"
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 20.0
+STOP_S = 15.0
+
+
+class Failed(Exception):
+    """A server did not start, or a measurement cannot be made; the message is for a person."""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free now."""
+    with socket() as probe:
+        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def on_core(core: int | None) -> list[str]:
+    """The words before a command that keep it on one core; none where that cannot be."""
+    if core is None or core >= (os.cpu_count() or 1):
+        return []
+    return ["taskset", "-c", str(core)]
+
+
+def wait_for(what: str, ready: object, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Call ``ready()`` until it is true; raises :class:`Failed` with the end of ``log``."""
+    assert callable(ready)
+    deadline = time.monotonic() + START_S
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise Failed(f"{what} did not start; the end of its log:\n{end}")
+        time.sleep(0.05)
+
+
+def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> int:
+    """Signal the process, wait for it, kill it after :data:`STOP_S`; its exit status."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(how)
+    try:
+        return process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+@contextlib.contextmanager
+def mosquitto(directory: Path, core: int | None = None) -> Iterator[int]:
+    """A broker for anonymous clients; gives its port."""
+    port = free_port()
+    config = directory / "mosquitto.conf"
+    lines = [f"listener {port} {HOST}", "allow_anonymous true", "persistence false", "log_dest stderr"]
+    lines += ["log_type error", "log_type warning", "max_queued_messages 1000000", "max_inflight_messages 0"]
+    if os.getuid() == 0:
+        lines.append("user root")
+    config.write_text("\n".join([*lines, ""]))
+    log = directory / "mosquitto.log"
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    with log.open("wb") as output:
+        command = [*on_core(core), "mosquitto", "-c", str(config)]
+        try:
+            process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "PATH": path})
+        except FileNotFoundError as error:
+            raise Failed(f"{error.filename} is not on this machine: sudo apt install mosquitto") from None
+
+    def answers() -> bool:
+        try:
+            create_connection((HOST, port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    try:
+        wait_for("mosquitto", answers, process, log)
+        yield port
+    finally:
+        end(process)
+
+
+class Daemon:
+    """``gateway run`` of this checkout, with its state and its log under ``directory``.
+
+    ``settings`` are environment variables; none of the caller's ``GATEWAY_*`` are handed on.  ``prefix`` goes before
+    the command, and ``launcher`` in place of ``-m gateway``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, str],
+        *,
+        core: int | None = None,
+        port: int | None = None,
+        launcher: list[str] | None = None,
+        prefix: list[str] | None = None,
+    ) -> None:
+        self.port = port or free_port()
+        self.log = directory / "gateway.log"
+        self.state = directory / "state"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        environment["GATEWAY_STATE_DIR"] = str(self.state)
+        environment["GATEWAY_LISTEN__PORT"] = str(self.port)
+        self._environment = {**environment, **settings}
+        self._command = [*(prefix or []), *on_core(core), sys.executable, *(launcher or ["-m", "gateway"]), "run"]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's identifier; only while it runs."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def start(self) -> Daemon:
+        """Start it and wait for ``/readyz``; raises :class:`Failed`."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            )
+        try:
+            wait_for("the gateway", self.is_ready, self.process, self.log)
+        except Failed:
+            self.kill()
+            raise
+        return self
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.get("/readyz")[0] == 200)
+        except OSError:
+            return False
+
+    def get(self, target: str) -> tuple[int, bytes]:
+        """Status and body of a GET; raises ``OSError`` when there is no answer."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(self.address + target, timeout=10) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def stop(self) -> int:
+        """SIGTERM; gives the exit status."""
+        assert self.process is not None
+        return end(self.process)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None:
+            end(self.process, signal.SIGKILL)
+
+    def __enter__(self) -> Daemon:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
