@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from array import array
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -71,10 +71,9 @@ class Client(asyncio.Protocol):
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(BACKLOG_BYTES)
-        transport.write(self._request)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(BACKLOG_BYTES)
+        self.transport.write(self._request)
 
     def pause_writing(self) -> None:
         self.paused = True

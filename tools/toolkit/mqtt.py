@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 __all__ = ["Subscriber"]
 
@@ -25,10 +26,9 @@ class Subscriber(asyncio.Protocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         body = b"\x00\x01" + len(self._filter).to_bytes(2, "big") + self._filter + b"\x01"
-        transport.write(CONNECT + b"\x82" + bytes((len(body),)) + body)
+        self._transport.write(CONNECT + b"\x82" + bytes((len(body),)) + body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
