@@ -1,0 +1,47 @@
+"""Layout ``flat``: one message a reading, ``{"ts":ms,"temperature":22.5}``.
+
+``ts`` is in milliseconds, rounded down.  Metrics cannot be named ``ts``: that name is reserved in every
+codec.  User properties ``gateway``, ``session`` and ``seq`` let a subscriber tell a repeat (``seq`` is left
+out where the device gave none).  Integers are written in full, also those beyond 2**53.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.reading import Item, Reading
+from gateway.sinks.layouts.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Flat"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Flat:
+    """See the module's text; ``gateway`` is this gateway's id."""
+
+    def __init__(self, gateway: str = "") -> None:
+        self._gateway = ("gateway", gateway)
+
+    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int) -> list[Message]:
+        """One message for each reading with values, in order."""
+        made = []
+        gateway = self._gateway
+        for index, item in enumerate(items):
+            if type(item) is not Reading or not item.values:
+                continue
+            session = ("session", item.session)
+            made.append(
+                Message(
+                    f"{prefix}/{item.device}/telemetry",
+                    _encode({"ts": item.time // 1_000_000, **item.values}),
+                    (index,),
+                    (gateway, session, ("seq", str(item.seq))) if item.seq else (gateway, session),
+                )
+            )
+        return made

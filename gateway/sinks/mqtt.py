@@ -1,0 +1,266 @@
+"""The MQTT sink: readings as messages, presence as retained topics (PROTOCOL, section 6).
+
+Topics under ``{prefix}``: ``{device}/telemetry`` by a layout; ``{device}/presence`` retained; ``status``
+retained: ``online`` after each connect, ``offline`` on a clean stop and by the Last Will.
+
+A batch is safe when the broker has acknowledged each of its messages (QoS 1).  A refused one decides by its
+reason code: not authorized and quota exceeded stop the sink; what the broker holds against the message itself
+(too large, payload format, topic name) cuts the message to single readings, and rejects the reading that is
+left; all else is tried again. After a disconnect the whole batch is written again.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from gateway.sinks.base import Rejected, Stopped, Unavailable
+from gateway.sinks.layouts import Message
+from gateway.sinks.mqtt_link import TOO_LARGE, Link, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from gateway.reading import Batch, Item
+    from gateway.sinks.base import Key
+    from gateway.sinks.layouts import Layout
+
+__all__ = ["Address", "MqttSink", "parse_url"]
+
+# PUBACK reason codes (3.4.2.1).
+_STOPS = {
+    0x87: "the broker's access rules forbid to publish there",
+    0x97: "the broker's quota is used up",
+}
+_CONTENT = {
+    0x90: "topic name invalid",
+    TOO_LARGE: "packet too large",
+    0x99: "payload format invalid",
+}
+_LEAST_PAYLOAD = 256
+
+
+class Address(NamedTuple):
+    """Where a broker is, and who we are there."""
+
+    host: str
+    port: int
+    tls: bool
+    username: str
+    password: str
+
+
+def parse_url(url: str) -> Address:
+    """The parts of ``mqtt[s]://[user[:password]@]host[:port]``; raises ``ValueError`` in words, without the
+    password."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("mqtt", "mqtts"):
+        raise ValueError("must begin with mqtt:// or mqtts://")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the port must be a number from 1 to 65535") from None
+    if not parts.hostname:
+        raise ValueError("names no host")
+    if port == 0:
+        raise ValueError("the port must be a number from 1 to 65535")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must end after host and port")
+    tls = parts.scheme == "mqtts"
+    return Address(
+        parts.hostname,
+        port or (8883 if tls else 1883),
+        tls,
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+    )
+
+
+class MqttSink:
+    """See the module's text.
+
+    ``client_id`` has to be this gateway's alone on the broker.  ``username`` and ``password`` go before those
+    in ``url``.  ``ca`` is a file of certificates trusted in place of the system's.  ``window`` bounds the
+    publishes under way, together with the broker's Receive Maximum; ``max_message_bytes`` the payload of a
+    message of several readings. Raises ``ValueError`` for a URL that is none, ``OSError`` for a ``ca`` that
+    cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        layout: Layout,
+        client_id: str,
+        prefix: str = "gateway",
+        qos: int = 1,
+        username: str = "",
+        password: str = "",
+        ca: Path | None = None,
+        window: int = 100,
+        max_message_bytes: int = 128 << 10,
+        keepalive_s: int = 15,
+        ack_s: float = 60.0,
+        connect_s: float = 10.0,
+        name: str = "mqtt",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if qos not in (0, 1):
+            raise ValueError("QoS must be 0 or 1")
+        self.name = name
+        self.lost: Callable[[], None] | None = None
+        self._address = address = parse_url(url)
+        self._username = username or address.username
+        self._password = password or address.password
+        self._tls = ssl.create_default_context(cafile=ca) if address.tls else None
+        self._layout = layout
+        self._client_id = client_id
+        self._prefix = prefix
+        self._qos = qos
+        self._window = window
+        self._max_message_bytes = max_message_bytes
+        # Learned from a broker that refuses what it did not forbid; forgotten with the process.
+        self._learned_bytes = max_message_bytes
+        self._keepalive_s, self._ack_s, self._connect_s = keepalive_s, ack_s, connect_s
+        self._clock = clock
+        self._link: Link | None = None
+        self._connects = self._publishes = self._refused_states = 0
+
+    async def open(self) -> None:
+        """Nothing: ``ready`` connects."""
+
+    async def ready(self) -> bool:
+        """Connect where we are not connected; True when we just did."""
+        if self._link is not None and self._link.closed is None:
+            return False
+        self._forget()
+        link = await connect(
+            self._address.host,
+            self._address.port,
+            client_id=self._client_id,
+            username=self._username,
+            password=self._password,
+            tls=self._tls,
+            keepalive_s=self._keepalive_s,
+            ack_s=self._ack_s,
+            window=self._window,
+            will=(self._status_topic, b"offline", self._qos),
+            timeout_s=self._connect_s,
+            clock=self._clock,
+        )
+        self._link = link
+        link.on_closed = self.lost
+        self._connects += 1
+        await self._retain(link, [Message(self._status_topic, b"online", ())])
+        return True
+
+    async def write(self, batch: Batch) -> int:
+        """Publish the batch's readings; see the module's text for what is raised when."""
+        link = self._link
+        if link is None:
+            raise Unavailable("not connected")
+        await self._write(link, batch.items)
+        return batch.end
+
+    async def _write(self, link: Link, items: Sequence[Item]) -> None:
+        rejected: dict[int, str] = {}
+        messages = self._layout.messages(items, self._prefix, self._most_bytes(link))
+        while messages:
+            codes = await link.publish(messages, qos=self._qos)
+            again: list[Message] = []
+            for index, code in sorted(codes.items()):
+                message = messages[index]
+                if code not in _CONTENT:
+                    raise self._refusal(code, message)
+                if len(message.indices) == 1:
+                    rejected[message.indices[0]] = self._reason(code)
+                    continue
+                if code == TOO_LARGE:
+                    self._learned_bytes = max(_LEAST_PAYLOAD, min(self._learned_bytes, len(message.payload)) // 2)
+                again += self._cut(items, message, len(message.payload) // 2 if code == TOO_LARGE else 1)
+            messages = again
+        if rejected:
+            raise Rejected(rejected, rest_safe=True)
+
+    async def state(self, changes: Mapping[Key, bytes | None]) -> None:
+        """Retain each value, or clear what was retained: ("presence", device), or ("topic", a topic in
+        full)."""
+        link = self._link
+        if link is None:
+            raise Unavailable("not connected")
+        await self._retain(link, [Message(self._topic_of(key), value or b"", ()) for key, value in changes.items()])
+
+    async def close(self) -> None:
+        """Retain ``offline``, say goodbye; a link that does not answer is cut."""
+        link = self._link
+        if link is None:
+            return
+        try:
+            if link.closed is None:
+                await self._retain(link, [Message(self._status_topic, b"offline", ())])
+                await link.disconnect()
+        except (Unavailable, Stopped):
+            pass
+        finally:
+            link.abort()
+            self._forget()
+
+    def stats(self) -> dict[str, float]:
+        """``connected`` (0 or 1), ``connects``, ``publishes``, ``refused_states``."""
+        link = self._link
+        return {
+            "connected": float(link is not None and link.closed is None),
+            "connects": self._connects,
+            "publishes": self._publishes + (link.publishes if link is not None else 0),
+            "refused_states": self._refused_states,
+        }
+
+    # -- within --
+
+    @property
+    def _status_topic(self) -> str:
+        return f"{self._prefix}/status"
+
+    def _topic_of(self, key: Key) -> str:
+        kind, name = key
+        return f"{self._prefix}/{name}/presence" if kind == "presence" else name
+
+    def _most_bytes(self, link: Link) -> int:
+        # What a PUBLISH adds to its payload at most: 5 for the fixed header, the topic, 2 for the identifier,
+        # 1 for properties that are not there (the layouts that cut have none).
+        around = 5 + 2 + len(self._prefix) + len("//telemetry") + 64 + 2 + 1
+        return max(_LEAST_PAYLOAD, min(self._learned_bytes, link.max_packet - around))
+
+    def _cut(self, items: Sequence[Item], message: Message, max_bytes: int) -> list[Message]:
+        # The same readings in smaller messages; at the end one a reading, so that this ends.
+        inner = self._layout.messages([items[index] for index in message.indices], self._prefix, max_bytes)
+        if len(inner) == 1:
+            inner = self._layout.messages([items[index] for index in message.indices], self._prefix, 1)
+        return [
+            Message(made.topic, made.payload, tuple(message.indices[i] for i in made.indices), made.properties)
+            for made in inner
+        ]
+
+    def _refusal(self, code: int, message: Message) -> Stopped | Unavailable:
+        text = f"the broker refused a message to {message.topic} (reason code 0x{code:02x})"
+        return Stopped(text, hint=_STOPS[code]) if code in _STOPS else Unavailable(text)
+
+    @staticmethod
+    def _reason(code: int) -> str:
+        return f"the broker refused it: {_CONTENT[code]} (0x{code:02x})"
+
+    async def _retain(self, link: Link, messages: Sequence[Message]) -> None:
+        codes = await link.publish(messages, qos=self._qos, retain=True)
+        for index, code in codes.items():
+            if code not in _CONTENT:
+                raise self._refusal(code, messages[index])
+            self._refused_states += 1
+
+    def _forget(self) -> None:
+        if self._link is not None:
+            self._publishes += self._link.publishes
+            self._link.on_closed = None
+            self._link = None

@@ -1,0 +1,448 @@
+"""One connection to an MQTT 5 broker, from CONNECT to its end, on the event loop alone.
+
+paho-mqtt speaks the session: CONNECT with the Last Will, CONNACK, keep-alive, DISCONNECT, everything rare.
+It reads and writes through a stream of ours (``_Stream``, what paho calls a SocketLike) that stands on an
+asyncio transport, so that no thread and no blocking socket exist, TLS is the loop's, and resolving a name
+happens in the loop's own worker thread.
+
+PUBLISH and PUBACK do not go through paho, whose publish and acknowledgement cost more than all the rest of a
+reading's way together (README, "Speed"): they are framed here (``mqtt_frames``) and put between paho's
+packets; their packet identifiers are ours alone, since paho publishes nothing.
+
+Window: at most min(``window``, the broker's Receive Maximum) publishes are under way (4.9), and none is
+written while the transport is above its high-water mark: what waits is the caller's list, nothing is queued
+here.
+
+QoS 0 has no acknowledgement: a PINGREQ after the last publish takes its place, since its answer comes after
+the broker has read all before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from gateway.sinks import mqtt_frames as frames
+from gateway.sinks.base import Refused, Stopped, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from paho.mqtt.client import SocketLike
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from gateway.errors import GatewayError
+    from gateway.sinks.layouts import Message
+
+__all__ = ["TOO_LARGE", "Link", "connect"]
+
+TOO_LARGE = 0x95
+MAX_INBOUND = 256 << 10  # told the broker in CONNECT; a larger packet ends the connection
+BURST = 256 << 10  # bytes framed before they are handed to the transport
+TOPICS = 16_384  # topics whose encoded form is kept; forgotten all at once beyond
+TICK_S = 1.0
+
+_CREDENTIALS = "check GATEWAY_MQTT__USERNAME and GATEWAY_MQTT__PASSWORD"
+_CONNACK_STOPS = {
+    0x84: "the broker does not speak MQTT 5",
+    0x85: "the broker does not take the client id; check GATEWAY_ID",
+    0x86: _CREDENTIALS,
+    0x87: f"the broker does not let us in; {_CREDENTIALS}",
+    0x8A: "the broker has banned this client",
+    0x8C: _CREDENTIALS,
+    0x90: "the broker does not take the topic of the Last Will; check GATEWAY_MQTT__PREFIX",
+    0x95: "the broker takes no packets of this size",
+    0x97: "the broker's quota is used up",
+    0x9A: "the broker keeps no retained messages, which presence needs",
+    0x9B: "the broker does not take this QoS; set GATEWAY_MQTT__QOS=0",
+    0x9C: "the broker asks to use another server; check GATEWAY_MQTT__URL",
+    0x9D: "the broker has moved; check GATEWAY_MQTT__URL",
+}
+_DISCONNECT_STOPS = {
+    0x87: "the broker's access rules forbid it",
+    0x8E: "another client connected with the same client id; give each gateway its own GATEWAY_ID",
+    0x97: "the broker's quota is used up",
+    0x9C: "the broker asks to use another server; check GATEWAY_MQTT__URL",
+    0x9D: "the broker has moved; check GATEWAY_MQTT__URL",
+}
+# Ends for what we sent: Malformed Packet, Topic Name invalid, Packet too large, Payload format invalid
+# (3.14.2.1).
+_DISCONNECT_CONTENT = frozenset({0x81, 0x90, 0x95, 0x99})
+
+
+class _Stream:
+    """What paho takes for its socket: reads whole packets put in ``inbox``, writes to the link's
+    transport."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.inbox = bytearray()
+
+    def recv(self, buffer_size: int) -> bytes:
+        if not self.inbox:
+            raise BlockingIOError
+        data = bytes(self.inbox[:buffer_size])
+        del self.inbox[:buffer_size]
+        return data
+
+    def send(self, buffer: bytes | bytearray) -> int:
+        self._link.send_for_paho(bytes(buffer))
+        return len(buffer)
+
+    def close(self) -> None:
+        self._link.close_for_paho()
+
+    def fileno(self) -> int:
+        return -1
+
+    def setblocking(self, flag: bool) -> None:
+        pass
+
+
+class _Session(Client):
+    """paho's client, once over, on a stream that is connected already."""
+
+    def __init__(self, stream: _Stream, client_id: str) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        self._stream = stream
+
+    def _create_socket(self) -> SocketLike:
+        return self._stream
+
+
+class Link(asyncio.Protocol):
+    """A connection; made by ``connect``.  ``closed`` holds why it ended, or None while it lasts."""
+
+    def __init__(self, client_id: str, window: int, clock: Callable[[], float]) -> None:
+        self.closed: GatewayError | None = None
+        self.on_closed: Callable[[], None] | None = None
+        self.receive_maximum = 65535
+        self.max_packet = 268_435_460
+        self.max_qos = 2
+        self.retains = True
+        self.publishes = 0
+        self._window = window
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._splitter = frames.Splitter(MAX_INBOUND)
+        self._stream = _Stream(self)
+        self._session = _Session(self._stream, client_id)
+        self._session.on_connect = self._connected
+        self._session.on_disconnect = self._disconnected
+        self._entered: asyncio.Future[None] = self._loop.create_future()
+        # An end before anybody waits is told by ``closed``.
+        self._entered.add_done_callback(lambda entered: entered.cancelled() or entered.exception())
+        self._left: asyncio.Future[None] = self._loop.create_future()
+        self._tick: asyncio.TimerHandle | None = None
+        self._paused = False
+        self._topics: dict[str, bytes] = {}
+        # PINGREQs under way, in order: True is ours (a QoS 0 barrier), False paho's.
+        self._pings: deque[bool] = deque()
+        self._mid = 0
+        # Packet identifiers under way; -1 where whoever published it waits no more.
+        self._under_way: dict[int, int] = {}
+        self._heard = clock()
+        self._ack_s = 0.0
+        # The present call of publish.
+        self._messages: Sequence[Message] = ()
+        self._next = 0
+        self._retain = False
+        self._qos = 1
+        self._codes: dict[int, int] = {}
+        self._done: asyncio.Future[None] | None = None
+
+    # -- for the sink --
+
+    async def publish(self, messages: Sequence[Message], *, qos: int, retain: bool = False) -> dict[int, int]:
+        """Publish all in order; returns, once all are decided, the refused ones: index to reason code (>=
+        0x80).
+
+        What is larger than the broker's Maximum Packet Size is refused here with 0x95, unsent.  Raises
+        ``Unavailable``, ``Stopped``, ``Refused`` when the connection ends before.  One call at a time.
+        """
+        if self.closed is not None:
+            raise self.closed
+        if not messages:
+            return {}
+        self._messages, self._next = messages, 0
+        self._retain = retain and self.retains
+        self._qos = min(qos, self.max_qos, 1)
+        self._codes = {}
+        self._heard = self._clock()
+        self._done = self._loop.create_future()
+        try:
+            self._pump()
+            await self._done
+            return self._codes
+        finally:
+            self._messages, self._done = (), None
+            for mid in self._under_way:
+                self._under_way[mid] = -1
+
+    async def disconnect(self) -> None:
+        """Say goodbye (reason 0x00: the broker does not send the Will) and wait for the end."""
+        if self.closed is None:
+            self._session.disconnect()
+        await self._left
+
+    def abort(self) -> None:
+        """End at once, without a goodbye: the broker sends the Will."""
+        self._end(Unavailable("connection aborted"))
+
+    # -- for connect --
+
+    async def enter(self, host: str, port: int, keepalive: int, ack_s: float) -> None:
+        """CONNECT, and wait for CONNACK; the session's will and credentials are set before."""
+        self._ack_s = ack_s
+        asked: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        asked.MaximumPacketSize = MAX_INBOUND
+        self._session.connect(host, port, keepalive=keepalive, clean_start=True, properties=asked)
+        await self._entered
+        self._tick = self._loop.call_later(TICK_S, self._on_tick)
+
+    @property
+    def session(self) -> Client:
+        """paho's client, for what has to be set before ``enter``."""
+        return self._session
+
+    # -- for paho --
+
+    def send_for_paho(self, data: bytes) -> None:
+        """Write whole packets of paho's."""
+        if data == frames.PINGREQ:
+            self._pings.append(False)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close_for_paho(self) -> None:
+        """paho is done with the stream: what was written still goes out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _connected(
+        self, client: Client, data: Any, flags: ConnectFlags, reason: ReasonCode, props: Properties | None
+    ) -> None:
+        code = reason.value
+        if code >= 0x80:
+            text = f"the broker refused the connection: {reason}"
+            hint = _CONNACK_STOPS.get(code, "")
+            self._end(Stopped(text, hint=hint) if hint else Unavailable(text))
+            return
+        # 3.2.2.3: what is absent has a default.
+        self.receive_maximum = getattr(props, "ReceiveMaximum", self.receive_maximum)
+        self.max_packet = getattr(props, "MaximumPacketSize", self.max_packet)
+        self.max_qos = getattr(props, "MaximumQoS", self.max_qos)
+        self.retains = bool(getattr(props, "RetainAvailable", 1))
+        if not self._entered.done():
+            self._entered.set_result(None)
+
+    def _disconnected(
+        self, client: Client, data: Any, flags: DisconnectFlags, reason: ReasonCode, props: Properties | None
+    ) -> None:
+        code = reason.value
+        if not flags.is_disconnect_packet_from_server:
+            text = "no answer to a ping" if code == 0x8D else "connection lost"
+            self._end(Unavailable(text) if code else Unavailable("disconnected"), flush=code == 0)
+            return
+        text = f"the broker disconnected us: {reason}"
+        if code in _DISCONNECT_STOPS:
+            self._end(Stopped(text, hint=_DISCONNECT_STOPS[code]))
+        elif code in _DISCONNECT_CONTENT and self._done is not None:
+            self._end(Refused(text))
+        else:
+            self._end(Unavailable(text))
+
+    # -- asyncio.Protocol --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is there, with TLS where asked for."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Acknowledgements to the window, the rest to paho."""
+        if self.closed is not None:
+            return
+        try:
+            acks, others = self._splitter.feed(data)
+        except ValueError as error:
+            self._end(Unavailable(f"the broker sent {error}"))
+            return
+        if acks:
+            self._heard = self._clock()
+            under_way = self._under_way
+            for mid, code in acks:
+                index = under_way.pop(mid, -1)
+                if code >= 0x80 and index >= 0:
+                    self._codes[index] = code
+            self._pump()
+        for packet in others:
+            if packet == frames.PINGRESP and self._pings and self._pings.popleft():
+                self._finish()
+                continue
+            self._stream.inbox += packet
+            while self._stream.inbox and self.closed is None:
+                if self._session.loop_read():
+                    self._end(Unavailable("the broker sent something that is not MQTT 5"))
+
+    def pause_writing(self) -> None:
+        """Above the high-water mark."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Below the low-water mark."""
+        self._paused = False
+        self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport ended, by whomever."""
+        self._end(Unavailable(f"connection lost: {exc}" if exc else "the broker closed the connection"))
+        if not self._left.done():
+            self._left.set_result(None)
+
+    # -- within --
+
+    def _pump(self) -> None:
+        # Writes what the window allows, and ends the call when all is decided.
+        if self._done is None or self._done.done() or self.closed is not None:
+            return
+        messages, count = self._messages, len(self._messages)
+        room = min(self._window, self.receive_maximum) - len(self._under_way) if self._qos else count
+        assert self._transport is not None
+        while room > 0 and self._next < count and not self._paused:
+            out: list[bytes] = []
+            size = 0
+            while room > 0 and self._next < count and size < BURST:
+                index = self._next
+                self._next += 1
+                message = messages[index]
+                mid = self._free_mid() if self._qos else 0
+                props = frames.properties(message.properties) if message.properties else b"\0"
+                frame = frames.publish(self._topic(message.topic), mid, props, message.payload, self._retain)
+                if len(frame) > self.max_packet:
+                    self._codes[index] = TOO_LARGE
+                    continue
+                if mid:
+                    self._under_way[mid] = index
+                    room -= 1
+                out.append(frame)
+                size += len(frame)
+            self.publishes += len(out)
+            if out:
+                self._transport.write(b"".join(out))
+        if self._next < count:
+            return
+        if self._qos == 0:
+            if True not in self._pings:
+                self._pings.append(True)
+                self._transport.write(frames.PINGREQ)
+        elif not self._under_way:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def _free_mid(self) -> int:
+        mid = self._mid
+        while True:
+            mid = mid % 65535 + 1
+            if mid not in self._under_way:
+                self._mid = mid
+                return mid
+
+    def _topic(self, topic: str) -> bytes:
+        found = self._topics.get(topic)
+        if found is None:
+            if len(self._topics) >= TOPICS:
+                self._topics.clear()
+            found = self._topics[topic] = frames.string(topic)
+        return found
+
+    def _on_tick(self) -> None:
+        self._session.loop_misc()
+        owed = self._done is not None and (self._under_way or self._paused or True in self._pings)
+        if self.closed is None and owed and self._clock() - self._heard > self._ack_s:
+            self._end(Unavailable(f"nothing acknowledged for {self._ack_s:g} s"))
+        if self.closed is None:
+            self._tick = self._loop.call_later(TICK_S, self._on_tick)
+
+    def _end(self, error: GatewayError, flush: bool = False) -> None:
+        if self.closed is not None:
+            return
+        self.closed = error
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._transport is not None:
+            if flush:
+                self._transport.close()
+            else:
+                self._transport.abort()
+        for waiter in (self._entered, self._done):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+        if self.on_closed is not None:
+            self.on_closed()
+
+
+async def connect(
+    host: str,
+    port: int,
+    *,
+    client_id: str,
+    username: str = "",
+    password: str = "",
+    tls: ssl.SSLContext | None = None,
+    keepalive_s: int = 15,
+    ack_s: float = 60.0,
+    window: int = 100,
+    will: tuple[str, bytes, int] | None = None,
+    timeout_s: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Link:
+    """Connect and enter: clean start, ``will`` = (topic, payload, QoS), retained.
+
+    A broker that stopped answering is noticed after one to two ``keepalive_s``, one that answers pings but
+    acknowledges nothing after ``ack_s``.  Raises ``Unavailable`` or ``Stopped``, at the latest after
+    ``timeout_s``.
+    """
+    loop = asyncio.get_running_loop()
+    where = f"{host}:{port}"
+    link: Link | None = None
+    entered = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, link = await loop.create_connection(lambda: Link(client_id, window, clock), host, port, ssl=tls)
+            if username:
+                link.session.username_pw_set(username, password or None)
+            if will is not None:
+                link.session.will_set(will[0], will[1], qos=will[2], retain=True)
+            await link.enter(host, port, keepalive_s, ack_s)
+            entered = True
+    except TimeoutError:
+        raise Unavailable(f"{where}: no answer within {timeout_s:g} s") from None
+    except ssl.SSLCertVerificationError as error:
+        raise Stopped(
+            f"{where}: certificate not accepted: {error.verify_message}",
+            hint="check GATEWAY_MQTT__CA, the name in the URL, and this machine's clock",
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"{where}: {error.strerror or error}") from error
+    finally:
+        if link is not None and not entered:
+            link.abort()
+    return link

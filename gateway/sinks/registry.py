@@ -1,0 +1,83 @@
+"""Which sinks there are: the only place that names them.  Each is imported when it is enabled, not before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.sinks.layouts import layout as find_layout
+from gateway.sinks.layouts.influx import never
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.sinks.base import Sink
+    from gateway.sinks.history import Store
+    from gateway.sinks.layouts.influx import Integer
+
+__all__ = ["history_sink", "influx_sink", "mqtt_sink"]
+
+
+def history_sink(store: Store) -> Sink:
+    """The embedded history; somebody else opens and closes ``store``."""
+    from gateway.sinks.history import HistorySink
+
+    return HistorySink(store)
+
+
+def mqtt_sink(
+    *,
+    url: str,
+    gateway: str,
+    prefix: str = "gateway",
+    qos: int = 1,
+    layout: str = "flat",
+    username: str = "",
+    password: str = "",
+    ca: Path | None = None,
+    measurement: str = "telemetry",
+    integer: Integer = never,
+) -> Sink:
+    """Readings to an MQTT 5 broker; ``gateway`` is this gateway's id, and the client id made of it its own.
+
+    Raises ``ValueError`` for a URL or QoS that is none, ``KeyError`` for a layout that is none, ``OSError``
+    for a ``ca`` that cannot be read.
+    """
+    from gateway.sinks.mqtt import MqttSink
+
+    return MqttSink(
+        url=url,
+        layout=find_layout(layout, gateway=gateway, measurement=measurement, integer=integer),
+        client_id=f"gateway-{gateway}",
+        prefix=prefix,
+        qos=qos,
+        username=username,
+        password=password,
+        ca=ca,
+    )
+
+
+def influx_sink(
+    *,
+    url: str,
+    token: str = "",
+    org: str = "",
+    bucket: str,
+    measurement: str = "telemetry",
+    gzip: bool = False,
+    timeout_s: float = 10.0,
+    integer: Integer = never,
+) -> Sink:
+    """Readings to InfluxDB 2, or to what takes the same; needs the extra ``influx``: raises
+    ``ImportError``."""
+    from gateway.sinks.influx import InfluxSink
+
+    return InfluxSink(
+        url=url,
+        token=token,
+        org=org,
+        bucket=bucket,
+        measurement=measurement,
+        gzip=gzip,
+        timeout_s=timeout_s,
+        integer=integer,
+    )
