@@ -1,0 +1,56 @@
+"""The command line: ``gateway COMMAND``.
+
+One module a command, loaded only when it is the one asked for: ``version`` starts no database and no event loop.
+Results go to stdout, notices to stderr.  Exit statuses: 0 done, 1 failed, 2 wrong usage, 69 unreachable, 75 in use by
+another, 78 bad settings (sysexits.h).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import GatewayError
+
+__all__ = ["main"]
+
+# Command to (module, one line of help), in the order of the help.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "start the gateway"),
+    "check-config": ("check_config", "check the settings and say what is wrong with them"),
+    "config": ("config", "show the settings in force"),
+    "simulate": ("simulate", "act as any number of devices"),
+    "version": ("version", "print the version"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="gateway", description="Bridges devices to dashboards.")
+    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (module, line) in COMMANDS.items():
+        if name == wanted:
+            importlib.import_module(f".{module}", __name__).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=line, add_help=False)
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except GatewayError as error:
+        for line in str(error).splitlines():
+            print(f"gateway: {line}", file=sys.stderr)
+        if error.hint:
+            print(f"gateway: {error.hint}", file=sys.stderr)
+        return int(getattr(error, "exit_status", 1))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away: say nothing more
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status

@@ -1,0 +1,322 @@
+"""Settings: every one an environment variable ``GATEWAY_<SECTION>__<NAME>``, declared once, here.
+
+Read, in this order of precedence, from the environment, from ``.env`` in the working directory, from files in systemd's
+credentials directory (secrets), and from a TOML file that ``GATEWAY_CONFIG`` names.  Validation only: nothing is opened
+but those files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from .errors import ConfigError
+
+__all__ = ["Settings", "is_loopback", "load", "shown"]
+
+PREFIX = "GATEWAY_"
+MIB = 1 << 20
+_ORIGINS_EXAMPLE = '["https://dash.example"]'
+
+
+def _state_dir() -> Path:
+    given = os.environ.get("STATE_DIRECTORY")  # systemd.exec(5)
+    if given:
+        return Path(given.split(":")[0])
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "gateway"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on ``host`` reaches this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Listen(Section):
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 or :: for all.")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+
+
+class Auth(Section):
+    mode: Literal["none"] = Field(
+        "none", description="Who may connect: none lets in everybody who reaches the address."
+    )
+    allow_insecure: bool = Field(False, description="Listen beyond loopback without authentication.")
+
+
+class Mqtt(Section):
+    url: str = Field("", description="mqtt://[user:password@]host[:1883] or mqtts://host[:8883]; empty: no relay.")
+    prefix: str = Field("gateway", pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$", description="First levels of every topic.")
+    qos: Literal[1] = Field(1, description="Quality of service of telemetry: 1, acknowledged by the broker.")
+    layout: Literal["flat", "batch"] = Field(
+        "flat", description="flat: a message a reading; batch: a message a device and flush."
+    )
+    username: str = Field("", description="Instead of the one in the URL.")
+    password: SecretStr = Field(SecretStr(""), description="Instead of the one in the URL.")
+    ca: Path | None = Field(None, description="PEM file of the authorities to trust with mqtts; default: the system's.")
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        return _check_url(url, ("mqtt", "mqtts"))
+
+
+class Influx(Section):
+    url: str = Field("", description="http://host:8086 of InfluxDB 2, 3 Core or VictoriaMetrics; empty: off.")
+    token: SecretStr = Field(SecretStr(""), description="API token with write access to the bucket.")
+    org: str = Field("", description="Organisation (InfluxDB 2).")
+    bucket: str = Field("gateway", min_length=1, description="Bucket or database to write to.")
+    measurement: str = Field("telemetry", min_length=1, pattern=r"^[^\x00-\x1f]+$", description="Measurement's name.")
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        return _check_url(url, ("http", "https"))
+
+
+class Limits(Section):
+    device_rate: float = Field(100, gt=0, description="Readings a second a device may send.")
+    device_burst: float = Field(200, ge=1, description="Readings a device may send at once after a pause.")
+    policy: Literal["drop", "close"] = Field("drop", description="Beyond the rate: drop and say so, or close (1008).")
+    max_message_bytes: int = Field(65_536, ge=256, le=16 * MIB, description="Largest message of a device.")
+    max_connections: int | None = Field(None, ge=1, description="Connections in all; default: none.")
+    max_per_address: int | None = Field(None, ge=1, description="Connections of one address; default: none.")
+    max_devices: int = Field(20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.")
+
+
+class Journal(Section):
+    commit_ms: float = Field(50, ge=1, le=10_000, description="Group commit: readings are synced this often (ms).")
+    max_bytes: int = Field(1024 * MIB, ge=16 * MIB, description="Disk the journal may take (bytes).")
+    on_full: Literal["refuse", "drop_oldest"] = Field(
+        "refuse", description="At max_bytes: refuse new readings, or drop the oldest that a sink still lacks."
+    )
+
+
+class BatchSettings(Section):
+    max_readings: int = Field(1000, ge=1, le=100_000, description="Readings a sink gets at once.")
+    max_delay_ms: float = Field(250, ge=0, le=60_000, description="How long a sink's batch may wait to fill (ms).")
+
+
+class Heartbeat(Section):
+    interval_s: float = Field(20, gt=0, le=3600, description="Ping a silent connection this often (seconds).")
+    timeout_s: float = Field(20, gt=0, le=3600, description="Dead after this long without an answer (seconds).")
+
+
+class HistorySettings(Section):
+    retention_days: float = Field(30, gt=0, description="Days of readings kept in the embedded history.")
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe entries to write.")
+    format: Literal["console", "json"] = Field("console", description="For people, or one JSON object a line.")
+
+
+class Settings(BaseSettings):
+    """All settings; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    listen: Listen = Listen()  # type: ignore[call-arg]
+    state_dir: Path = Field(
+        default_factory=_state_dir, description="Directory of the journal, history and device book."
+    )
+    id: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$",
+        description="This gateway's name.",
+    )
+    origins: Annotated[list[str], NoDecode] = Field(
+        [], description=f"Further web origins that may connect: {_ORIGINS_EXAMPLE}."
+    )
+    auth: Auth = Auth()  # type: ignore[call-arg]
+    mqtt: Mqtt = Mqtt()  # type: ignore[call-arg]
+    influx: Influx = Influx()  # type: ignore[call-arg]
+    limits: Limits = Limits()  # type: ignore[call-arg]
+    journal: Journal = Journal()  # type: ignore[call-arg]
+    batch: BatchSettings = BatchSettings()  # type: ignore[call-arg]
+    heartbeat: Heartbeat = Heartbeat()  # type: ignore[call-arg]
+    history: HistorySettings = HistorySettings()  # type: ignore[call-arg]
+    log: Log = Log()  # type: ignore[call-arg]
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _json_list(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        try:
+            return json.loads(given)
+        except ValueError:
+            raise ValueError(f"{given!r} is not a JSON list; accepted: [] or {_ORIGINS_EXAMPLE}") from None
+
+    @field_validator("origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if origin != "null" and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path):
+                raise ValueError(f"{origin!r} is not an origin such as https://dash.example or http://10.0.0.5:3000")
+        return origins
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_fault(cls, given: Any, handler: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """Raises :class:`ConfigError` with all faults, those between settings included."""
+        faults = []
+        settings = None
+        try:
+            settings = handler(given)
+        except ValidationError as error:
+            faults = [_fault(fault) for fault in error.errors(include_url=False)]
+        host = str((given.get("listen") or {}).get("host", "127.0.0.1"))
+        insecure = (given.get("auth") or {}).get("allow_insecure", False)
+        if not is_loopback(host) and str(insecure).lower() not in ("1", "true", "yes", "on", "t", "y"):
+            faults.append(
+                f"GATEWAY_LISTEN__HOST: {host} is reached from other machines, and nothing asks them who they are; set "
+                "GATEWAY_AUTH__ALLOW_INSECURE=true if that is meant, or listen on 127.0.0.1"
+            )
+        if settings is None or faults:
+            raise ConfigError("\n".join(faults))
+        return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = [init_settings, env_settings, dotenv_settings]
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")  # systemd.exec(5), LoadCredential=
+        if credentials:
+            sources.append(
+                NestedSecretsSettingsSource(
+                    file_secret_settings,
+                    secrets_dir=credentials,
+                    secrets_prefix=PREFIX,
+                    secrets_nested_delimiter="__",
+                )
+            )
+        config = os.environ.get("GATEWAY_CONFIG")
+        if config:
+            sources.append(TomlConfigSettingsSource(settings_cls, toml_file=config))
+        return tuple(sources)
+
+
+def _check_url(url: str, schemes: tuple[str, ...]) -> str:
+    if not url:
+        return url
+    accepted = " or ".join(f"{scheme}://host:port" for scheme in schemes)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{error}; accepted: {accepted}") from None
+    if parts.scheme not in schemes or not parts.hostname or port == 0:
+        raise ValueError(f"not a URL this takes; accepted: {accepted}")
+    return url
+
+
+def load() -> Settings:
+    """The settings; raises :class:`~gateway.errors.ConfigError` that names every fault, a line each."""
+    config = os.environ.get("GATEWAY_CONFIG")
+    if config and not os.path.isfile(config):
+        raise ConfigError(f"GATEWAY_CONFIG: no file {config}")
+    try:
+        return Settings()
+    except (OSError, ValueError, SettingsError) as error:  # a TOML file, .env or credential that cannot be read
+        raise ConfigError(f"{config or '.env'}: {error}") from None
+
+
+def variable(location: tuple[Any, ...]) -> str:
+    """The environment variable of a field's location."""
+    return PREFIX + "__".join(str(part) for part in location[:2]).upper()
+
+
+def variables() -> dict[str, tuple[Any, str]]:
+    """Every setting's variable, with its default and its line of help."""
+    found: dict[str, tuple[Any, str]] = {}
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            for inner, leaf in kind.model_fields.items():
+                found[variable((name, inner))] = (leaf.default, leaf.description or "")
+        else:
+            found[variable((name,))] = (field.get_default(call_default_factory=True), field.description or "")
+    return found
+
+
+def _fault(fault: Any) -> str:
+    location = fault["loc"]
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not location:
+        return message
+    name = variable(location)
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, list(variables()), 1)
+        return f"{name}: there is no such setting" + (f"; {near[0]}?" if near else "")
+    help_text = variables().get(name, (None, ""))[1]
+    return f"{name}: {message[:1].lower()}{message[1:]}" + (f" ({help_text})" if help_text else "")
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """The settings as variables and plain values, secrets and passwords in URLs masked."""
+    values: dict[str, Any] = {}
+    for name, value in settings.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            for inner, leaf in value.items():
+                values[variable((name, inner))] = _masked(leaf)
+        else:
+            values[variable((name,))] = _masked(value)
+    return values
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str) and "@" in value and "://" in value:
+        scheme, _, rest = value.partition("://")
+        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    return value

@@ -1,0 +1,249 @@
+"""GET addresses: the dashboard's files, the API, health and metrics (section 1 of the contract).
+
+Answers are buffered whole, so their size is bounded: rows by :data:`ROWS_MAX`, and what was cut says so.  Rendering many
+rows happens in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import hashlib
+import io
+import mimetypes
+import time
+from collections.abc import Callable
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import msgspec
+
+from ..devices import Device, DeviceBook
+from ..errors import HistoryError
+from ..history import History, Row
+from ..hub import Hub, globs, point, presence_of, wire_value
+from ..ws import Request, Response, Router
+from .times import parse_duration, parse_time
+
+__all__ = ["Pages"]
+
+ROWS_MAX = 100_000
+AGGREGATES = ("mean", "min", "max", "last", "count")
+FORMATS = ("json", "csv")
+
+_json = msgspec.json.Encoder().encode
+
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Pages:
+    """Everything that is not a WebSocket.
+
+    ``health`` gives the body of ``/healthz``; ``alive`` and ``ready`` the problem in words, empty where there is none;
+    ``metrics`` the exposition and its content type.
+    """
+
+    def __init__(
+        self,
+        book: DeviceBook,
+        hub: Hub[Any],
+        history: History,
+        *,
+        health: Callable[[], dict[str, object]],
+        alive: Callable[[], str],
+        ready: Callable[[], str],
+        metrics: Callable[[], tuple[bytes, str]],
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._book = book
+        self._hub = hub
+        self._history = history
+        self._health = health
+        self._alive = alive
+        self._ready = ready
+        self._metrics = metrics
+        self._now = now
+        self._assets = dict(_load(resources.files(__package__).joinpath("static"), ""))
+
+    def register(self, router: Router) -> None:
+        """Add the addresses to a router."""
+        router.get("/livez", self._livez)
+        router.get("/readyz", self._readyz)
+        router.get("/healthz", self._healthz)
+        router.get("/metrics", self._metrics_page)
+        router.get("/api/v1/devices", self._devices)
+        router.get("/api/v1/latest", self._latest)
+        router.get("/api/v1/history", self._history_rows)
+        for path in self._assets:
+            router.get(path, self._asset)
+
+    # -- health --------------------------------------------------------------------------------------------------
+
+    def _livez(self, request: Request) -> Response:
+        return _verdict(self._alive())
+
+    def _readyz(self, request: Request) -> Response:
+        return _verdict(self._ready())
+
+    def _healthz(self, request: Request) -> Response:
+        return _answer(self._health())
+
+    def _metrics_page(self, request: Request) -> Response:
+        body, content_type = self._metrics()
+        return Response(200, body, content_type=content_type, headers={"Cache-Control": "no-store"})
+
+    # -- the API -------------------------------------------------------------------------------------------------
+
+    def _devices(self, request: Request) -> Response:
+        wanted = globs([glob] if (glob := request.query.get("device")) else [])
+        return _answer([_device_row(device) for device in self._book if device.status and wanted(device.name)])
+
+    def _latest(self, request: Request) -> Response:
+        device = globs([glob] if (glob := request.query.get("device")) else [])
+        metric = globs([glob] if (glob := request.query.get("metric")) else [])
+        rows: list[dict[str, object]] = []
+        for name, series in self._hub.series.items():
+            if device(name):
+                for key, reading in series.newest.items():
+                    if metric(key):
+                        ms, value = point(reading, key)
+                        rows.append({"time": ms, "device": name, "metric": key, "value": value})
+        truncated = len(rows) > ROWS_MAX
+        rows.sort(key=lambda row: row["time"])  # type: ignore[arg-type,return-value]
+        return _answer(rows[-ROWS_MAX:], truncated=truncated)
+
+    async def _history_rows(self, request: Request) -> Response:
+        query = request.query
+        now = self._now()
+        faults = []
+        start, end, step = now - 3600 * 10**9, now, None
+        for name in ("from", "to"):
+            if text := query.get(name):
+                try:
+                    at = parse_time(text, now)
+                except ValueError as error:
+                    faults.append(f"{name}: {error}")
+                else:
+                    start, end = (at, end) if name == "from" else (start, at)
+        if text := query.get("step"):
+            try:
+                step = parse_duration(text)
+            except ValueError as error:
+                faults.append(f"step: {error}")
+        aggregate, form = query.get("agg", "mean"), query.get("format", "json")
+        if aggregate not in AGGREGATES:
+            faults.append(f"agg: one of {', '.join(AGGREGATES)}")
+        if form not in FORMATS:
+            faults.append(f"format: one of {', '.join(FORMATS)}")
+        if faults:
+            return request.refuse(400, "; ".join(faults))
+        try:
+            rows, truncated = await self._history.query(
+                devices=query.get("device") or "*",
+                metrics=query.get("metric") or "*",
+                start=start,
+                end=end + 1_000_000,  # `to` names a millisecond, whole
+                step=step,
+                agg=aggregate,
+                limit=ROWS_MAX,
+            )
+        except HistoryError as error:
+            return request.refuse(503, str(error), headers={"Retry-After": "1"})
+        if form == "csv":
+            body = await asyncio.to_thread(_csv, rows)
+            return _answer(body, truncated=truncated, content_type="text/csv; charset=utf-8")
+        body = await asyncio.to_thread(_rows, rows)
+        return _answer(body, truncated=truncated)
+
+    # -- the dashboard -------------------------------------------------------------------------------------------
+
+    def _asset(self, request: Request) -> Response:
+        return self._assets[request.path].answer(request)
+
+
+def _device_row(device: Device) -> dict[str, object]:
+    row: dict[str, object] = {"device": device.name, "name": device.display_name, "reason": "", "confirmed": True}
+    row.update(presence_of(device))
+    row["session"] = device.session.id
+    row["ledger"] = device.ledger.as_dict()
+    for key in ("metrics", "interval_s"):
+        if key in device.described:
+            row[key] = device.described[key]
+    return row
+
+
+def _rows(rows: list[Row]) -> bytes:
+    return _json(
+        [
+            {"time": time_ns // 1_000_000, "device": device, "metric": metric, "value": wire_value(value)}
+            for time_ns, device, metric, value in rows
+        ]
+    )
+
+
+def _csv(rows: list[Row]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("time", "device", "metric", "value"))
+    for time_ns, device, metric, value in rows:
+        writer.writerow(
+            (time_ns // 1_000_000, device, metric, str(value).lower() if value is True or value is False else value)
+        )
+    return text.getvalue().encode()
+
+
+def _answer(body: object, *, truncated: bool = False, content_type: str = "application/json") -> Response:
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    if truncated:
+        headers["X-Truncated"] = "true"
+    return Response(200, body if isinstance(body, bytes) else _json(body), content_type=content_type, headers=headers)
+
+
+def _verdict(problem: str) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    if problem:
+        return Response(503, problem + "\n", headers={**headers, "Retry-After": "1"})
+    return Response(200, "ok\n", headers=headers)
+
+
+class _Asset:
+    """A file of the dashboard, held in memory, compressed once."""
+
+    def __init__(self, name: str, body: bytes) -> None:
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        text = kind.startswith("text/") or kind in ("application/javascript", "image/svg+xml", "application/json")
+        self._type = f"{kind}; charset=utf-8" if text else kind
+        self._body = body
+        self._gzip = gzip.compress(body, 9, mtime=0) if text and len(body) > 512 else None
+        self._tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+    def answer(self, request: Request) -> Response:
+        headers = {"ETag": self._tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", **SECURITY}
+        if self._tag in request.headers.get("if-none-match", ""):
+            return Response(304, headers=headers)
+        body = self._body
+        if self._gzip is not None and "gzip" in request.headers.get("accept-encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            body = self._gzip
+        return Response(200, body, content_type=self._type, headers=headers)
+
+
+def _load(folder: Traversable, prefix: str) -> list[tuple[str, _Asset]]:
+    """Every file below ``folder`` by its address; ``index.html`` is its folder's own."""
+    assets = []
+    for entry in folder.iterdir():
+        path = f"{prefix}/{entry.name}"
+        if entry.is_dir():
+            assets += _load(entry, path)
+        else:
+            assets.append((path.removesuffix("index.html"), _Asset(entry.name, entry.read_bytes())))
+    return assets
