@@ -182,5 +182,6 @@ class Victoria(Server):
         # What was taken last stands in memory for up to a second: flushed, so that it can be asked for.
         with urllib.request.urlopen(f"{self.url}/internal/force_flush", timeout=10):
             pass
-        with urllib.request.urlopen(f"{self.url}/api/v1/export?match[]={quote(selector)}", timeout=10) as answer:
+        query = f"match[]={quote(selector)}&start=0&end={int(time.time()) + 86400}"
+        with urllib.request.urlopen(f"{self.url}/api/v1/export?{query}", timeout=10) as answer:
             return [json.loads(line) for line in answer.read().splitlines()]

@@ -199,6 +199,7 @@ class MqttSink:
         if link is None:
             return
         try:
+            link.on_closed = None
             if link.closed is None:
                 await self._retain(link, [Message(self._status_topic, b"offline", ())])
                 await link.disconnect()

@@ -4,9 +4,10 @@
 metric, times in nanoseconds (https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/).
 
 Numbers are floats, written without suffix, unless the metric is declared an integer (suffix ``i``): 22 and
-then 22.5 must not conflict.  Strings are quoted, with ``\\`` and ``"`` escaped; line feeds stand in them as
-they are.  Names of devices and metrics hold nothing that the protocol escapes (gateway.reading), so that only
-the measurement needs escaping.
+then 22.5 must not conflict.  Strings are quoted, with ``\\`` and ``"`` escaped.  A line feed in a string is written
+as the two characters ``\\n``: InfluxDB would take it as it is, but VictoriaMetrics ends the line there, and what a
+device put behind it would be a line of its own, in any other device's name.  Names of devices and metrics hold
+nothing that the protocol escapes (gateway.reading), so that only the measurement needs escaping.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ __all__ = ["Influx", "Integer", "never"]
 
 Integer = Callable[[str, str], bool]
 """``integer(device, metric)``: whether the device declared the metric an integer; called from any thread."""
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 def never(device: str, metric: str) -> bool:
@@ -79,7 +82,7 @@ def _field(value: Value, integer: bool) -> str:
     if value is False:
         return "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + value.translate(_ESCAPES) + '"'
     if integer and (isinstance(value, int) or (value.is_integer() and INT64_MIN <= value <= INT64_MAX)):
         return f"{int(value)}i"
     # A fraction in a metric declared an integer stays one: the store says so, and the reading is put aside
