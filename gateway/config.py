@@ -82,7 +82,7 @@ class Auth(Section):
 class Mqtt(Section):
     url: str = Field("", description="mqtt://[user:password@]host[:1883] or mqtts://host[:8883]; empty: no relay.")
     prefix: str = Field("gateway", pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$", description="First levels of every topic.")
-    qos: Literal[1] = Field(1, description="Quality of service of telemetry: 1, acknowledged by the broker.")
+    qos: int = Field(1, ge=1, le=1, description="Quality of service of telemetry: 1, acknowledged by the broker.")
     layout: Literal["flat", "batch"] = Field(
         "flat", description="flat: a message a reading; batch: a message a device and flush."
     )
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    listen: Listen = Listen()  # type: ignore[call-arg]
+    listen: Listen = Listen()
     state_dir: Path = Field(
         default_factory=_state_dir, description="Directory of the journal, history and device book."
     )
@@ -171,15 +171,15 @@ class Settings(BaseSettings):
     origins: Annotated[list[str], NoDecode] = Field(
         [], description=f"Further web origins that may connect: {_ORIGINS_EXAMPLE}."
     )
-    auth: Auth = Auth()  # type: ignore[call-arg]
-    mqtt: Mqtt = Mqtt()  # type: ignore[call-arg]
-    influx: Influx = Influx()  # type: ignore[call-arg]
-    limits: Limits = Limits()  # type: ignore[call-arg]
-    journal: Journal = Journal()  # type: ignore[call-arg]
-    batch: BatchSettings = BatchSettings()  # type: ignore[call-arg]
-    heartbeat: Heartbeat = Heartbeat()  # type: ignore[call-arg]
-    history: HistorySettings = HistorySettings()  # type: ignore[call-arg]
-    log: Log = Log()  # type: ignore[call-arg]
+    auth: Auth = Auth()
+    mqtt: Mqtt = Mqtt()
+    influx: Influx = Influx()
+    limits: Limits = Limits()
+    journal: Journal = Journal()
+    batch: BatchSettings = BatchSettings()
+    heartbeat: Heartbeat = Heartbeat()
+    history: HistorySettings = HistorySettings()
+    log: Log = Log()
 
     @field_validator("origins", mode="before")
     @classmethod

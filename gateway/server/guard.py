@@ -25,8 +25,8 @@ class Guard:
         self._origins = {origin.lower().rstrip("/") for origin in origins}
         own = (hostname or socket.gethostname()).lower()
         short = own.removesuffix(".local")
-        self._names = {"localhost", own, short, f"{short}.local"}
-        self._names.update(name for origin in self._origins if (name := urlsplit(origin).hostname))
+        self._own = {"localhost", own, short, f"{short}.local"}
+        self._listed = {name for origin in self._origins if (name := _hostname(origin))}
         self.refused = 0
 
     async def __call__(self, request: Request, call_next: Next) -> Response | None:
@@ -39,7 +39,8 @@ class Guard:
 
     def problem(self, host: str | None, origin: str | None) -> str:
         """Why a request may not pass, in words; empty if it may."""
-        if host is not None and not self._ours(_hostname(f"//{host}")):
+        name = _hostname(f"//{host}") if host is not None else "localhost"
+        if not self._ours(name) and name not in self._listed:
             return "this name is not the gateway's: add it to GATEWAY_ORIGINS, such as http://name:8080"
         if origin is None:
             return ""
@@ -50,19 +51,12 @@ class Guard:
             return "origin null is not listed in GATEWAY_ORIGINS"
         if not origin.startswith(("http://", "https://")):
             return ""  # not a web page's: a device, an application
-        name = _hostname(origin)
-        if not self._ours(name) or name in self._listed_names():
-            return "this origin is not listed in GATEWAY_ORIGINS"
-        return ""
-
-    def _listed_names(self) -> set[str]:
-        """Names that only a listed origin made ours: as origins they count with scheme and port."""
-        return {urlsplit(origin).hostname or "" for origin in self._origins} - {"localhost"}
+        return "" if self._ours(_hostname(origin)) else "this origin is not listed in GATEWAY_ORIGINS"
 
     def _ours(self, name: str | None) -> bool:
         if not name:
             return False
-        if name in self._names or name.endswith(".localhost"):
+        if name in self._own or name.endswith(".localhost"):
             return True
         try:
             ipaddress.ip_address(name)

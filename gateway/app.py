@@ -1,0 +1,401 @@
+"""The composition root: builds every room, connects them, and takes them down in the opposite order.
+
+Nothing listens before the settings are checked, the state directory is locked and everything on disk has been read.
+Built from the far end to the near one (journal, history, sinks, then listeners) and stopped the other way round, so that
+what a device was told is safe has somewhere to go: listeners close (1001 to every peer), the journal commits what is
+left, sinks hand over what they can, the device book is saved, history and journal close.  A deadline bounds each step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from . import __version__, liveness, metrics, systemd
+from .config import Settings
+from .devices import SNAPSHOT_S, Device, DeviceBook
+from .errors import StateLocked
+from .history import History
+from .hub import Hub
+from .journal import Journal
+from .pipeline import Pipeline
+from .reading import Reading
+from .server.device import DeviceEndpoint
+from .server.device import Settings as DeviceSettings
+from .server.guard import Guard
+from .server.health import Health
+from .server.live import LiveEndpoint, encode_frame
+from .server.pages import Pages
+from .sinks import registry
+from .sinks.base import Sink
+from .sinks.deadletters import DeadLetters
+from .sinks.runner import Runner
+from .ws import Prepared, Router, Server
+
+__all__ = ["App", "run"]
+
+log = logging.getLogger(__name__)
+
+# The deadlines of a stop add up to less than the 10 s that a service is given.
+LISTENERS_STOP_S = 3.0
+SINKS_STOP_S = 3.0
+REPLAY_READINGS = 5_000
+
+TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
+
+
+class App:
+    """The gateway, built from settings.  ``async with app.running():`` listens; ``app.port`` is then known."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.port = 0
+        self.health: Health | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[App]:
+        """Everything up; on leaving, everything down, with what was accepted committed.
+
+        Raises :class:`~gateway.errors.StateLocked`, :class:`~gateway.errors.JournalError`,
+        :class:`~gateway.errors.HistoryError` and ``OSError`` (an address in use).
+        """
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+            stack.enter_context(_Lock(settings))
+            journal = Journal(
+                settings.state_dir / "journal",
+                commit_ms=settings.journal.commit_ms,
+                max_bytes=settings.journal.max_bytes,
+                on_full=settings.journal.on_full,
+            )
+            await journal.open()
+            stack.push_async_callback(journal.close)
+            history = History(settings.state_dir / "history.db", retention_days=settings.history.retention_days)
+            await history.open()
+            stack.push_async_callback(history.close)
+            book = DeviceBook(
+                settings.state_dir / "devices.msgpack",
+                rate=settings.limits.device_rate,
+                burst=settings.limits.device_burst,
+                max_devices=settings.limits.max_devices,
+            )
+            book.load(journal.epoch)
+            hub: Hub[Prepared] = Hub(book, encode_frame)
+            await self._replay(journal, history, book, hub)
+            runners = self._runners(journal, history)
+            pipeline = Pipeline(journal, hub)
+            keeper = _BookKeeper(journal, book)
+            stack.push_async_callback(keeper.close)
+            await self._start_runners(stack, runners, pipeline, book)
+            await self._listen(stack, journal, history, book, hub, pipeline, runners, keeper)
+            yield self
+            log.info("stopping")
+
+    async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Prepared]) -> None:
+        """Bring the book and the latest values up to the journal's end."""
+        for device, metric, at, received, value in await history.latest():
+            hub.restore(Reading(device, "", 0, at, received, {metric: value}))
+        since = book.offset if book.offset is not None else 0
+        offset = min(since, history.position)
+        while (batch := await journal.read_from(offset, REPLAY_READINGS)) is not None:
+            book.replay(batch, skip_below=since)
+            for item in batch.items:
+                if type(item) is Reading and item.values:
+                    hub.restore(item)
+            offset = batch.end
+        hub.begin(journal.next_offset)
+
+    def _runners(self, journal: Journal, history: History) -> list[Runner]:
+        settings = self.settings
+        sinks: list[Sink] = [registry.history_sink(history)]
+        if settings.mqtt.url:
+            sinks.append(
+                registry.mqtt_sink(
+                    url=settings.mqtt.url,
+                    gateway=settings.id,
+                    prefix=settings.mqtt.prefix,
+                    qos=settings.mqtt.qos,
+                    layout=settings.mqtt.layout,
+                    username=settings.mqtt.username,
+                    password=settings.mqtt.password.get_secret_value(),
+                    ca=settings.mqtt.ca,
+                    measurement=settings.influx.measurement,
+                )
+            )
+        if settings.influx.url:
+            sinks.append(
+                registry.influx_sink(
+                    url=settings.influx.url,
+                    token=settings.influx.token.get_secret_value(),
+                    org=settings.influx.org,
+                    bucket=settings.influx.bucket,
+                    measurement=settings.influx.measurement,
+                )
+            )
+        return [
+            Runner(
+                sink,
+                journal.cursor(sink.name, history.position if sink.name == "history" else None),
+                max_readings=settings.batch.max_readings,
+                max_delay=settings.batch.max_delay_ms / 1000,
+                dead_letters=DeadLetters(settings.state_dir / "dead-letters" / sink.name),
+            )
+            for sink in sinks
+        ]
+
+    async def _start_runners(
+        self, stack: AsyncExitStack, runners: list[Runner], pipeline: Pipeline, book: DeviceBook
+    ) -> None:
+        def tell(device: Device) -> None:
+            if device.status is not None:
+                for runner in runners:
+                    runner.set_state(("presence", device.name), device.status.state.encode())
+
+        for device in book:
+            tell(device)
+        pipeline.on_presence.append(tell)
+        tasks = [asyncio.create_task(runner.run(), name=f"sink {runner.sink.name}") for runner in runners]
+
+        async def stop() -> None:
+            await asyncio.gather(*(runner.stop(SINKS_STOP_S) for runner in runners))
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        stack.push_async_callback(stop)
+
+    async def _listen(
+        self,
+        stack: AsyncExitStack,
+        journal: Journal,
+        history: History,
+        book: DeviceBook,
+        hub: Hub[Prepared],
+        pipeline: Pipeline,
+        runners: list[Runner],
+        keeper: _BookKeeper,
+    ) -> None:
+        settings = self.settings
+        devices = DeviceEndpoint(
+            book,
+            pipeline,
+            DeviceSettings(
+                rate=settings.limits.device_rate,
+                burst=settings.limits.device_burst,
+                policy=settings.limits.policy,
+                max_message_bytes=settings.limits.max_message_bytes,
+                heartbeat_s=settings.heartbeat.interval_s,
+            ),
+        )
+        live = LiveEndpoint(hub, history, journal.epoch)
+        health = self.health = Health(
+            id=settings.id,
+            epoch=journal.epoch,
+            book=book,
+            hub=hub,
+            journal=journal,
+            history=history,
+            runners=[(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners],
+            dashboards=lambda: len(live.clients),
+            messages=lambda: devices.messages,
+            retention_days=settings.history.retention_days,
+        )
+        router = Router()
+        server = Server(
+            router,
+            host=settings.listen.host,
+            port=settings.listen.port,
+            heartbeat=(settings.heartbeat.interval_s, settings.heartbeat.timeout_s),
+            max_connections=settings.limits.max_connections,
+            max_per_address=settings.limits.max_per_address,
+            stop_timeout=LISTENERS_STOP_S,
+        )
+        guard = Guard(settings.origins)
+        sources = _sources(journal, history, book, hub, devices, live, runners, server, guard)
+        pages = Pages(
+            book,
+            hub,
+            history,
+            health=health.body,
+            alive=health.alive,
+            ready=health.ready_problem,
+            metrics=lambda: metrics.exposition(sources, __version__),
+        )
+        router.middleware(guard)
+        devices.register(router)
+        live.register(router)
+        pages.register(router)
+
+        async def commit() -> None:
+            await journal.flush()
+
+        stack.push_async_callback(commit)
+        # gc: what start-up built lives as long as the process; a daemon that allocates in batches needs no hurry.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        for work in (live.run(), _every(1.0, health.sample), _every(SNAPSHOT_S, keeper.save), _watchdog(health)):
+            task = asyncio.create_task(work)
+            stack.callback(task.cancel)
+        loop = asyncio.get_running_loop()
+        grace = settings.heartbeat.interval_s + settings.heartbeat.timeout_s
+        timer = loop.call_later(grace, _end_of_grace, book, pipeline)
+        stack.callback(timer.cancel)
+        await stack.enter_async_context(server)
+        self.port = server.port
+
+        def stopping() -> None:
+            devices.stopping = True
+            health.ready = False
+
+        stack.callback(stopping)
+        health.ready = True
+
+
+class _Lock:
+    """One instance a state directory: an advisory lock, gone with the process that holds it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.state_dir / "lock"
+        self._file = -1
+
+    def __enter__(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise StateLocked(
+                f"another gateway uses {self._path.parent}",
+                hint="stop it, or give this one a directory of its own with GATEWAY_STATE_DIR",
+            ) from None
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._file)
+
+
+class _BookKeeper:
+    """Saves the device book; its cursor keeps the journal that a saved book does not reflect yet."""
+
+    def __init__(self, journal: Journal, book: DeviceBook) -> None:
+        self._journal = journal
+        self._book = book
+        self._cursor = journal.cursor("devices", book.offset)
+
+    async def save(self) -> None:
+        """Write the snapshot; a disk that fails is logged, and tried again with the next."""
+        offset = self._journal.durable_offset
+        try:
+            await self._book.save(self._journal.epoch, offset)
+        except OSError as error:
+            log.warning("the device book cannot be saved: %s", error)
+            return
+        self._cursor.confirm(offset)
+
+    async def close(self) -> None:
+        """Save it for the last time."""
+        await self.save()
+
+
+def _end_of_grace(book: DeviceBook, pipeline: Pipeline) -> None:
+    now = time.time_ns()
+    for device in list(book):
+        if device.status is None or device.link is not None:
+            continue
+        status = liveness.expire(device.status, now)
+        if status is not None and status.state != device.status.state:
+            pipeline.presence(device, status)
+        elif status is not None:
+            device.status = status
+
+
+async def _every(seconds: float, work: Callable[[], Any]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        result = work()
+        if result is not None:
+            await result
+
+
+async def _watchdog(health: Health) -> None:
+    """Tell systemd that the loop and the writer turn, and how things are in a line."""
+    interval = systemd.watchdog_interval() or 10.0
+    while True:
+        await asyncio.sleep(interval)
+        if not health.alive():
+            body = health.body()
+            problems: Any = body["problems"]
+            text = problems[0]["text"] if problems else "all is well"
+            devices: Any = body["devices"]
+            systemd.notify("WATCHDOG=1", f"STATUS={devices['online']} devices online; {text}")
+
+
+def _sources(
+    journal: Journal,
+    history: History,
+    book: DeviceBook,
+    hub: Hub[Prepared],
+    devices: DeviceEndpoint,
+    live: LiveEndpoint,
+    runners: list[Runner],
+    server: Server,
+    guard: Guard,
+) -> list[metrics.Source]:
+    def readings() -> dict[str, float]:
+        counts: dict[str, float] = dict(book.totals().as_dict())
+        return counts
+
+    def intake() -> dict[str, float]:
+        return {"messages": devices.messages, "notices_dropped": devices.notices_dropped}
+
+    def states() -> dict[str, float]:
+        return {state: float(count) for state, count in book.by_state().items()}
+
+    growing = frozenset(
+        "received stored rejected duplicate throttled dropped missing messages notices_dropped delivered dead_lettered "
+        "retries batches frames downgraded commits readings".split()
+    )
+    sources: list[metrics.Source] = [
+        ("readings", {}, readings, growing),
+        ("devices", {}, states, frozenset()),
+        ("intake", {}, intake, growing),
+        ("journal", {}, journal.stats, growing),
+        ("history", {}, history.stats, growing),
+        ("hub", {}, hub.stats, growing),
+        ("websocket", {}, server.stats, growing),
+        ("guard", {}, lambda: {"refused": guard.refused}, frozenset({"refused"})),
+    ]
+    sources += [("sink", {"sink": runner.sink.name}, runner.stats, growing) for runner in runners]
+    for code in ("undecodable", "bad_message", "bad_name", "bad_value", "bad_time", "bad_seq", "overloaded"):
+        sources.append(
+            (
+                "refusals",
+                {"code": code},
+                lambda code=code: {"messages": devices.refusals.get(code, 0)},  # type: ignore[misc]
+                growing,
+            )
+        )
+    return sources
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; a second signal is not needed, since every step is bounded."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = App(settings)
+    async with app.running():
+        host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
+        log.info("listening on http://%s:%d", host, app.port)
+        systemd.notify("READY=1", f"STATUS=listening on {host}:{app.port}")
+        await stop.wait()
+        systemd.notify("STOPPING=1")
+    log.info("stopped")

@@ -1,0 +1,45 @@
+"""``gateway run``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "run",
+        help="start the gateway",
+        description="Start the gateway and run until SIGTERM or SIGINT.  Settings are environment variables: see "
+        "`gateway config show`.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it."""
+    import asyncio
+
+    from ..app import run as run_app
+    from ..config import load
+    from ..logs import configure
+
+    settings = load()
+    configure(settings.log.level, settings.log.format)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run_app(settings))
+    except OSError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop_factory():  # type: ignore[no-untyped-def]
+    """uvloop where it is installed: it has no wheel for every machine."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
