@@ -1,0 +1,682 @@
+"""The journal: appended to on the loop, made durable in groups by one writer thread, read through cursors.
+
+Constraints
+-----------
+- ``append`` is on the way of every reading: a list append and a dictionary entry, no system call, no encoding.
+- What was appended is handed to the writer ``commit_ms`` after the first item of the group, or when the group before is
+  done, whichever is later.  Waiters are told once a group, after its sync, never before.
+- The loop owns everything here; the writer's results arrive through ``call_soon_threadsafe``.
+
+Bounds, and what happens there
+------------------------------
+======================  =========================================================================================
+``max_pending`` items   appended and not durable (fewer when they are large): ``append`` raises ``Overloaded``
+``max_bytes`` on disk   ``refuse``: ``append`` raises ``Overloaded`` until cursors move on; ``drop_oldest``: whole
+                        segments go, and each cursor that had not confirmed them counts ``overflowed`` readings
+``keep_free_bytes``     of the file system: as ``max_bytes``
+a failed write or sync  ``append`` raises ``Overloaded`` until a retry succeeds; what was appended before is kept
+``ring_bytes``          of memory: cursors that are further behind read from disk
+======================  =========================================================================================
+
+``max_bytes`` may be passed by one group; files set aside as damaged (at most eight) are not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from gateway.errors import JournalError, Overloaded, StateLocked
+from gateway.journal import places, record
+from gateway.journal.cursor import Cursor, Position
+from gateway.journal.places import Place, Places, PlacesFile
+from gateway.journal.reader import Damage, Reader, Taken, seek_readings
+from gateway.journal.recovery import JUMP, Recovered, recover
+from gateway.journal.ring import Ring
+from gateway.journal.segment import Segment, Tail, remove
+from gateway.journal.writer import Committed, Writer, free_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from gateway.reading import Batch, Item
+
+__all__ = ["Journal", "Waiter"]
+
+PERSIST_S = 1.0  # at most one write of the cursors' places in this time
+PROBE_S = 0.5  # between two looks at the free space while appends are refused for it
+PENDING_BYTES = 32 << 20  # of encoded items appended and not durable, judged by the size of those before
+MIN_SEGMENT_BYTES = 64 << 10
+SPARE_READERS = 4  # places kept for read_from; a reader that is not among them searches its segment
+
+log = logging.getLogger(__name__)
+
+
+class Waiter(Protocol):
+    """Who is told of commits; hashable."""
+
+    def committed(self, token: int) -> None:
+        """What was appended with ``token`` and before it is durable; on the loop, once a group, with the last token."""
+
+
+class Journal:
+    """See the module.  ``directory`` is made when missing; sizes in bytes, ``commit_ms`` in milliseconds."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        commit_ms: float = 50,
+        segment_bytes: int = 8 << 20,
+        max_bytes: int = 1 << 30,
+        on_full: Literal["refuse", "drop_oldest"] = "refuse",
+        ring_bytes: int = 4 << 20,
+        max_pending: int = 65_536,
+        keep_free_bytes: int = 64 << 20,
+    ) -> None:
+        if not 0 < max_pending <= JUMP:
+            raise ValueError(f"max_pending must be from 1 to {JUMP}")
+        self.directory = directory
+        self.epoch = ""
+        """Identity of the directory, 32 hexadecimal digits."""
+        self.durable_offset = 0
+        """Items below it are synced."""
+        self.stored = 0
+        """Readings ever made durable, over all starts."""
+        self.seed = 0
+        self.ring = Ring(ring_bytes)
+        self._commit_s = commit_ms / 1000
+        # Room is given back by whole segments: a bound must hold several.
+        self._segment_bytes = max(MIN_SEGMENT_BYTES, min(segment_bytes, max_bytes // 8))
+        self._max_bytes = max_bytes
+        self._drop_oldest = on_full == "drop_oldest"
+        self._max_pending = max_pending
+        self._keep_free = keep_free_bytes
+        # Appended and not handed to the writer: the first has offset _pending_base.
+        self._pending: list[Item] = []
+        self._pending_base = 0
+        self._waiters: dict[Waiter, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = False  # the pending group's time has come
+        self._in_flight = 0  # items the writer has
+        self._in_flight_waiters: dict[Waiter, int] = {}
+        self._limit = max_pending
+        self._room = 0  # how long _pending may grow; 0 refuses
+        # What stands in the way of appending.
+        self._state: Literal["new", "open", "closing", "closed"] = "new"
+        self._failure = ""
+        self._full = False
+        self._low = False
+        self._free_bytes = 0
+
+        self._segments: tuple[Segment, ...] = ()
+        self._cursors: dict[str, Cursor] = {}
+        self._places: dict[str, Place] = {}
+        self._storing: dict[Cursor, int] | None = None
+        self._places_timer: asyncio.TimerHandle | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._spare: list[Reader] = []
+        self._lock_fd = -1
+        self._counts = dict.fromkeys(
+            (
+                "commits",
+                "records",
+                "written_bytes",
+                "commit_seconds",
+                "sync_seconds",
+                "sync_seconds_max",
+                "failures",
+                "refused",
+                "torn_bytes",
+                "foreign_segments",
+                "damaged_segments",
+                "damages",
+                "set_aside",
+                "dropped_segments",
+                "removed_segments",
+                "places_failures",
+            ),
+            0.0,
+        )
+
+    # -- opening and closing ---------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Recover what is held, begin a segment, start the writer.
+
+        Raises :class:`JournalError` when the directory cannot be used, :class:`StateLocked` when another journal has
+        it.
+        """
+        if self._state != "new":
+            raise JournalError("a journal is opened once")
+        loop = self._loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="journal-reader")
+        try:
+            recovered, tail, places_file = await loop.run_in_executor(self._executor, self._open)
+        except OSError as error:
+            self._unlock()
+            raise JournalError(
+                f"cannot open the journal in {self.directory}: {error.strerror or error}",
+                hint="check the directory's owner and the disk's free space",
+            ) from error
+        except JournalError:
+            self._unlock()
+            raise
+        self.epoch = recovered.epoch.hex()
+        self.seed = record.seed_of(recovered.epoch)
+        self.durable_offset = self._pending_base = recovered.base
+        self.stored = recovered.stored
+        self._segments = (*recovered.segments, tail.segment)
+        self._places = recovered.places
+        counts = self._counts
+        counts["torn_bytes"] = recovered.torn_bytes
+        counts["foreign_segments"] = recovered.foreign
+        counts["set_aside"] = recovered.set_aside
+        counts["damages"] = len(recovered.damages)
+        counts["damaged_segments"] = sum(1 for segment in recovered.segments if segment.damaged_at)
+        for damage in recovered.damages:
+            log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
+        self._writer = Writer(
+            self.directory,
+            recovered.epoch,
+            tail,
+            places_file,
+            end=recovered.end,
+            stored=recovered.stored,
+            free=self._free_bytes,
+            segment_bytes=self._segment_bytes,
+            events=self,
+            post=self._post,
+        )
+        self._writer.start()
+        self._state = "open"
+        self._check_bytes()
+
+    def _open(self) -> tuple[Recovered, Tail, PlacesFile]:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateLocked(f"{self.directory} is in use by another process") from error
+        recovered = recover(self.directory)
+        tail = Tail(self.directory, recovered.epoch, recovered.base, 0, recovered.end, recovered.stored)
+        try:
+            tail.sync()
+            places_file = PlacesFile(self.directory / places.FILE_NAME, recovered.places_number)
+        except OSError:
+            tail.abandon()
+            raise
+        # Starts that stored nothing leave segments that hold nothing.
+        held = []
+        for segment in recovered.segments:
+            if segment.end > segment.base or segment.damaged_at:
+                held.append(segment)
+            else:
+                with contextlib.suppress(OSError):
+                    remove(segment.path)
+        recovered.segments = held
+        self._free_bytes = free_bytes(self.directory)
+        return recovered, tail, places_file
+
+    async def close(self) -> None:
+        """Make what was appended durable, keep the cursors' places, end the threads.
+
+        On a disk that fails the last group is tried once more and then given up; nobody was told it was safe.
+        """
+        if self._state in ("closing", "closed"):
+            return
+        if self._state == "new":
+            self._state = "closed"
+            return
+        self._state = "closing"
+        self._update_room()
+        if not self._failure:
+            with contextlib.suppress(JournalError):
+                await self.flush()
+        for timer in (self._timer, self._places_timer, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
+        self._writer.store(self._snapshot())
+        self._writer.stop()
+        await self._loop.run_in_executor(self._executor, self._writer.join)
+        await asyncio.sleep(0)  # what the writer told last
+        self._state = "closed"
+        error = JournalError("the journal is closed")
+        for cursor in list(self._cursors.values()):
+            cursor.stop(error)
+        for _, future in self._flushes:
+            if not future.done():
+                future.set_exception(error)
+        self._executor.shutdown(wait=True)
+        for reader in self._spare:
+            reader.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+        if self._state != "closed":
+            self._executor.shutdown(wait=False)
+
+    def check_open(self) -> None:
+        """Raises :class:`JournalError` when the journal is not open."""
+        if self._state in ("new", "closed"):
+            raise JournalError("the journal is closed")
+
+    # -- appending -------------------------------------------------------------------------------------------------
+
+    @property
+    def next_offset(self) -> int:
+        """The offset the next item gets."""
+        return self._pending_base + len(self._pending)
+
+    def append(self, item: Item, waiter: Waiter | None = None, token: int = 0) -> int:
+        """Take an item and return its offset; ``waiter.committed(token)`` follows when it is durable.
+
+        Raises :class:`Overloaded` at the bounds: the item is not taken.
+        """
+        pending = self._pending
+        count = len(pending)
+        if count >= self._room:
+            raise self._overloaded()
+        if not count:
+            self._arm()
+        pending.append(item)
+        if waiter is not None:
+            self._waiters[waiter] = token
+        return self._pending_base + count
+
+    async def flush(self) -> None:
+        """Wait until everything appended so far is durable.
+
+        Raises :class:`JournalError` when the journal is closed on a disk that fails.
+        """
+        self.check_open()
+        target = self.next_offset
+        if self.durable_offset >= target:
+            return
+        future = self._loop.create_future()
+        self._flushes.append((target, future))
+        self._hand_over()
+        await future
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be appended now, in words; empty when all is well."""
+        if self._state != "open":
+            return "the journal is not open"
+        if self._failure:
+            return f"the disk fails: {self._failure}"
+        if self._full:
+            return f"the journal holds its {self._max_bytes} bytes"
+        if self._low:
+            return f"the disk has only {self._free_bytes} bytes free"
+        return ""
+
+    def _overloaded(self) -> Overloaded:
+        self._counts["refused"] += 1
+        problem = self.problem
+        if problem:
+            return Overloaded(problem, retry_after_ms=1000)
+        return Overloaded("too much is waiting for the disk", retry_after_ms=250)
+
+    def _arm(self) -> None:
+        self._timer = self._loop.call_later(self._commit_s, self._hand_over)
+
+    def _hand_over(self) -> None:
+        """The pending group's time has come."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._in_flight:
+            self._due = True
+            return
+        self._due = False
+        items = self._pending
+        if not items:
+            return
+        self._in_flight = len(items)
+        self._in_flight_waiters = self._waiters
+        base = self._pending_base
+        self._pending = []
+        self._waiters = {}
+        self._pending_base = base + len(items)
+        self._update_room()
+        self._writer.commit(base, items)
+
+    def _update_room(self) -> None:
+        blocked = self._state != "open" or self._failure or self._full or self._low
+        self._room = 0 if blocked else max(0, self._limit - self._in_flight)
+
+    # -- what the writer tells -------------------------------------------------------------------------------------
+
+    def _post(self, function: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def on_committed(self, committed: Committed) -> None:
+        """The group in flight is durable."""
+        now = self._loop.time()
+        size = 0
+        for written in committed.records:
+            self.ring.add(written, now)
+            self.stored += written.batch.readings
+            size += written.size
+        self.durable_offset = committed.records[-1].batch.end
+        counts = self._counts
+        counts["commits"] += 1
+        counts["records"] += len(committed.records)
+        counts["written_bytes"] += size
+        counts["commit_seconds"] += committed.seconds
+        counts["sync_seconds"] += committed.sync_s
+        counts["sync_seconds_max"] = max(counts["sync_seconds_max"], committed.sync_s)
+        self._limit = max(1, min(self._max_pending, PENDING_BYTES * self._in_flight // size))
+        self._in_flight = 0
+        waiters, self._in_flight_waiters = self._in_flight_waiters, {}
+        if self._failure:
+            log.info("the journal's disk works again")
+            self._failure = ""
+        if committed.segments:
+            self._segments += tuple(committed.segments)
+        self._free_bytes = committed.free_bytes
+        self._check_bytes()
+        if self._flushes:
+            self._end_flushes()
+        if self._due or self._flushes:
+            self._hand_over()
+        self._tell(iter(waiters.items()))
+        durable = self.durable_offset
+        for cursor in self._cursors.values():
+            cursor.wake(durable)
+
+    def _tell(self, waiters: Iterator[tuple[Waiter, int]]) -> None:
+        done = False
+        try:
+            for waiter, token in waiters:
+                waiter.committed(token)
+            done = True
+        finally:
+            if not done:  # the loop reports the one that raised; the others are told all the same
+                self._loop.call_soon(self._tell, waiters)
+
+    def _end_flushes(self) -> None:
+        left = []
+        for target, future in self._flushes:
+            if target > self.durable_offset:
+                left.append((target, future))
+            elif not future.done():
+                future.set_result(None)
+        self._flushes = left
+
+    def on_failed(self, error: OSError) -> None:
+        """A try of the group in flight failed; the next follows by itself."""
+        self._counts["failures"] += 1
+        failure = error.strerror or str(error)
+        if failure != self._failure:
+            log.error("the journal cannot be written: %s", failure)
+        self._failure = failure
+        self._update_room()
+        if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._segments) > 1:
+            self._drop(1)
+        if self._state == "closing":
+            for _, future in self._flushes:
+                if not future.done():
+                    future.set_exception(JournalError(f"the journal cannot be written: {failure}"))
+            self._flushes = []
+
+    def on_places(self, error: OSError | None) -> None:
+        """The cursors' places are durable, or not."""
+        storing, self._storing = self._storing, None
+        if error is not None:
+            self._counts["places_failures"] += 1
+            log.warning("the cursors' places cannot be written: %s", error)
+            self._arm_places()
+            return
+        for cursor, offset in (storing or {}).items():
+            cursor.persisted = max(cursor.persisted, offset)
+        self._trim()
+
+    def on_removed(self, kept_aside: int, errors: int) -> None:
+        """Segments are gone from the directory."""
+        self._counts["set_aside"] += kept_aside
+        self._counts["failures"] += errors
+
+    def on_probed(self, free_bytes: int) -> None:
+        """The file system's free bytes."""
+        self._free_bytes = free_bytes
+        self._check_bytes()
+
+    # -- bounds on disk --------------------------------------------------------------------------------------------
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.size for segment in self._segments)
+
+    def _check_bytes(self) -> None:
+        """Judge the bounds on disk, make room where that is wanted, and keep looking while space is short."""
+        held = self.held_bytes
+        short = max(held - self._max_bytes + 1, 0)
+        low = self._free_bytes < self._keep_free
+        if self._drop_oldest and (short or low):
+            short = max(short, self._keep_free - self._free_bytes)
+            count = 0
+            while short > 0 and count < len(self._segments) - 1:
+                short -= self._segments[count].size
+                count += 1
+            if count:
+                self._drop(count)
+                held = self.held_bytes
+                if low:
+                    self._writer.probe()
+        self._full = held >= self._max_bytes
+        self._low = low
+        self._update_room()
+        if low and self._probe_timer is None and self._state == "open":
+            self._probe_timer = self._loop.call_later(PROBE_S, self._probe)
+
+    def _probe(self) -> None:
+        self._probe_timer = None
+        self._writer.probe()
+
+    def _drop(self, count: int) -> None:
+        """Let the ``count`` oldest segments go, whoever has not read them."""
+        dropped, self._segments = self._segments[:count], self._segments[count:]
+        first = self._segments[0]
+        for cursor in self._cursors.values():
+            cursor.drop_below(Position(first.base, first.before))
+        self._counts["dropped_segments"] += count
+        log.warning("dropped %d segments below offset %d to make room", count, first.base)
+        self._writer.remove(list(dropped))
+        self._arm_places()
+
+    def _trim(self) -> None:
+        """Let the segments go that every cursor has passed durably."""
+        if not self._cursors:
+            return
+        floor = min(cursor.persisted for cursor in self._cursors.values())
+        segments = self._segments
+        count = 0
+        while count < len(segments) - 1 and segments[count].end <= floor:
+            count += 1
+        if count:
+            self._segments = segments[count:]
+            self._counts["removed_segments"] += count
+            self._writer.remove(list(segments[:count]))
+            self._check_bytes()
+
+    # -- cursors ---------------------------------------------------------------------------------------------------
+
+    @property
+    def oldest_offset(self) -> int:
+        """Nothing below it is held."""
+        return self._segments[0].base
+
+    def cursor(self, name: str, start: Position | int | None = None) -> Cursor:
+        """Open the cursor ``name``.
+
+        It stands at ``start`` where its reader keeps its own place, else where it stood, else at the oldest item held.
+        Open all cursors before the first of them confirms: only open ones hold segments.  With an ``int`` one segment
+        may be read from disk to count the readings below it.  Raises ``ValueError`` for a name that is open, or longer
+        than 64 bytes, :class:`JournalError` when the journal is closed or too many cursors are open.
+        """
+        self.check_open()
+        if name in self._cursors or not 0 < len(name.encode()) <= places.MAX_NAME:
+            raise ValueError(f"cursor {name!r} is open, or no name for a cursor")
+        if len(self._cursors) >= places.MAX_PLACES:
+            raise JournalError(f"more than {places.MAX_PLACES} cursors")
+        oldest = self._segments[0]
+        place = self._places.get(name, Place(oldest.base, oldest.before))
+        if start is not None:
+            offset = start if isinstance(start, int) else start.offset
+            if offset > self.next_offset:
+                self._lift(offset + JUMP)
+            readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
+            place = Place(offset, min(readings, self.stored), place.overflowed, place.lost)
+        cursor = Cursor(self, name, place, own_place=start is not None)
+        # What went while the cursor was not open counts as dropped.
+        cursor.drop_below(Position(oldest.base, oldest.before))
+        self._cursors[name] = cursor
+        self._arm_places()
+        return cursor
+
+    def _lift(self, base: int) -> None:
+        """Go on at ``base``: a reader knows offsets that this journal has forgotten, and would skip them as old."""
+        if self._pending or self._in_flight:
+            raise JournalError("a cursor beyond the journal's end is opened before the first append, or not at all")
+        log.warning("a cursor stands beyond the journal's end: offsets go on at %d", base)
+        self._pending_base = self.durable_offset = base
+        self._writer.anchor(base)
+
+    def _readings_below(self, offset: int) -> int:
+        if self.next_held(offset) >= self.durable_offset:
+            return self.stored
+        try:
+            return seek_readings(self._segments, self.seed, offset, self.durable_offset)
+        except OSError as error:
+            raise JournalError(f"cannot read the journal at offset {offset}: {error}") from error
+
+    def next_held(self, offset: int) -> int:
+        """The least offset from ``offset`` on that a segment speaks for: past gaps, at most :attr:`durable_offset`
+        (or ``offset`` if that lies behind it)."""
+        segments = self._segments
+        index = bisect_right(segments, offset, key=lambda segment: segment.base)
+        if index and offset < segments[index - 1].end:
+            return offset
+        while index < len(segments):
+            segment = segments[index]
+            if segment.end > segment.base:
+                return segment.base
+            index += 1
+        return max(offset, self.durable_offset)
+
+    def moved(self, cursor: Cursor) -> None:
+        """A cursor confirmed something."""
+        if cursor.own_place:
+            cursor.persisted = cursor.position.offset
+        self._arm_places()
+
+    def forget(self, cursor: Cursor) -> None:
+        """A cursor is closed."""
+        if self._cursors.get(cursor.name) is cursor:
+            self._places[cursor.name] = cursor.place
+            del self._cursors[cursor.name]
+            self._arm_places()
+
+    def _arm_places(self) -> None:
+        if self._places_timer is None and self._state == "open":
+            self._places_timer = self._loop.call_later(PERSIST_S, self._store_places)
+
+    def _store_places(self) -> None:
+        self._places_timer = None
+        if self._storing is not None:
+            self._arm_places()
+            return
+        self._storing = {cursor: cursor.position.offset for cursor in self._cursors.values()}
+        self._writer.store(self._snapshot())
+
+    def _snapshot(self) -> Places:
+        for cursor in self._cursors.values():
+            self._places.pop(cursor.name, None)  # the order tells who was open last
+            self._places[cursor.name] = cursor.place
+        while len(self._places) > places.MAX_PLACES:
+            del self._places[next(iter(self._places))]
+        return Places(places.VERSION, bytes.fromhex(self.epoch), self.durable_offset, self.stored, self._places)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def read_from(self, offset: int, max_readings: int = 1000) -> Batch | None:
+        """At most ``max_readings`` consecutive durable items, the first at ``offset`` or at the next one held.
+
+        ``None`` when there is none.  Raises :class:`JournalError` when the disk cannot be read.
+        """
+        self.check_open()
+        offset = self.next_held(offset)
+        if offset >= self.durable_offset:
+            return None
+        if self.ring.find(offset) is not None:
+            return self.ring.take(offset, max(1, max_readings))[0]
+        spare = self._spare
+        index = next((i for i, reader in enumerate(spare) if reader.position >= offset), None)
+        reader = Reader(self.seed) if index is None else spare.pop(index)
+        try:
+            taken = await asyncio.shield(self.start_reading(reader, offset, max(1, max_readings)))
+        except OSError as error:
+            raise JournalError(f"cannot read the journal at offset {offset}: {error}") from error
+        spare.append(reader)
+        if len(spare) > SPARE_READERS:
+            spare.pop(0).close()
+        return taken.batch
+
+    def start_reading(self, reader: Reader, offset: int, max_items: int) -> asyncio.Future[Taken]:
+        """Read in a reader thread."""
+        future = self._loop.run_in_executor(
+            self._executor, reader.read, self._segments, offset, self.durable_offset, max_items
+        )
+        future.add_done_callback(self._read_done)
+        return future
+
+    def _read_done(self, future: asyncio.Future[Taken]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._note(future.result().damages)
+
+    def _note(self, damages: list[Damage]) -> None:
+        """Count damage, each place once."""
+        for damage in damages:
+            for segment in self._segments:
+                if segment.path == damage.path and damage.at not in segment.damaged_at:
+                    self._counts["damages"] += 1
+                    self._counts["damaged_segments"] += not segment.damaged_at
+                    segment.damaged_at.add(damage.at)
+                    log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
+
+    def stats(self) -> dict[str, float]:
+        """Counts (of this start, except ``stored``) and gauges; bytes, seconds, readings and items."""
+        return {
+            **self._counts,
+            "next_offset": self.next_offset,
+            "durable_offset": self.durable_offset,
+            "oldest_offset": self._segments[0].base if self._segments else 0,
+            "stored": self.stored,
+            "pending_items": len(self._pending) + self._in_flight,
+            "segments": len(self._segments),
+            "held_bytes": self.held_bytes,
+            "max_bytes": self._max_bytes,
+            "free_bytes": self._free_bytes,
+            "ring_bytes": self.ring.cost,
+            "ring_batches": len(self.ring),
+            "cursors": len(self._cursors),
+            "writable": float(not self.problem),
+            "unencodable": self._writer.unencodable if self._state != "new" else 0,
+        }

@@ -1,0 +1,161 @@
+"""One segment file: born, appended to and synced, listed, set aside.
+
+The writer thread alone writes.  A :class:`Tail` is never used again after a failed write or sync: the kernel may have
+dropped the dirty pages and reports the next sync as a success, so its end cannot be trusted and the record goes into a
+new file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+from gateway.journal import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["SET_ASIDE_KEPT", "Segment", "Tail", "name_of", "parse_name", "remove", "set_aside", "sync_directory"]
+
+SET_ASIDE_KEPT = 8  # files kept for examination; beyond that the oldest is removed
+
+_name = re.compile(r"(\d{20})-(\d{4,9})\.seg", re.ASCII).fullmatch
+_aside = re.compile(r".+\.seg\.(damaged|foreign)-\d{8}T\d{6}Z(-\d+)?", re.ASCII).fullmatch
+
+
+class Segment:
+    """A segment as the journal knows it.
+
+    It speaks for the offsets from ``base`` up to the next segment's base and holds items up to ``end``;
+    ``before`` and ``end_readings`` are the readings ever stored below these two.  ``size`` is in bytes.
+    ``damaged_at`` holds the file positions found unreadable; a segment that has some is set aside, not unlinked.
+    """
+
+    __slots__ = ("base", "before", "damaged_at", "end", "end_readings", "generation", "path", "size")
+
+    def __init__(self, path: Path, base: int, generation: int, before: int, size: int) -> None:
+        self.path = path
+        self.base = base
+        self.generation = generation
+        self.before = before
+        self.end = base
+        self.end_readings = before
+        self.size = size
+        self.damaged_at: set[int] = set()
+
+
+def name_of(base: int, generation: int) -> str:
+    """The file name of a segment."""
+    return f"{base:020d}-{generation:04d}.seg"
+
+
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Base and generation out of a file name, or ``None`` for other files."""
+    match = _name(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def sync_directory(directory: Path) -> None:
+    """Make births, deaths and renames in ``directory`` durable.  Raises ``OSError``."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Unlink, also what is gone already.  Raises ``OSError``."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def set_aside(path: Path, why: str) -> Path | None:
+    """Rename a segment to ``<name>.<why>-<UTC time>``; ``None`` if it is gone.  Raises ``OSError``.
+
+    At most :data:`SET_ASIDE_KEPT` such files are kept: the oldest make room.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    target = path.with_name(f"{path.name}.{why}-{stamp}")
+    number = 1
+    while target.exists():
+        target = path.with_name(f"{path.name}.{why}-{stamp}-{number}")
+        number += 1
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return None
+    for old in asides(path.parent)[:-SET_ASIDE_KEPT]:
+        remove(old)
+    return target
+
+
+def asides(directory: Path) -> list[Path]:
+    """The files set aside, oldest first."""
+    found = [entry for entry in directory.iterdir() if _aside(entry.name)]
+    return sorted(found, key=lambda path: (path.name.rpartition(".seg.")[2].partition("-")[2], path.name))
+
+
+class Tail:
+    """The segment being appended to.  Methods raise ``OSError``; after that only :meth:`abandon` may be called."""
+
+    def __init__(
+        self, directory: Path, epoch: bytes, base: int, generation: int, previous_end: int, before: int
+    ) -> None:
+        path = directory / name_of(base, generation)
+        self.segment = Segment(path, base, generation, before, 0)
+        self._directory = directory
+        self._born = False  # whether the directory entry is durable
+        self._synced_size = 0
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            header = record.Header(epoch, base, previous_end, before, time.time_ns())
+            self._write([record.pack_header(header)])
+        except OSError:
+            self.abandon()
+            raise
+
+    def append(self, head: record.Head, parts: list[bytes]) -> None:
+        """Append one record and make it durable."""
+        self._write(parts)
+        self.sync()
+        self.segment.end_readings = head.before + head.readings
+        self.segment.end = head.end
+
+    def sync(self) -> None:
+        """Make what was written durable, the file's name included."""
+        os.fdatasync(self._fd)
+        if not self._born:
+            sync_directory(self._directory)
+            self._born = True
+        self._synced_size = self.segment.size
+
+    def close(self) -> None:
+        """Close the file, which holds nothing unsynced."""
+        os.close(self._fd)
+
+    def abandon(self) -> None:
+        """Give the file up after a failure: cut what was not synced, as far as that still works, and close it."""
+        segment = self.segment
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._synced_size)
+            segment.size = self._synced_size
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+        if not self._born:
+            with contextlib.suppress(OSError):
+                segment.path.unlink()
+
+    def _write(self, parts: list[bytes]) -> None:
+        left = sum(map(len, parts))
+        written = os.writev(self._fd, parts)
+        self.segment.size += written
+        if written < left:
+            data = memoryview(b"".join(parts))[written:]
+            while data:
+                written = os.write(self._fd, data)
+                self.segment.size += written
+                data = data[written:]

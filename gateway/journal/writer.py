@@ -1,0 +1,366 @@
+"""The journal's one writer thread: encodes, appends, syncs, retries; keeps the cursors' file; unlinks.
+
+Constraints
+-----------
+- The loop never waits for the disk and never encodes: it hands a job over and is told by ``post`` when it is done.
+- One commit is under way at a time.  It is told as done when every record of it was synced, and never before.
+- After a failed write or sync the file is abandoned (see :mod:`gateway.journal.segment`); the same record goes to a new
+  one, after a pause that grows to :data:`RETRY_MAX_S`.  Meanwhile the other jobs go on: they may make room.
+- The queue of jobs is bounded by its one producer: one commit, one state of the cursors and one probe at a time, and
+  removals of segments, each once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from gateway.journal import record
+from gateway.journal.places import Places, PlacesFile
+from gateway.journal.segment import Segment, Tail, remove, set_aside
+from gateway.reading import Batch, Item, Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Committed", "Events", "Writer", "Written", "free_bytes"]
+
+RECORD_ITEMS = 4096  # a larger group becomes several records, each synced before the next
+RECORD_BYTES = 1 << 20  # of payload, likewise; a single larger item still is one record
+RETRY_MIN_S = 0.05
+RETRY_MAX_S = 0.5
+PROBE_S = 1.0  # between two looks at the free space while records are written
+
+log = logging.getLogger(__name__)
+
+
+class Written(msgspec.Struct, frozen=True):
+    """One durable record: ``before`` readings lie below it, ``size`` is its bytes on disk."""
+
+    batch: Batch
+    before: int
+    size: int
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """A group that is durable; ``segments`` are the files born for it, ``sync_s`` the seconds its syncs took."""
+
+    records: list[Written]
+    segments: list[Segment]
+    free_bytes: int
+    seconds: float
+    sync_s: float
+
+
+class Events(Protocol):
+    """What the writer tells; each is called on the loop."""
+
+    def on_committed(self, committed: Committed) -> None:
+        """The group handed over is durable."""
+
+    def on_failed(self, error: OSError) -> None:
+        """A try failed; the next follows by itself."""
+
+    def on_places(self, error: OSError | None) -> None:
+        """The cursors' places are durable, or not."""
+
+    def on_removed(self, kept_aside: int, errors: int) -> None:
+        """Segments are gone from the directory; ``kept_aside`` of them were renamed."""
+
+    def on_probed(self, free_bytes: int) -> None:
+        """The bytes that are free on the file system."""
+
+
+class _Commit(msgspec.Struct):
+    base: int
+    items: list[Item]
+
+
+class _Store(msgspec.Struct):
+    places: Places
+
+
+class _Anchor(msgspec.Struct):
+    base: int
+
+
+class _Remove(msgspec.Struct):
+    segments: list[Segment]
+
+
+class _Probe(msgspec.Struct):
+    pass
+
+
+class _Stop(msgspec.Struct):
+    pass
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes free for us on the file system of ``directory``.  Raises ``OSError``."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
+
+
+class Writer:
+    """The thread and its queue.  Methods are called on the loop; ``post`` calls a function there, from any thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        epoch: bytes,
+        tail: Tail,
+        places: PlacesFile,
+        *,
+        end: int,
+        stored: int,
+        free: int,
+        segment_bytes: int,
+        events: Events,
+        post: Callable[..., None],
+    ) -> None:
+        self._directory = directory
+        self._epoch = epoch
+        self._seed = record.seed_of(epoch)
+        self._tail: Tail | None = tail
+        self._last = tail.segment
+        self._places = places
+        self._end = end
+        self._stored = stored
+        self._segment_bytes = segment_bytes
+        self._events = events
+        self._post = post
+        self._jobs: queue.SimpleQueue[_Commit | _Store | _Anchor | _Remove | _Probe | _Stop] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        # The commit under way.
+        self._waiting: deque[tuple[int, list[Item]]] = deque()
+        self._packed: tuple[record.Head, list[bytes], list[Item]] | None = None
+        self._records: list[Written] = []
+        self._born: list[Segment] = []
+        self._pause = 0.0
+        self._began = 0.0
+        self._sync_s = 0.0
+        self._free = free
+        self._probed = time.monotonic()
+        self.unencodable = 0
+        """Items that could not be encoded and were replaced by a mark."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def commit(self, base: int, items: list[Item]) -> None:
+        """Make ``items`` durable, the first at offset ``base``; not before the last commit is told as done."""
+        self._jobs.put(_Commit(base, items))
+
+    def store(self, places: Places) -> None:
+        """Make the cursors' places durable."""
+        self._jobs.put(_Store(places))
+
+    def anchor(self, base: int) -> None:
+        """Go on at offset ``base``: a segment that begins there is made durable now."""
+        self._jobs.put(_Anchor(base))
+
+    def remove(self, segments: list[Segment]) -> None:
+        """Unlink segments; those with damage are set aside."""
+        self._jobs.put(_Remove(segments))
+
+    def probe(self) -> None:
+        """Ask for the free space."""
+        self._jobs.put(_Probe())
+
+    def stop(self) -> None:
+        """End the thread when the jobs before this one are done, with one last try for a commit that fails."""
+        self._jobs.put(_Stop())
+
+    def join(self) -> None:
+        """Wait for the thread's end; blocks."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        next_try = 0.0
+        while True:
+            timeout = max(0.0, next_try - time.monotonic()) if self._busy else None
+            try:
+                job = self._jobs.get(timeout=timeout)
+            except queue.Empty:
+                next_try = self._attempt()
+                continue
+            match job:
+                case _Commit(base, items):
+                    self._began = time.monotonic()
+                    self._sync_s = 0.0
+                    self._waiting.append((base, items))
+                    next_try = self._attempt()
+                case _Store(places):
+                    self._store(places)
+                case _Anchor(base):
+                    self._anchor(base)
+                case _Remove(segments):
+                    self._remove(segments)
+                case _Probe():
+                    self._probe()
+                    self._post(self._events.on_probed, self._free)
+                case _Stop():
+                    if self._busy:
+                        self._attempt()
+                    break
+        self._close()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting) or self._packed is not None
+
+    def _close(self) -> None:
+        try:
+            if self._tail is not None:
+                self._tail.close()
+            self._places.close()
+        except OSError as error:
+            log.warning("closing the journal: %s", error)
+
+    # -- commits ---------------------------------------------------------------------------------------------------
+
+    def _attempt(self) -> float:
+        """Go on with the commit; the monotonic time of the next try if this one failed."""
+        try:
+            while self._busy:
+                if self._packed is None:
+                    self._packed = self._pack()
+                self._write(*self._packed)
+                self._packed = None
+        except OSError as error:
+            self._pause = min(RETRY_MAX_S, self._pause * 2 or RETRY_MIN_S)
+            self._post(self._events.on_failed, error)
+            return time.monotonic() + self._pause
+        self._pause = 0.0
+        now = time.monotonic()
+        if now - self._probed >= PROBE_S:
+            self._probe()
+        done = Committed(self._records, self._born, self._free, now - self._began, self._sync_s)
+        self._records, self._born = [], []
+        self._post(self._events.on_committed, done)
+        return 0.0
+
+    def _pack(self) -> tuple[record.Head, list[bytes], list[Item]]:
+        """Encode the next record."""
+        base, items = self._waiting.popleft()
+        if len(items) > RECORD_ITEMS:
+            self._waiting.appendleft((base + RECORD_ITEMS, items[RECORD_ITEMS:]))
+            items = items[:RECORD_ITEMS]
+        try:
+            payload = record.encode(items)
+        except (TypeError, ValueError, OverflowError):
+            items = [self._encodable(item) for item in items]
+            payload = record.encode(items)
+        while len(payload) > RECORD_BYTES and len(items) > 1:
+            half = len(items) // 2
+            self._waiting.appendleft((base + half, items[half:]))
+            items = items[:half]
+            payload = record.encode(items)
+        start, head = record.pack_record(
+            self._seed, base, self._stored, len(items), record.count_readings(items), payload
+        )
+        return head, [start, payload], items
+
+    def _encodable(self, item: Item) -> Item:
+        """The item, or a mark in its place: one item that nobody checked must not stop all others."""
+        try:
+            record.encode(item)
+        except (TypeError, ValueError, OverflowError) as error:
+            log.error("an item of device %r cannot be stored: %s", item.device, error)
+            self.unencodable += 1
+            return Mark(item.device, getattr(item, "session", ""), getattr(item, "seq", 0))
+        return item
+
+    def _write(self, head: record.Head, parts: list[bytes], items: list[Item]) -> None:
+        size = record.HEAD_SIZE + head.size
+        tail = self._tail
+        try:
+            if tail is None or tail.segment.end != head.base or self._is_full(tail.segment, size):
+                tail = self._roll(head.base)
+            began = time.monotonic()
+            tail.append(head, parts)
+            self._sync_s += time.monotonic() - began
+        except OSError:
+            if self._tail is not None:
+                self._tail.abandon()
+                self._tail = None
+            raise
+        self._note_birth(tail.segment)
+        self._end = head.end
+        self._stored += head.readings
+        self._records.append(Written(Batch(head.base, items, head.readings), head.before, size))
+
+    def _is_full(self, segment: Segment, size: int) -> bool:
+        return segment.end > segment.base and segment.size + size > self._segment_bytes
+
+    def _roll(self, base: int) -> Tail:
+        """Close the tail, if there is one, and begin a segment at ``base``, which is not durable yet."""
+        tail, self._tail = self._tail, None
+        if tail is not None:
+            tail.close()
+        generation = self._last.generation + 1 if self._last.base == base else 0
+        while True:
+            try:
+                tail = Tail(self._directory, self._epoch, base, generation, self._end, self._stored)
+            except FileExistsError:  # left by an earlier try that could not be unlinked
+                generation += 1
+            else:
+                self._tail = tail
+                return tail
+
+    def _note_birth(self, segment: Segment) -> None:
+        if segment is not self._last:
+            self._last = segment
+            self._born.append(segment)
+
+    def _anchor(self, base: int) -> None:
+        try:
+            tail = self._roll(base)
+            tail.sync()
+        except OSError as error:
+            if self._tail is not None:
+                self._tail.abandon()
+                self._tail = None
+            log.warning("beginning a segment at offset %d: %s", base, error)
+            return
+        self._note_birth(tail.segment)
+
+    # -- other jobs ------------------------------------------------------------------------------------------------
+
+    def _store(self, places: Places) -> None:
+        problem: OSError | None = None
+        try:
+            self._places.write(places)
+        except OSError as error:
+            problem = error
+        self._post(self._events.on_places, problem)
+
+    def _remove(self, segments: list[Segment]) -> None:
+        aside = errors = 0
+        for segment in segments:
+            try:
+                if segment.damaged_at:
+                    aside += set_aside(segment.path, "damaged") is not None
+                else:
+                    remove(segment.path)
+            except OSError as error:
+                errors += 1
+                log.warning("removing %s: %s", segment.path, error)
+        self._post(self._events.on_removed, aside, errors)
+
+    def _probe(self) -> None:
+        self._probed = time.monotonic()
+        try:
+            self._free = free_bytes(self._directory)
+        except OSError as error:
+            log.warning("asking for the free space of %s: %s", self._directory, error)
