@@ -1,0 +1,96 @@
+"""Rate limits: a sliding window and a token bucket.
+
+Pure arithmetic on a clock that is passed in (seconds, any origin).  A clock that jumps backwards never grants anything
+and never blocks for longer than a fresh start would; one that jumps forwards grants at most a full window or burst.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["SlidingWindow", "TokenBucket"]
+
+# What float arithmetic may lose between a wait that was named and the take after it.
+_SLACK = 1e-9
+
+
+class SlidingWindow:
+    """At most ``max_requests`` in any ``window`` seconds; a request exactly ``window`` old still counts.
+
+    Holds the times of the last ``max_requests`` allowed requests and nothing else.  Raises ``ValueError`` for a limit
+    below 1 or a window that is not positive.
+    """
+
+    __slots__ = ("_allowed", "_clock", "max_requests", "window")
+
+    def __init__(self, max_requests: int, window: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        if max_requests < 1:
+            raise ValueError("max_requests must be at least 1")
+        if not 0 < window < math.inf:
+            raise ValueError("window must be a positive number of seconds")
+        self.max_requests = max_requests
+        self.window = window
+        self._clock = clock
+        self._allowed: deque[float] = deque()
+
+    def allow(self) -> bool:
+        """Whether a request may pass now; one that may is counted, one that may not costs nothing."""
+        now = self._clock()
+        allowed = self._allowed
+        if allowed and allowed[-1] > now:
+            # The clock went back: what was allowed counts as if it had been allowed just now.
+            self._allowed = allowed = deque([min(at, now) for at in allowed])
+        while allowed and now - allowed[0] > self.window:
+            allowed.popleft()
+        if len(allowed) >= self.max_requests:
+            return False
+        allowed.append(now)
+        return True
+
+
+class TokenBucket:
+    """``rate`` tokens a second, at most ``burst`` saved up; starts full.
+
+    Raises ``ValueError`` where ``rate`` or ``burst`` is not a positive number.
+    """
+
+    __slots__ = ("_at", "_clock", "_tokens", "burst", "rate")
+
+    def __init__(self, rate: float, burst: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        if not 0 < rate < math.inf:
+            raise ValueError("rate must be a positive number of tokens a second")
+        if not 0 < burst < math.inf:
+            raise ValueError("burst must be a positive number of tokens")
+        self.rate = rate
+        self.burst = burst
+        self._clock = clock
+        self._tokens = float(burst)
+        self._at = clock()
+
+    def take(self, n: float = 1.0) -> float:
+        """Take ``n`` tokens and return 0.0, or take none and return the seconds until ``n`` would be there.
+
+        More than ``burst`` will never be there: ``math.inf``.  Raises ``ValueError`` for a negative ``n``.
+        """
+        if n < 0:
+            raise ValueError("cannot take a negative number of tokens")
+        now = self._clock()
+        elapsed = now - self._at
+        self._at = now
+        tokens = self._tokens
+        if elapsed > 0:
+            tokens = min(self.burst, tokens + elapsed * self.rate)
+        if tokens + _SLACK * (1.0 + self.rate) >= n and n <= self.burst:
+            self._tokens = tokens - n if tokens > n else 0.0
+            return 0.0
+        self._tokens = tokens
+        return math.inf if n > self.burst else (n - tokens) / self.rate
+
+    @property
+    def tokens(self) -> float:
+        """How many tokens there are now, from 0 to ``burst``."""
+        elapsed = self._clock() - self._at
+        return min(self.burst, self._tokens + elapsed * self.rate) if elapsed > 0 else self._tokens

@@ -1,0 +1,298 @@
+"""A TCP connection until it is answered: the request, middleware, the upgrade or a page or a refusal.
+
+The head of the request is collected here, bounded, and given to the library whole; bytes behind it are kept for the
+connection.  A deadline covers everything up to the answer; another one the sending of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from types import MethodType
+from typing import TYPE_CHECKING, cast
+
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.http11 import Request as HandshakeRequest
+from websockets.server import ServerProtocol
+
+from .connection import Connection
+from .request import BadRequest, Headers, Request, Response, split_path, split_target
+from .router import run_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from websockets.http11 import Response as HandshakeResponse
+    from websockets.typing import Origin, Subprotocol
+
+    from .router import Match
+    from .server import Server
+
+__all__ = ["Reception"]
+
+logger = logging.getLogger("gateway.ws")
+# The library's own lines, one or more a connection, only for those who ask for them.
+library_logger = logging.getLogger("gateway.ws.library")
+library_logger.setLevel(logging.WARNING)
+
+MAX_HEAD_BYTES = 16 << 10  # a longer head is answered with 431
+MAX_EARLY_BYTES = 64 << 10  # sent behind the head before we answered: more is not read until then
+
+# Each message is compressed on its own: a context for each connection costs 64 KiB, and bars prepared frames.
+DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+
+
+class Reception(asyncio.Protocol):
+    """One connection before its upgrade."""
+
+    __slots__ = (
+        "_answered",
+        "_buffer",
+        "_deadline",
+        "_head_end",
+        "_left",
+        "_server",
+        "_task",
+        "_transport",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._buffer = b""
+        self._head_end = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._answered = False
+        self._left = 0
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        server = self._server
+        server.counters.accepted += 1
+        server.tune(self._transport)
+        self._deadline = server.loop.call_later(server.handshake_timeout, self._expired)
+        if not server.receive(self):
+            self._refuse(503, "too many handshakes at once", {"Retry-After": "1"})
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered:
+            return
+        self._buffer += data
+        if self._head_end:
+            if len(self._buffer) - self._head_end > MAX_EARLY_BYTES:
+                self._transport.pause_reading()
+            return
+        end = self._buffer.find(b"\r\n\r\n", max(0, len(self._buffer) - len(data) - 3))
+        if 0 <= end <= MAX_HEAD_BYTES:
+            self._head_end = end + 4
+            self._read_head()
+        elif len(self._buffer) > MAX_HEAD_BYTES or end >= 0:
+            self._refuse(431, "the request's head is too large")
+
+    def eof_received(self) -> bool | None:
+        # A client may shut its half after a plain request and still wait for the answer.
+        return self._task is not None and not self._answered
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._answered:
+            self._server.counters.handshakes_failed += 1
+        self._answered = True
+        self._end_deadline()
+        if self._task is not None:
+            self._task.cancel()
+        self._server.left(self)
+
+    # From head to answer
+
+    def _read_head(self) -> None:
+        head = self._buffer[: self._head_end]
+        protocol = ServerProtocol(logger=library_logger)
+        protocol.receive_data(head)
+        events = protocol.events_received()
+        if not events:
+            method = head.partition(b" ")[0]
+            if method.isalpha() and method not in (b"GET", b"HEAD") and head.split(b"\r\n", 1)[0].endswith(b"HTTP/1.1"):
+                self._refuse(405, "only GET is answered here", {"Allow": "GET, HEAD"})
+            elif protocol.handshake_exc is not None and "large" in str(protocol.handshake_exc.__cause__ or ""):
+                self._refuse(431, "the request's head is too large")
+            else:
+                self._refuse(400, "the request cannot be read")
+            return
+        raw = cast("HandshakeRequest", events[0])
+        try:
+            match, request = self._match(raw)
+        except BadRequest as error:
+            self._refuse(error.status, str(error))
+            return
+        if isinstance(match, Response):
+            self._send(match, head=raw.method == "HEAD")
+            return
+        self._task = self._server.loop.create_task(self._answer(protocol, raw, match, request))
+
+    def _match(self, raw: HandshakeRequest) -> tuple[Match | Response, Request]:
+        if raw.protocol == "HTTP/1.1" and len(raw.headers.get_all("Host")) != 1:
+            # RFC 9112, 3.2; RFC 6455, 4.2.1.
+            raise BadRequest("exactly one Host header is required")
+        transport = self._transport
+        request = Request(
+            raw.method,
+            raw.path,
+            Headers(raw.headers.raw_items()),
+            remote=transport.get_extra_info("peername"),
+            secure=transport.get_extra_info("ssl_object") is not None,
+        )
+        match = self._server.router.match(split_path(split_target(raw.path)[0]))
+        if match is None:
+            return request.refuse(404, "there is nothing at this address"), request
+        allowed = ("GET", "HEAD") if match.route.page is not None else ("GET",)
+        if raw.method not in allowed:
+            allow = {"Allow": ", ".join(allowed)}
+            return request.refuse(405, f"only {allow['Allow']} is answered here", allow), request
+        if match.route.endpoint is not None:
+            refusal = self._server.admit(request)
+            if refusal is not None:
+                return refusal, request
+        request.path_params = match.params
+        return match, request
+
+    async def _answer(self, protocol: ServerProtocol, raw: HandshakeRequest, match: Match, request: Request) -> None:
+        """Run the request through middleware to its page or upgrade; the outermost edge of a task."""
+        handshake: HandshakeResponse | None = None
+
+        async def innermost(request: Request) -> Response:
+            nonlocal handshake
+            if match.route.page is not None:
+                answer = match.route.page(request, **match.params)
+                response = await answer if inspect.isawaitable(answer) else answer
+                if not isinstance(response, Response):
+                    raise TypeError(f"page {match.route.pattern} gave back {type(response).__name__}, not a Response")
+                return response
+            handshake = self._accept(protocol, raw, match)
+            headers = dict(handshake.headers.raw_items())
+            return Response(handshake.status_code, bytes(handshake.body), headers=headers)
+
+        try:
+            response = await run_chain(request, match.middleware, innermost)
+            if response.status == 101 and (handshake is None or handshake.status_code != 101):
+                raise TypeError("a middleware answered 101 of its own")
+            upgrade = response.status == 101
+            if upgrade:
+                refusal = self._server.admit(request)
+                if refusal is not None:
+                    response, upgrade = refusal, False
+            data = response.serialize(head=request.method == "HEAD")
+        except Exception:
+            logger.exception("request for %s failed", request.path)
+            self._server.counters.handler_errors += 1
+            response = request.refuse(500, "internal error")
+            data, upgrade = response.serialize(), False
+        if self._answered:
+            return
+        if upgrade:
+            self._upgrade(protocol, match, request, data)
+        else:
+            self._write_last(response.status, data)
+
+    def _accept(self, protocol: ServerProtocol, raw: HandshakeRequest, match: Match) -> HandshakeResponse:
+        options = match.route.options
+        origins = options.origins if options.origins is not None else self._server.origins
+        protocol.origins = cast("Sequence[Origin | None] | None", origins)
+        protocol.available_extensions = [DEFLATE] if options.compression else None
+        known = options.subprotocols
+
+        def select(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+            return cast("Subprotocol | None", next((name for name in known if name in offered), None))
+
+        protocol.select_subprotocol = MethodType(select, protocol)  # type: ignore[method-assign]
+        return protocol.accept(raw)
+
+    def _upgrade(self, protocol: ServerProtocol, match: Match, request: Request, data: bytes) -> None:
+        server = self._server
+        endpoint = match.route.endpoint
+        assert endpoint is not None
+        terms = server.terms(match.route.options)
+        protocol.max_message_size = terms.max_message_bytes
+        protocol.state = type(protocol.state).OPEN
+        # The frame's bytes come from the connection: what the library holds is nothing but the head, already read.
+        ws = Connection(protocol, server, terms, request)
+        for extension in protocol.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                ws._compress = extension.local_max_window_bits == 15 and extension.local_no_context_takeover
+        early = self._buffer[self._head_end :]
+        self._buffer = b""
+        self._answered = True
+        self._end_deadline()
+        transport = self._transport
+        server.upgraded(self, ws)
+        transport.set_protocol(ws)
+        ws._open(transport, data, lambda: endpoint.start(ws), early)
+        if not ws._transport_paused:
+            transport.resume_reading()
+
+    # Answers
+
+    def _refuse(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+        self._send(Response(status, f"{text}\n", headers=headers))
+
+    def _send(self, response: Response, *, head: bool = False) -> None:
+        self._write_last(response.status, response.serialize(head=head))
+
+    def _write_last(self, status: int, data: bytes) -> None:
+        """Send an answer and end: our half is closed, the peer has time to read for as long as it does read."""
+        if self._answered:
+            return
+        self._answered = True
+        self._buffer = b""
+        counters = self._server.counters
+        if status < 400:
+            counters.pages += 1
+        else:
+            counters.refuse(status)
+        self._end_deadline()
+        transport = self._transport
+        transport.write(data)
+        if transport.can_write_eof():
+            try:
+                transport.write_eof()
+            except (OSError, RuntimeError):
+                transport.abort()
+                return
+        else:
+            transport.close()
+        self._left = transport.get_write_buffer_size()
+        self._deadline = self._server.loop.call_later(
+            self._server.handshake_timeout if self._left else self._server.linger, self._unsent
+        )
+
+    def _unsent(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        if left and left < self._left:
+            self._left = left
+            self._deadline = self._server.loop.call_later(self._server.handshake_timeout, self._unsent)
+        elif not left and self._left:
+            self._left = 0
+            self._deadline = self._server.loop.call_later(self._server.linger, self._unsent)
+        else:
+            self._transport.abort()
+
+    def _expired(self) -> None:
+        self._deadline = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._refuse(504, "the answer took too long")
+        else:
+            self._refuse(408, "the request took too long")
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def abort(self) -> None:
+        """End at once."""
+        self._transport.abort()

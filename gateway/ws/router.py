@@ -1,0 +1,293 @@
+"""Routes, converters and middleware.
+
+A path pattern is literal segments and parameters: ``/chat/{user_id}``, ``/page/{n:int}``, ``/files/{rest:path}``.  A
+literal route goes before one with parameters, otherwise the first registered wins.  Matching works on segments that
+were decoded once (``request.split_path``).
+
+Middleware belongs to a router and covers every route in it, whenever added, and those of the routers it includes;
+outermost first.  An unknown path is a 404 before any middleware runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .handlers import Endpoint, websocket_handler
+from .request import Request, Response
+
+__all__ = ["Match", "Middleware", "Next", "Route", "Router", "WebSocketOptions"]
+
+Next = Callable[[Request], Awaitable[Response]]
+Middleware = Callable[[Request, Next], "Awaitable[Response] | Response"]
+Page = Callable[..., "Awaitable[Response] | Response"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+_parameter = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}", re.ASCII).fullmatch
+_int = re.compile(r"-?[0-9]{1,18}", re.ASCII).fullmatch
+_float = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII).fullmatch
+
+
+def _to_int(text: str) -> int:
+    if not _int(text):
+        raise ValueError
+    return int(text)
+
+
+def _to_float(text: str) -> float:
+    if not _float(text):
+        raise ValueError
+    return float(text)
+
+
+# Each raises ValueError for a segment that is not of its kind: then the route does not match.
+CONVERTERS: Mapping[str, Callable[[str], Any]] = {"str": str, "int": _to_int, "float": _to_float, "path": str}
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketOptions:
+    """What one route asks of its connections; ``None`` stands for what the server says.
+
+    ``heartbeat`` is (interval, timeout) in seconds or ``False`` for none.  ``origins`` lists the accepted ``Origin``
+    headers: strings, patterns, and ``None`` for a missing one.
+    """
+
+    subprotocols: tuple[str, ...] = ()
+    max_message_bytes: int | None = None
+    heartbeat: tuple[float, float] | bool | None = None
+    compression: bool = False
+    control: bool = False
+    origins: tuple[str | re.Pattern[str] | None, ...] | None = None
+    max_queue_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path and what answers it: a WebSocket endpoint or a page."""
+
+    pattern: str
+    segments: tuple[str | tuple[str, str], ...]
+    endpoint: Endpoint | None = None
+    page: Page | None = None
+    options: WebSocketOptions = field(default_factory=WebSocketOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route, its parameters, and the middleware around it, outermost first."""
+
+    route: Route
+    params: dict[str, Any]
+    middleware: tuple[Middleware, ...]
+
+
+class Router:
+    """Paths to handlers; see the module's text for patterns and middleware."""
+
+    def __init__(self) -> None:
+        self._literal: dict[tuple[str, ...], Route] = {}
+        self._patterns: list[Route] = []
+        self._included: list[tuple[tuple[str | tuple[str, str], ...], Router]] = []
+        self._middleware: list[tuple[Middleware, tuple[Callable[[str], object], ...]]] = []
+
+    def websocket(
+        self,
+        path: str,
+        handler: Endpoint | Callable[..., Any] | None = None,
+        *,
+        subprotocols: Sequence[str] = (),
+        max_message_bytes: int | None = None,
+        heartbeat: tuple[float, float] | bool | None = None,
+        compression: bool = False,
+        control: bool = False,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        max_queue_bytes: int | None = None,
+    ) -> Any:
+        """Answer WebSocket handshakes on ``path`` with ``handler``; without one, a decorator.
+
+        A plain function is taken as :func:`websocket_handler` takes it.  ``subprotocols`` in the server's order of
+        preference: the first one offered is chosen, none where none fits.  Raises ``ValueError`` for a path that is
+        no pattern or taken.
+        """
+        options = WebSocketOptions(
+            subprotocols=tuple(subprotocols),
+            max_message_bytes=max_message_bytes,
+            heartbeat=heartbeat,
+            compression=compression,
+            control=control,
+            origins=None if origins is None else tuple(origins),
+            max_queue_bytes=max_queue_bytes,
+        )
+
+        def register(handler: Endpoint | Callable[..., Any]) -> None:
+            endpoint = handler if isinstance(handler, Endpoint) else websocket_handler(handler)
+            self._add(Route(path, parse_pattern(path), endpoint=endpoint, options=options))
+
+        if handler is not None:
+            return register(handler)
+
+        def decorate(handler: F) -> F:
+            register(handler)
+            return handler
+
+        return decorate
+
+    def get(self, path: str, handler: Page | None = None) -> Any:
+        """Answer GET and HEAD on ``path`` with ``handler(request, **path_params)``, plain or async; or a decorator.
+
+        Any other method is answered with 405.  Raises ``ValueError`` as :meth:`websocket` does.
+        """
+        if handler is not None:
+            return self._add(Route(path, parse_pattern(path), page=handler))
+
+        def decorate(handler: F) -> F:
+            self._add(Route(path, parse_pattern(path), page=handler))
+            return handler
+
+        return decorate
+
+    def include(self, prefix: str, other: Router) -> None:
+        """Mount the routes of ``other``, also those it gets later, under ``prefix``; it keeps its own middleware."""
+        if other is self or self in other._all():
+            raise ValueError("a router cannot include itself")
+        self._included.append((parse_pattern(prefix.rstrip("/")) if prefix.strip("/") else (), other))
+
+    def middleware(self, fn: Middleware, *, paths: str | Sequence[str] | None = None) -> Middleware:
+        """Run ``await fn(request, call_next)`` before every route of this router, or before those that match ``paths``.
+
+        ``paths`` are globs (``*`` any characters, ``?`` one that is no slash) over the decoded path below this router.
+        The function answers with what ``await call_next(request)`` gave, or refuses with a response of its own before
+        any upgrade.  Given back, so that it can be used as a decorator.
+        """
+        globs = (paths,) if isinstance(paths, str) else tuple(paths or ())
+        self._middleware.append((fn, tuple(_glob(glob) for glob in globs)))
+        return fn
+
+    def match(self, segments: Sequence[str]) -> Match | None:
+        """The route for decoded ``segments``, or ``None``."""
+        return self._find(tuple(segments))
+
+    def _add(self, route: Route) -> None:
+        if all(isinstance(segment, str) for segment in route.segments):
+            key = tuple(str(segment) for segment in route.segments)
+            if key in self._literal:
+                raise ValueError(f"path {route.pattern!r} is taken")
+            self._literal[key] = route
+            return
+        shape = [segment if isinstance(segment, str) else segment[1:] for segment in route.segments]
+        for other in self._patterns:
+            if [segment if isinstance(segment, str) else segment[1:] for segment in other.segments] == shape:
+                raise ValueError(f"path {route.pattern!r} is taken by {other.pattern!r}")
+        self._patterns.append(route)
+
+    def _find(self, segments: tuple[str, ...]) -> Match | None:
+        route = self._literal.get(segments)
+        params: dict[str, Any] | None = {}
+        if route is None:
+            for candidate in self._patterns:
+                params = _bind(candidate.segments, segments)
+                if params is not None:
+                    route = candidate
+                    break
+        if route is not None and params is not None:
+            return Match(route, params, self._around(segments))
+        for prefix, router in self._included:
+            bound = _bind(prefix, segments[: len(prefix)])
+            if bound is None:
+                continue
+            found = router._find(segments[len(prefix) :])
+            if found is not None:
+                return Match(found.route, {**bound, **found.params}, self._around(segments) + found.middleware)
+        return None
+
+    def _around(self, segments: tuple[str, ...]) -> tuple[Middleware, ...]:
+        path = "/" + "/".join(segments)
+        return tuple(fn for fn, globs in self._middleware if not globs or any(glob(path) for glob in globs))
+
+    def _all(self) -> list[Router]:
+        routers = [self]
+        for _, router in self._included:
+            routers += router._all()
+        return routers
+
+
+def parse_pattern(pattern: str) -> tuple[str | tuple[str, str], ...]:
+    """The segments of a pattern: literals, and (name, converter) for parameters.  Raises ``ValueError``."""
+    if not pattern.startswith("/"):
+        raise ValueError(f"path {pattern!r} does not start with a slash")
+    segments: list[str | tuple[str, str]] = []
+    names: set[str] = set()
+    for part in pattern[1:].split("/"):
+        if "{" not in part and "}" not in part:
+            segments.append(part)
+            continue
+        match = _parameter(part)
+        if match is None:
+            raise ValueError(f"path {pattern!r}: {part!r} is not a parameter such as {{name}} or {{name:int}}")
+        name, converter = match[1], match[2] or "str"
+        if converter not in CONVERTERS:
+            raise ValueError(f"path {pattern!r}: unknown converter {converter!r}")
+        if name in names:
+            raise ValueError(f"path {pattern!r}: two parameters {name!r}")
+        if segments and isinstance(segments[-1], tuple) and segments[-1][1] == "path":
+            raise ValueError(f"path {pattern!r}: nothing can follow a path parameter")
+        names.add(name)
+        segments.append((name, converter))
+    for segment in segments[:-1]:
+        if isinstance(segment, tuple) and segment[1] == "path":
+            raise ValueError(f"path {pattern!r}: nothing can follow a path parameter")
+    return tuple(segments)
+
+
+def _bind(pattern: Sequence[str | tuple[str, str]], segments: tuple[str, ...]) -> dict[str, Any] | None:
+    """The parameters where ``segments`` fit ``pattern``, else ``None``; only a path parameter may be empty."""
+    rest = bool(pattern) and isinstance(pattern[-1], tuple) and pattern[-1][1] == "path"
+    if len(segments) < len(pattern) if rest else len(segments) != len(pattern):
+        return None
+    params: dict[str, Any] = {}
+    for index, part in enumerate(pattern):
+        segment = segments[index]
+        if isinstance(part, str):
+            if part != segment:
+                return None
+            continue
+        name, converter = part
+        if converter == "path":
+            params[name] = "/".join(segments[index:])
+            break
+        if not segment:
+            return None
+        try:
+            params[name] = CONVERTERS[converter](segment)
+        except ValueError:
+            return None
+    return params
+
+
+def _glob(glob: str) -> Callable[[str], object]:
+    pieces = {"*": ".*", "?": "[^/]"}
+    return re.compile("".join(pieces.get(char) or re.escape(char) for char in glob), re.DOTALL).fullmatch
+
+
+async def run_chain(
+    request: Request, middleware: Sequence[Middleware], innermost: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    """Run ``request`` through ``middleware``, outermost first, to ``innermost``.
+
+    Raises ``TypeError`` where a middleware gives back anything but a :class:`Response`, and what it raised.
+    """
+    if not middleware:
+        return await innermost(request)
+    outermost, *others = middleware
+
+    async def call_next(request: Request) -> Response:
+        return await run_chain(request, others, innermost)
+
+    answer = outermost(request, call_next)
+    response = await answer if inspect.isawaitable(answer) else answer
+    if not isinstance(response, Response):
+        raise TypeError(f"middleware {outermost!r} gave back {type(response).__name__}, not a Response")
+    return response

@@ -1,0 +1,370 @@
+"""The server: listeners, limits, counts, and its stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket as sockets
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence, Set
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .connection import Connection
+from .counters import Counters
+from .heartbeat import Heartbeat
+from .host import Terms
+from .reception import Reception
+from .request import Request, Response
+
+if TYPE_CHECKING:
+    import ssl as tls
+    from types import TracebackType
+
+    from .router import Router, WebSocketOptions
+    from .wire import Wire
+
+__all__ = ["Connections", "Server"]
+
+logger = logging.getLogger("gateway.ws")
+
+# How long a peer that was answered may leave its half of the connection open.
+LINGER = 2.0
+
+
+class Connections(Set[Connection]):
+    """The open connections of a server: a live, read-only set that also compares with their number."""
+
+    def __init__(self, connections: dict[Connection, None]) -> None:
+        self._connections = connections
+
+    def __contains__(self, ws: object) -> bool:
+        return ws in self._connections
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._connections))
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __int__(self) -> int:
+        return len(self._connections)
+
+    def __eq__(self, other: object) -> bool:
+        return len(self._connections) == other if isinstance(other, int) else super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self._connections)} connections>"
+
+
+class Server:
+    """Serves a router on one listener.
+
+    ``sock`` is a listening socket to take over, ``unix`` the path of a Unix socket; without either it listens on
+    ``host`` and ``port`` (0: any free port, see :attr:`port`).  Times in seconds:
+
+    - ``heartbeat``: (interval, timeout) of pings, or ``None``; a route may say otherwise.
+    - ``handshake_timeout``: from the TCP connection to the answer, middleware included; then 408.
+    - ``close_timeout``: for the peer to answer a close frame, then it is aborted.
+    - ``send_timeout``: for a peer to take anything of what a handler waits to send, then it is aborted.
+    - ``stop_timeout``: for the whole of a stop.
+
+    Bounds: ``max_connections`` and ``max_per_address`` count WebSocket connections (then 503 and 429 with
+    ``Retry-After``), ``max_handshakes`` connections that are not answered yet (then 503), ``max_message_bytes`` a
+    message (then 1009), ``max_queue_bytes`` what waits for ``recv`` (then reading pauses), ``send_buffer_bytes`` the
+    socket's send buffer (SO_SNDBUF, socket(7)), ``write_buffer_bytes`` what is queued before a send waits.
+    ``origins`` lists the accepted ``Origin`` headers, ``None`` among them for a missing one; without a list all are.
+
+    An async context manager: on leaving, :meth:`close` and :meth:`wait_closed`.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        host: str | Sequence[str] | None = "127.0.0.1",
+        port: int = 0,
+        *,
+        sock: sockets.socket | None = None,
+        unix: str | os.PathLike[str] | None = None,
+        ssl: tls.SSLContext | None = None,
+        heartbeat: tuple[float, float] | None = (20.0, 20.0),
+        max_message_bytes: int = 1 << 20,
+        max_queue_bytes: int = 1 << 20,
+        max_connections: int | None = None,
+        max_per_address: int | None = None,
+        max_handshakes: int | None = 1024,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
+        handshake_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        send_timeout: float = 20.0,
+        stop_timeout: float = 10.0,
+        send_buffer_bytes: int = 64 << 10,
+        write_buffer_bytes: int = 64 << 10,
+        backlog: int = 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.router = router
+        self.clock = clock
+        self.counters = Counters()
+        self.handshake_timeout = handshake_timeout
+        self.linger = min(LINGER, handshake_timeout)
+        self.origins = None if origins is None else tuple(origins)
+        self.max_connections = max_connections
+        self.max_per_address = max_per_address
+        self.max_handshakes = max_handshakes
+        self.stop_timeout = stop_timeout
+        self._terms = Terms(
+            max_message_bytes=max_message_bytes,
+            max_queue_bytes=max_queue_bytes,
+            write_buffer_bytes=write_buffer_bytes,
+            heartbeat=_check_heartbeat(heartbeat),
+            close_timeout=close_timeout,
+            send_timeout=send_timeout,
+        )
+        self._terms_of: dict[WebSocketOptions, Terms] = {}
+        self._send_buffer_bytes = send_buffer_bytes
+        self._listen = partial(
+            self._open_listener, host=host, port=port, sock=sock, unix=unix, ssl=ssl, backlog=backlog
+        )
+        self.loop: asyncio.AbstractEventLoop
+        self.beats: Heartbeat
+        self._listener: asyncio.Server | None = None
+        self._open: dict[Connection, None] = {}
+        self._held: dict[Wire, None] = {}  # open ones, and closed ones whose transport is not gone yet
+        self._waiting: dict[Reception, None] = {}
+        self._addresses: dict[Any, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop: asyncio.Task[None] | None = None
+        self._stopped: asyncio.Event
+        self._emptied: asyncio.Event
+        self._aborted = 0
+
+    # Life
+
+    async def start(self) -> None:
+        """Listen.  Raises ``OSError`` where that fails."""
+        self.loop = asyncio.get_running_loop()
+        self.beats = Heartbeat(self.loop, self.clock, self.counters)
+        self._stopped = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._listener = await self._listen()
+
+    async def _open_listener(
+        self,
+        *,
+        host: str | Sequence[str] | None,
+        port: int,
+        sock: sockets.socket | None,
+        unix: str | os.PathLike[str] | None,
+        ssl: tls.SSLContext | None,
+        backlog: int,
+    ) -> asyncio.Server:
+        factory = partial(Reception, self)
+        if sock is not None:
+            if sock.family == sockets.AF_UNIX:
+                return await self.loop.create_unix_server(factory, sock=sock, ssl=ssl, backlog=backlog)
+            return await self.loop.create_server(factory, sock=sock, ssl=ssl, backlog=backlog)
+        if unix is not None:
+            return await self.loop.create_unix_server(factory, os.fspath(unix), ssl=ssl, backlog=backlog)
+        return await self.loop.create_server(factory, host, port, ssl=ssl, backlog=backlog)
+
+    async def __aenter__(self) -> Server:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        await self.wait_closed()
+
+    def close(self) -> None:
+        """Begin to stop: no new handshakes (503), 1001 to all, and after ``stop_timeout`` an end to what is left."""
+        if self._stop is None and self._listener is not None:
+            self._stop = self.loop.create_task(self._run_stop())
+
+    async def wait_closed(self) -> None:
+        """Wait until the server has stopped, however long it serves before."""
+        if self._listener is not None:
+            await self._stopped.wait()
+
+    async def _run_stop(self) -> None:
+        deadline = self.loop.time() + self.stop_timeout
+        for ws in list(self._held):
+            ws.close_soon(1001, "server is stopping")
+        # Handlers that are not done, and peers that have not answered, have until shortly before the deadline.
+        patience = deadline - min(1.0, self.stop_timeout / 4)
+        await self._wait_emptied(patience)
+        for wire in list(self._held):
+            self._aborted += 1
+            wire.abort("server stopped")
+        for task in list(self._tasks):
+            task.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        for reception in list(self._waiting):
+            reception.abort()
+        await self._wait_emptied(deadline)
+        if self._tasks:
+            logger.error("%d handlers did not end when cancelled", len(self._tasks))
+        self.beats.stop()
+        self._stopped.set()
+
+    async def _wait_emptied(self, deadline: float) -> None:
+        """Wait until no transport and no handler is left, or until ``deadline``."""
+        while self._held or self._tasks:
+            self._emptied.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._emptied.wait()
+            except TimeoutError:
+                return
+
+    # What it is and has
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 for a Unix socket."""
+        if self._listener is None:
+            return 0
+        name = self._listener.sockets[0].getsockname() if self._listener.sockets else ()
+        return int(name[1]) if isinstance(name, tuple) and len(name) > 1 else 0
+
+    @property
+    def sockets(self) -> tuple[sockets.socket, ...]:
+        """The listening sockets."""
+        return tuple(self._listener.sockets) if self._listener is not None else ()
+
+    @property
+    def connections(self) -> Connections:
+        """The open connections."""
+        return Connections(self._open)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has begun."""
+        return self._stop is not None
+
+    def stats(self) -> dict[str, int | float]:
+        """Counts since the start, and what is held now, under flat names."""
+        return {
+            "connections": len(self._open),
+            "transports": len(self._held),
+            "handshakes": len(self._waiting),
+            "handlers": len(self._tasks),
+            "aborted_at_stop": self._aborted,
+            **self.counters.flat(),
+        }
+
+    # What receptions and connections ask of it
+
+    def terms(self, options: WebSocketOptions) -> Terms:
+        """The terms of a route's connections."""
+        terms = self._terms_of.get(options)
+        if terms is None:
+            base = self._terms
+            beat = options.heartbeat
+            terms = Terms(
+                max_message_bytes=options.max_message_bytes or base.max_message_bytes,
+                max_queue_bytes=options.max_queue_bytes or base.max_queue_bytes,
+                write_buffer_bytes=base.write_buffer_bytes,
+                heartbeat=base.heartbeat
+                if beat is None or beat is True
+                else _check_heartbeat(None if beat is False else beat),
+                close_timeout=base.close_timeout,
+                send_timeout=base.send_timeout,
+                control=options.control,
+            )
+            self._terms_of[options] = terms
+        return terms
+
+    def tune(self, transport: asyncio.Transport) -> None:
+        """Bound what the kernel holds for a peer, and send small frames at once (tcp(7), TCP_NODELAY)."""
+        sock = transport.get_extra_info("socket")
+        if sock is None:
+            return
+        with suppress(OSError):
+            sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, self._send_buffer_bytes)
+            if sock.family in (sockets.AF_INET, sockets.AF_INET6):
+                sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+
+    def receive(self, reception: Reception) -> bool:
+        """Take note of a new TCP connection; whether there is room for its handshake."""
+        room = self.max_handshakes is None or len(self._waiting) < self.max_handshakes
+        self._waiting[reception] = None
+        return room
+
+    def left(self, reception: Reception) -> None:
+        """A connection ended without an upgrade."""
+        self._waiting.pop(reception, None)
+
+    def admit(self, request: Request) -> Response | None:
+        """A refusal where no further WebSocket connection may be opened, else ``None``."""
+        if self._stop is not None:
+            return request.refuse(503, "the server is stopping", {"Retry-After": "1"})
+        if self.max_connections is not None and len(self._open) >= self.max_connections:
+            return request.refuse(503, "too many connections", {"Retry-After": "10"})
+        if (
+            self.max_per_address is not None
+            and self._addresses.get(_address(request.remote), 0) >= self.max_per_address
+        ):
+            return request.refuse(429, "too many connections from this address", {"Retry-After": "10"})
+        return None
+
+    def upgraded(self, reception: Reception, ws: Connection) -> None:
+        """A handshake succeeded."""
+        self._waiting.pop(reception, None)
+        self._open[ws] = None
+        self._held[ws] = None
+        self.counters.opened += 1
+        address = _address(ws.remote)
+        self._addresses[address] = self._addresses.get(address, 0) + 1
+
+    def finished(self, ws: Wire) -> None:
+        """A connection's code and reason are known."""
+        if ws in self._open:
+            del self._open[ws]
+            address = _address(ws.remote)
+            count = self._addresses.get(address, 0) - 1
+            if count > 0:
+                self._addresses[address] = count
+            else:
+                self._addresses.pop(address, None)
+
+    def lost(self, ws: Wire) -> None:
+        """A connection's transport is gone."""
+        self._held.pop(ws, None)
+        self._check_emptied()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a handler in a task of its own."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._check_emptied()
+
+    def _check_emptied(self) -> None:
+        if not self._held and not self._tasks:
+            self._emptied.set()
+
+
+def _address(remote: Any) -> Any:
+    return remote[0] if isinstance(remote, tuple) and remote else remote
+
+
+def _check_heartbeat(heartbeat: tuple[float, float] | None) -> tuple[float, float] | None:
+    if heartbeat is None:
+        return None
+    interval, timeout = heartbeat
+    if not interval > 0 or not timeout > 0:
+        raise ValueError("heartbeat must be (interval, timeout), both positive seconds")
+    return float(interval), float(timeout)

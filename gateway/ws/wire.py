@@ -1,0 +1,723 @@
+"""One upgraded connection, below its public face: bytes in, bytes out, and how it ends.
+
+Reading.  Frames are told apart here, by their headers alone (RFC 6455, 5.2), so that whole, final, masked data frames
+can be read without the library's parser; every other frame goes to it unchanged, piece by piece, and its answers
+(pongs, close frames, failures) go out as it wrote them.  Between two frames the parser is always at a frame's start.
+
+    _tail    bytes held back: an unfinished short frame, or all that came while reading was paused
+    _left    bytes that the frame which the library is reading still lacks
+
+Writing.  Everything goes through ``_write`` in order.  While data is being received, what is written is collected and
+sent at the end in one call.  Nothing waits for a peer without a deadline: a send that makes no progress for
+``send_timeout`` and a close that is not answered within ``close_timeout`` abort the transport.
+
+Ending.  ``_finish`` runs exactly once, as soon as code and reason are known: at the peer's close frame, at a failure
+of the protocol, or at the end of the transport.  ``connection_lost`` always follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import fcntl
+import logging
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from websockets.frames import Opcode
+from websockets.protocol import OPEN as PROTOCOL_OPEN
+
+from .errors import ConnectionClosed
+from .message import OPCODES, Message, Prepared, check_close, deflate, frame, prepare
+
+if TYPE_CHECKING:
+    from websockets.frames import Frame
+    from websockets.server import ServerProtocol
+
+    from .host import Host, Terms
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no compiled module for this platform
+    from websockets.utils import apply_mask
+
+__all__ = ["Wire"]
+
+logger = logging.getLogger("gateway.ws")
+
+OPEN, CLOSING, CLOSED = 1, 2, 3
+
+# Reasons for which reading is paused; it goes on when none is left.
+PAUSED_BY_USER, PAUSED_BY_QUEUE = 1, 2
+
+# A data frame up to this size that has not come whole is held back until it has.
+HOLD_BYTES = 4096
+
+_uint32 = struct.Struct("@I").unpack
+
+TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
+
+
+class Wire(asyncio.Protocol):
+    """The part of a connection that the loop calls; see the module's text."""
+
+    __slots__ = (
+        "__weakref__",
+        "_abort_reason",
+        "_beat",
+        "_clock",
+        "_close_timer",
+        "_closed_hooks",
+        "_compress",
+        "_corked",
+        "_deaf",
+        "_drain_waiters",
+        "_fast",
+        "_fragment_check",
+        "_fragment_kind",
+        "_fragments",
+        "_handler",
+        "_host",
+        "_left",
+        "_loop",
+        "_lost_waiters",
+        "_out",
+        "_paused",
+        "_pings",
+        "_protocol",
+        "_resumed_at",
+        "_small",
+        "_state",
+        "_tail",
+        "_terms",
+        "_transport",
+        "_transport_paused",
+        "_writable_hooks",
+        "_write_paused",
+        "_written",
+        "close_code",
+        "close_reason",
+        "last_received",
+        "reason_lost",
+    )
+
+    def __init__(self, protocol: ServerProtocol, host: Host, terms: Terms) -> None:
+        self._protocol = protocol
+        self._host = host
+        self._terms = terms
+        self._loop = host.loop
+        self._clock = host.clock
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._state = CLOSED
+        self._handler: Callable[[Any, Message], object] = _drop
+        self._small = min(65535, terms.max_message_bytes)
+        self._fast = False
+        self._deaf = False
+        self._left = 0
+        self._tail = b""
+        self._paused = 0
+        self._transport_paused = False
+        self._resumed_at = 0.0
+        self._fragments: bytearray | None = None
+        self._fragment_kind: Opcode = TEXT
+        self._fragment_check: codecs.IncrementalDecoder | None = None
+        self._compress = False
+        self._corked = False
+        self._out: list[bytes] = []
+        self._written = 0
+        self._write_paused = False
+        self._drain_waiters: deque[asyncio.Future[None]] | None = None
+        self._lost_waiters: list[asyncio.Future[None]] | None = None
+        self._closed_hooks: list[Callable[[Any], object]] = []
+        self._writable_hooks: list[Callable[[Any], object]] | None = None
+        self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._abort_reason = ""
+        self._beat: Any = None
+        self.last_received = 0.0
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.reason_lost = ""
+
+    # Opening
+
+    def _open(self, transport: asyncio.Transport, response: bytes, start: Callable[[], None], early: bytes) -> None:
+        """Take ``transport`` over: send the handshake's ``response``, run ``start``, then read ``early`` bytes."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._terms.write_buffer_bytes)
+        self._state = OPEN
+        self._fast = True
+        self.last_received = self._clock()
+        self._resumed_at = self.last_received
+        self._corked = True
+        try:
+            self._write(response)
+            start()
+        finally:
+            self._uncork()
+        self._host.beats.add(self)
+        if early:
+            self._receive(early)
+
+    # Reading: what the loop calls
+
+    def data_received(self, data: bytes) -> None:
+        self.last_received = self._clock()
+        if self._paused:
+            # Pausing took effect on our side only: now stop the transport, too, and keep this one piece.
+            self._tail += data
+            self._pause_transport()
+            return
+        self._receive(data)
+
+    def eof_received(self) -> None:
+        self._deaf = True
+        if self._state == OPEN:
+            self._state = CLOSING
+            self._fast = False
+            self._finish(1006, "", "connection lost")
+        # Giving back nothing closes the transport; what is still to be written must not hold it open for ever.
+        if self._transport.get_write_buffer_size():
+            self._arm_close_timer()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._drain_waiters:
+            for waiter in self._drain_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if self._writable_hooks:
+            for hook in tuple(self._writable_hooks):
+                self._guard(hook, self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = CLOSED
+        self._fast = False
+        self._deaf = True
+        self._tail = b""
+        self._fragments = None
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
+        if self.close_code is None:
+            sent = self._protocol.close_sent
+            if sent is not None and not self._abort_reason:
+                self._finish(int(sent.code), sent.reason, "")
+            else:
+                reset = "connection lost" if exc is None else "connection reset"
+                self._finish(1006, "", self._abort_reason or reset)
+        self._write_paused = False
+        for waiters in (self._drain_waiters, self._lost_waiters):
+            if waiters:
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+        self._host.lost(self)
+
+    # Reading: frames
+
+    def _receive(self, data: bytes) -> None:
+        host = self._host
+        host.counters.bytes_in += len(data)
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        self._corked = True
+        try:
+            self._read(data)
+        except Exception:
+            logger.exception("websocket %s: reading failed", self.id)
+            self.abort("internal error")
+        finally:
+            self._uncork()
+
+    def _read(self, data: bytes) -> None:
+        """Take the frames in ``data`` one after another, and keep what is left of it."""
+        at, size = 0, len(data)
+        while at < size:
+            if self._paused:
+                self._tail = data[at:]
+                return
+            if self._deaf:
+                return
+            if self._fast and not self._left:
+                start = self._read_small(data, at, size)
+                if start != at:
+                    at = start
+                    continue
+            took = self._read_other(data, at, size)
+            if not took:
+                self._tail = data[at:]
+                return
+            at += took
+
+    def _read_small(self, data: bytes, at: int, size: int) -> int:
+        """Take whole, final, masked data frames; give the place behind the last one taken."""
+        handler = self._handler
+        small = self._small
+        taken = 0
+        try:
+            while size - at >= 6:
+                head = data[at]
+                if head != 0x81 and head != 0x82:
+                    break
+                length = data[at + 1] ^ 0x80
+                start = at + 6
+                if length >= 126:
+                    # 127: eight bytes of length; 128 and above: not masked.
+                    if length != 126 or size - at < 8:
+                        break
+                    length = data[at + 2] << 8 | data[at + 3]
+                    start = at + 8
+                end = start + length
+                if end > size or length > small:
+                    break
+                payload = apply_mask(data[start:end], data[start - 4 : start])
+                at = end
+                taken += 1
+                if head == 0x81:
+                    try:
+                        message = Message("text", payload.decode())
+                    except UnicodeDecodeError as error:
+                        self._fail(1007, f"{error.reason} at position {error.start}")
+                        break
+                else:
+                    message = Message("binary", payload)
+                try:
+                    result = handler(self, message)
+                except Exception as error:
+                    self._handler_failed(error)
+                    break
+                if result is not None:
+                    self._answer(result)
+                if self._paused or not self._fast:
+                    break
+        finally:
+            self._host.counters.messages_in += taken
+        return at
+
+    def _read_other(self, data: bytes, at: int, size: int) -> int:
+        """Give the library the frame at ``at``, or the piece of one that is here; 0 to wait for more of it."""
+        here = size - at
+        if not self._left:
+            extent = _extent(data, at, here)
+            if not extent:
+                return 0
+            if extent > here and extent <= HOLD_BYTES and self._fast and data[at] in (0x81, 0x82):
+                return 0
+            self._left = extent
+        took = min(self._left, here)
+        self._left -= took
+        protocol = self._protocol
+        protocol.receive_data(data[at : at + took])
+        frames = protocol.events_received()
+        self._pump()
+        for event in frames:
+            self._take(cast("Frame", event))
+        if protocol.parser_exc is not None and self.close_code is None:
+            self._failed()
+        elif protocol.close_rcvd is not None and self.close_code is None:
+            self._close_received()
+        self._fast = self._state == OPEN and protocol.current_size is None and protocol._state is PROTOCOL_OPEN
+        return took
+
+    def _take(self, event: Frame) -> None:
+        """One frame that the library has read."""
+        opcode = event.opcode
+        if opcode is PING:
+            if self._terms.control and self._state == OPEN:
+                self._deliver(Message("ping", bytes(event.data)))
+            return
+        if opcode is PONG:
+            self._pong(bytes(event.data))
+            return
+        if self._state != OPEN or not (opcode is TEXT or opcode is BINARY or opcode is CONT):
+            return
+        data = event.data
+        if opcode is not CONT:
+            if event.fin:
+                self._whole(opcode, bytes(data))
+                return
+            self._fragments = bytearray()
+            self._fragment_kind = opcode
+            self._fragment_check = codecs.getincrementaldecoder("utf-8")() if opcode is TEXT else None
+        fragments = self._fragments
+        if fragments is None:
+            return
+        if self._fragment_check is not None:
+            try:
+                self._fragment_check.decode(bytes(data), event.fin)
+            except UnicodeDecodeError as error:
+                self._fragments = self._fragment_check = None
+                self._fail(1007, f"{error.reason} at position {len(fragments) + error.start}")
+                return
+        fragments += data
+        if event.fin:
+            self._fragments = self._fragment_check = None
+            self._whole(self._fragment_kind, bytes(fragments))
+
+    def _whole(self, opcode: Opcode, data: bytes) -> None:
+        self._host.counters.messages_in += 1
+        if opcode is BINARY:
+            self._deliver(Message("binary", data))
+            return
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            self._fail(1007, f"{error.reason} at position {error.start}")
+            return
+        self._deliver(Message("text", text))
+
+    def _deliver(self, message: Message) -> None:
+        try:
+            result = self._handler(self, message)
+        except Exception as error:
+            self._handler_failed(error)
+            return
+        if result is not None:
+            self._answer(result)
+
+    def _answer(self, result: object) -> None:
+        """Send what an inline handler gave back."""
+        try:
+            prepared = prepare(result)
+        except Exception as error:
+            self._handler_failed(error)
+            return
+        self.try_send(prepared)
+
+    def _pong(self, data: bytes) -> None:
+        pings = self._pings
+        if pings and data in pings:
+            # A pong answers every ping before its own as well (RFC 6455, 5.5.3).
+            now = self._clock()
+            for key in list(pings):
+                waiter, sent = pings.pop(key)
+                if not waiter.done():
+                    waiter.set_result(now - sent)
+                if key == data:
+                    break
+        if self._terms.control and self._state == OPEN:
+            self._deliver(Message("pong", data))
+
+    # Reading: pause
+
+    def _pause(self, why: int) -> None:
+        if self._state == OPEN:
+            self._paused |= why
+
+    def _resume(self, why: int) -> None:
+        if not self._paused & why:
+            return
+        self._paused &= ~why
+        if self._paused:
+            return
+        self._resumed_at = self._clock()
+        if self._transport_paused or self._tail:
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Read what was held back while paused, then what the transport has."""
+        if self._paused or self._state == CLOSED:
+            return
+        if self._tail:
+            data, self._tail = self._tail, b""
+            self._host.counters.bytes_in -= len(data)
+            self._receive(data)
+            if self._paused:
+                return
+        if self._transport_paused and not self._transport.is_closing():
+            self._transport_paused = False
+            self._transport.resume_reading()
+
+    def _pause_transport(self) -> None:
+        if not self._transport_paused and not self._transport.is_closing():
+            self._transport_paused = True
+            self._transport.pause_reading()
+
+    # Writing
+
+    def _write(self, data: bytes) -> None:
+        self._written += len(data)
+        if self._corked:
+            self._out.append(data)
+        else:
+            self._transport.write(data)
+
+    def _uncork(self) -> None:
+        self._corked = False
+        out = self._out
+        if out:
+            self._out = []
+            if self._state != CLOSED:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _pump(self) -> None:
+        """Send what the library has to send."""
+        for data in self._protocol.data_to_send():
+            if data:
+                self._write(data)
+            else:
+                self._end_writing()
+
+    def _end_writing(self) -> None:
+        """Close our half (RFC 6455, 7.1.1: the server first), and leave the peer ``close_timeout`` for its own."""
+        if self._out:
+            out, self._out = self._out, []
+            self._transport.write(b"".join(out))
+        self._arm_close_timer()
+        if self._transport.can_write_eof():
+            try:
+                self._transport.write_eof()
+            except (OSError, RuntimeError):
+                self._transport.abort()
+        else:
+            self._transport.close()
+
+    def _frame(self, opcode: int, payload: bytes) -> bytes:
+        if self._compress:
+            return deflate(opcode, payload) or frame(opcode, payload)
+        return frame(opcode, payload)
+
+    def _framed(self, message: object) -> bytes:
+        """The bytes to send for a message of any kind."""
+        if type(message) is Message and message.kind == "close":
+            raise ValueError("a connection is closed by close(), not by a message")
+        prepared = prepare(message)
+        return prepared.deflated if self._compress else prepared.frame
+
+    def try_send(self, message: object) -> int:
+        """Send without waiting; give the bytes pending (see ``pending_bytes``).
+
+        Takes whatever ``send`` takes.  On a connection that is closing or closed the message is dropped: 0.
+        Nothing bounds what is pending but the caller, who is told.
+        """
+        if self._state != OPEN:
+            return 0
+        if type(message) is Prepared:
+            data = message.deflated if self._compress else message.frame
+        else:
+            data = self._framed(message)
+        self._write(data)
+        return self.pending_bytes
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes sent here that the peer's machine has not taken: in our buffer, and then also in the kernel's.
+
+        While our buffer is empty the kernel is not asked, and the answer is 0.
+        """
+        if self._state == CLOSED:
+            return 0
+        pending = self._transport.get_write_buffer_size()
+        if self._out:
+            pending += sum(map(len, self._out))
+        if pending:
+            pending += self._kernel_pending()
+        return pending
+
+    def _kernel_pending(self) -> int:
+        """Bytes in the socket's send buffer, acknowledged ones not counted (tcp(7), SIOCOUTQ)."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:
+            return 0
+        try:
+            (pending,) = _uint32(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+        except (OSError, ValueError):
+            return 0
+        return int(pending)
+
+    def _taken(self) -> int:
+        """Bytes that the peer's machine has taken since the start."""
+        pending = self._transport.get_write_buffer_size() + sum(map(len, self._out)) + self._kernel_pending()
+        return self._written - pending
+
+    async def _drain(self) -> None:
+        """Wait until the transport takes more; abort a peer that takes nothing for ``send_timeout``."""
+        if not self._write_paused:
+            return
+        waiters = self._drain_waiters
+        if waiters is None:
+            waiters = self._drain_waiters = deque()
+        waiter = self._loop.create_future()
+        waiters.append(waiter)
+        taken = self._taken()
+        timeout = self._terms.send_timeout
+        try:
+            while not waiter.done():
+                await asyncio.wait((waiter,), timeout=timeout)
+                if waiter.done():
+                    break
+                before, taken = taken, self._taken()
+                if taken <= before:
+                    self.abort("send timeout")
+                    break
+        finally:
+            waiters.remove(waiter)
+        if self._state == CLOSED or self._abort_reason:
+            raise self._closed_error()
+
+    # Ending
+
+    def close_soon(self, code: int = 1000, reason: str = "") -> None:
+        """Begin to close, without waiting: send the close frame, deliver nothing more, abort after ``close_timeout``.
+
+        Does nothing on a connection that is closing or closed.  Raises ``ValueError`` for a code or reason that cannot
+        be sent.
+        """
+        check_close(code, reason)
+        if self._state != OPEN:
+            return
+        self._state = CLOSING
+        self._fast = False
+        self._arm_close_timer()
+        self._protocol.send_close(code, reason)
+        self._pump()
+        # The peer's close frame stands behind whatever it sent before: read on.
+        self._resume(~0)
+
+    def abort(self, reason: str = "aborted") -> None:
+        """End at once, dropping what is pending; ``reason_lost`` becomes ``reason``."""
+        if self._state == CLOSED:
+            return
+        self._state = CLOSING
+        self._fast = False
+        self._deaf = True
+        self._out = []
+        if not self._abort_reason:
+            self._abort_reason = reason
+        self._transport.abort()
+
+    def _drop_lost(self, reason: str) -> None:
+        """End with a peer that has left: say 1011, in case it has not, and wait for nothing."""
+        self._abort_reason = reason
+        self._deaf = True
+        if self._state == OPEN:
+            self._state = CLOSING
+            self._fast = False
+            self._protocol.send_close(1011, reason)
+            for data in self._protocol.data_to_send():
+                self._write(data)
+        self._arm_close_timer()
+        self._transport.close()
+        self._finish(1006, "", reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455, 7.1.7)."""
+        if self._state == OPEN:
+            self._protocol.fail(code, reason)
+            self._pump()
+            self._failed()
+
+    def _failed(self) -> None:
+        """The library, or ``_fail``, has failed the connection: the close frame is on its way, nothing more is read."""
+        self._state = CLOSING
+        self._fast = False
+        self._deaf = True
+        sent = self._protocol.close_sent
+        code, reason = (int(sent.code), sent.reason) if sent is not None else (1006, "")
+        logger.info("websocket %s from %s: failed with %d %s", self.id, self.remote, code, reason)
+        self._finish(code, reason, "protocol error")
+
+    def _close_received(self) -> None:
+        received = self._protocol.close_rcvd
+        assert received is not None
+        ours = self._state == CLOSING
+        self._state = CLOSING
+        self._fast = False
+        self._deaf = True
+        self._finish(int(received.code), received.reason, "" if ours else "closed by peer")
+
+    def _handler_failed(self, error: Exception) -> None:
+        """A handler raised: 1011, with its traceback in the log, unless it only met a connection that had closed."""
+        if isinstance(error, ConnectionClosed) and self._state != OPEN:
+            return
+        self._host.counters.handler_errors += 1
+        logger.error("websocket %s: handler failed", self.id, exc_info=error)
+        self.close_soon(1011, "internal error")
+
+    def _arm_close_timer(self) -> None:
+        if self._close_timer is None:
+            self._close_timer = self._loop.call_later(self._terms.close_timeout, self._close_expired)
+
+    def _close_expired(self) -> None:
+        self._close_timer = None
+        if self._state != CLOSED:
+            counters = self._host.counters
+            counters.lost["close timeout"] = counters.lost.get("close timeout", 0) + 1
+            self._deaf = True
+            self._transport.abort()
+
+    def _finish(self, code: int, reason: str, lost: str) -> None:
+        """Code and reason are known."""
+        if self.close_code is not None:
+            return
+        self.close_code = code
+        self.close_reason = reason
+        self.reason_lost = lost
+        self._paused = 0
+        self._host.beats.discard(self)
+        self._host.finished(self)
+        self._host.counters.close(code, lost)
+        pings, self._pings = self._pings, None
+        if pings:
+            for waiter, _ in pings.values():
+                if not waiter.done():
+                    waiter.set_exception(self._closed_error())
+        hooks, self._closed_hooks = self._closed_hooks, []
+        for hook in hooks:
+            self._guard(hook, self)
+
+    def _closed_error(self) -> ConnectionClosed:
+        code = self.close_code
+        if code is None:
+            sent = self._protocol.close_sent
+            return ConnectionClosed(1006, "") if sent is None else ConnectionClosed(int(sent.code), sent.reason)
+        return ConnectionClosed(code, self.close_reason)
+
+    def _guard(self, hook: Callable[..., object], *args: object) -> None:
+        """Call what a user gave us where nobody is there to catch what it raises."""
+        try:
+            hook(*args)
+        except Exception:
+            self._host.counters.handler_errors += 1
+            logger.exception("websocket %s: %r failed", self.id, hook)
+
+    # The public face (connection.py) has these.
+    @property
+    def id(self) -> str:
+        """Unique among all connections of all servers."""
+        return self._protocol.id.hex
+
+    remote: Any
+
+
+def _extent(data: bytes, at: int, here: int) -> int:
+    """Bytes of the frame that starts at ``at``, header included; 0 while the header has not come.
+
+    A frame that no client may send (unknown opcode, not masked) extends to the end of what is here: the library fails
+    the connection over its first two bytes.
+    """
+    if here < 2:
+        return 0
+    if data[at] & 0x0F not in _KNOWN or data[at + 1] < 0x80:
+        return here
+    length = data[at + 1] & 0x7F
+    if length < 126:
+        return 6 + length
+    if length == 126:
+        return 8 + int.from_bytes(data[at + 2 : at + 4], "big") if here >= 8 else 0
+    return 14 + int.from_bytes(data[at + 2 : at + 10], "big") if here >= 14 else 0
+
+
+_KNOWN = frozenset({0x0, *OPCODES.values()})
+
+
+def _drop(ws: object, message: Message) -> None:
+    """The handler of a connection that has none yet."""
