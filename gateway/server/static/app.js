@@ -1,0 +1,208 @@
+// The page's wiring: the feed fills the store, the views draw from it, the address holds what is chosen.
+
+import { RANGES, SPANS, format, parse } from "./address.js";
+import { getJson } from "./api.js";
+import { forgetColours } from "./chart.js";
+import { DevicePanel } from "./device.js";
+import { segmented, setClass, setText } from "./dom.js";
+import { count } from "./format.js";
+import { GatewayLive } from "./gateway-live.js";
+import { DeviceList } from "./list.js";
+import { Store } from "./store.js";
+import { Way } from "./way.js";
+import { welcome } from "./welcome.js";
+
+const DRAW_MS = 250, LIST_MS = 500;
+const $ = (id) => document.getElementById(id);
+
+const state = parse(location.hash);
+const live = new GatewayLive(new URL("v1/live", location.href.replace(/^http/, "ws").replace(/#.*/, "")).href);
+const store = new Store(() => live.now());
+const way = new Way($("way"), $("problems"));
+const panel = new DevicePanel($("device"), store, live);
+const list = new DeviceList($("list"), store, state, { pick, change });
+const ranges = segmented($("ranges"), RANGES.map(([key, word]) => [key, word]), (range) => change({ range, from: 0, to: 0 }));
+const views = segmented($("views"), [["table", "Table"], ["charts", "Charts"]], (view) => change({ view }));
+let gatewayName = "", everOpen = false;
+
+/** Takes a part of the state, shows it and writes it to the address. */
+function change(part) {
+  Object.assign(state, part);
+  history.replaceState(null, "", format(state) || location.pathname + location.search);
+  show(part);
+}
+
+function show(part) {
+  if ("theme" in part) {
+    if (state.theme) document.documentElement.dataset.theme = state.theme; else delete document.documentElement.dataset.theme;
+    forgetColours();
+    panel.redraw();
+  }
+  if ("range" in part || "from" in part) {
+    ranges.set(state.from ? "" : state.range);
+    panel.show(state.from ? { live: false, from: state.from, to: state.to } : { live: true, span: SPANS.get(state.range) });
+  }
+  if ("view" in part) { views.set(state.view); panel.view = state.view; }
+  if ("device" in part) { panel.choose(state.device); list.render(); }
+  badge();
+}
+
+function pick(name) {
+  change({ device: name });
+  if (matchMedia("(max-width: 860px)").matches) $("device").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+}
+
+const goLive = () => change({ from: 0, to: 0 });
+
+function pause() {
+  const { from, to } = panel.window();
+  change({ from: Math.round(from), to: Math.round(to) });
+}
+
+/** The badge beside the name: live, paused with what came since, or lost. */
+function badge() {
+  const { phase } = live.state, button = $("live");
+  const [look, word] = phase === "open" ? (state.from ? ["paused", `Paused, ${count(panel.fresh)} new`] : ["on", "LIVE"])
+    : !everOpen && phase !== "refused" && live.state.attempt === 0 ? ["", "Connecting"] : ["lost", "Not live"];
+  setClass(button, `live ${look}`);
+  setText($("live-word"), word);
+  button.disabled = look !== "paused";
+  button.title = look === "paused" ? "Back to live" : "";
+}
+
+function connection() {
+  const { phase, reason, seconds, attempt } = live.state;
+  if (phase === "open") everOpen = true;
+  const lost = phase === "waiting" || phase === "refused" || (phase === "connecting" && attempt > 0);
+  const bar = $("lost");
+  if (bar.hidden && lost) say("Connection to the gateway lost");
+  if (!bar.hidden && phase === "open") say("Connected again");
+  document.body.classList.toggle("lost", lost);
+  bar.hidden = !lost;
+  if (lost) {
+    setText($("lost-what"), phase === "refused" ? "The gateway refused this page." : everOpen ? "Connection to the gateway lost." : "The gateway does not answer.");
+    setText($("lost-why"), `${reason ? `${reason[0].toUpperCase()}${reason.slice(1)}. ` : ""}What is shown is not live.`);
+    setText($("lost-count"), phase === "waiting" ? `trying again in ${seconds} s` : phase === "connecting" ? "trying now" : "");
+    $("lost-retry").disabled = phase === "connecting";
+  }
+  title();
+  badge();
+}
+
+const say = (text) => setText($("announce"), text);
+
+function title() {
+  const name = gatewayName ? `${gatewayName}, Gateway` : "Gateway";
+  document.title = document.body.classList.contains("lost") ? `(not live) ${name}` : name;
+}
+
+/** Decides between the welcome and the devices, and chooses a device when none is. */
+function settle() {
+  if (!store.loaded) return;
+  const empty = store.devices.size === 0;
+  if ($("welcome").hidden === empty) {
+    $("welcome").hidden = !empty;
+    $("main").hidden = empty;
+    $("ranges").hidden = empty;
+    $("views").hidden = empty;
+    if (empty) welcome($("welcome"), location);
+  }
+  if (!empty && store.named && !store.get(state.device)) {
+    const first = list.firstName || store.devices.keys().next().value;
+    state.device = first;
+    panel.choose(first);
+    list.render();
+  }
+}
+
+let asking = 0, asked = 0;
+
+/** Names, units and ledgers come from the list of devices, asked for as often as its size allows. */
+async function askDevices() {
+  clearTimeout(asking);
+  asked = performance.now();
+  let rows = 0;
+  if (!document.hidden && live.state.phase === "open") {
+    try {
+      const { body } = await getJson("api/v1/devices");
+      const found = Array.isArray(body) ? body : body.devices;
+      rows = found.length;
+      store.rows(found);
+    } catch { /* no answer: what is known stays, the feed tells about the connection */ }
+  }
+  clearTimeout(asking);
+  asking = setTimeout(askDevices, Math.min(20_000, Math.max(2000, rows * 15)));
+}
+
+function askDevicesSoon() {
+  clearTimeout(asking);
+  asking = setTimeout(askDevices, Math.max(150, asked + 1000 - performance.now()));
+}
+
+let revision = -1, second = 0;
+
+/** Four times a second at the most, and only what has changed; once a second the ages. */
+function draw() {
+  if (!document.hidden) {
+    const now = Math.floor(performance.now() / 1000), aged = now !== second;
+    settle();
+    if (aged || revision !== store.revision) {
+      revision = store.revision;
+      second = now;
+      list.render();
+    }
+    panel.render();
+    if (aged) { way.render(); badge(); }
+  }
+  setTimeout(() => requestAnimationFrame(draw), DRAW_MS);
+}
+
+const KEYS = {
+  "/": () => list.focusSearch(),
+  j: () => list.step(1),
+  k: () => list.step(-1),
+  " ": () => (state.from ? goLive() : pause()),
+  Escape: () => { if (state.from) goLive(); },
+  "+": () => zoom(-1),
+  "-": () => zoom(1),
+};
+
+function zoom(by) {
+  const keys = [...SPANS.keys()], to = keys[Math.max(0, Math.min(keys.length - 1, keys.indexOf(state.range) + by))];
+  change({ range: to, from: 0, to: 0 });
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
+  if (event.key === " " && event.target.closest?.("button, a, [tabindex]:not(.rows)")) return;
+  const act = KEYS[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+live.addEventListener("state", connection);
+live.addEventListener("hello", askDevicesSoon);
+store.addEventListener("appeared", askDevicesSoon);
+store.addEventListener("turned", ({ detail }) => { if (detail.name === state.device) say(`${detail.title} is ${detail.state}`); });
+live.subscribe("list", { devices: ["*"], metrics: ["*"], mode: "latest", interval_ms: LIST_MS }, {
+  snapshot: (message) => store.snapshot(message),
+  update: (message) => store.update(message),
+  presence: (message) => store.presence(message),
+});
+panel.addEventListener("window", ({ detail }) => (detail ? change({ from: Math.round(detail.from), to: Math.round(detail.to) }) : goLive()));
+way.addEventListener("health", ({ detail }) => {
+  gatewayName = detail.id ?? "";
+  setText($("gateway-id"), gatewayName);
+  title();
+});
+$("live").addEventListener("click", goLive);
+$("lost-retry").addEventListener("click", () => live.retryNow());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); panel.redraw(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) askDevicesSoon(); });
+addEventListener("hashchange", () => { Object.assign(state, parse(location.hash)); show(state); list.refresh(); });
+
+show(state);
+live.start();
+way.poll();
+draw();

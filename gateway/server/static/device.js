@@ -1,0 +1,352 @@
+// The chosen device: presence, the ledger as a sum, and a chart for each metric over one window of time that is live at its right edge
+// or stands still.
+
+import { BoolStrip, NumberChart, TextLog } from "./chart.js";
+import { el, icon, setClass, setIcon, setText } from "./dom.js";
+import { clock, count, span, unit, value } from "./format.js";
+import { load } from "./history.js";
+import { PresenceStrip } from "./presence.js";
+import { appendRaw, appendReduced, breakGaps, columns, lowerBound, usualStep } from "./series.js";
+import { Series } from "./store.js";
+
+const LIVE_SPAN_S = 300, REFRESH_LEAST = 30_000, REFRESH_MOST = 300_000, RETRY_MS = 5000;
+const KINDS = { number: 0, bool: 1, text: 2 };
+const TERMS = ["stored", "rejected", "duplicate", "throttled", "dropped", "in_flight"];
+
+export class DevicePanel extends EventTarget {
+  #root; #store; #live; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
+  #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = "";
+  #head; #strip = new PresenceStrip(); #ledger; #grid; #table; #quiet; #ledgerParts = new Map(); #drawn = ""; #stored = { key: "", spans: [] };
+  #seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
+    this.#drawn = "";
+  }, { rootMargin: "200px" });
+
+  /** Dispatches "window" when a drag or a double click asks for another window: detail {from, to} or null for live. */
+  constructor(root, store, live) {
+    super();
+    this.#root = root;
+    this.#store = store;
+    this.#live = live;
+    this.#head = { title: el("h2"), name: el("span", { class: "mute" }), icon: icon("online"), word: el("span"), tag: null, facts: el("span", { class: "facts" }) };
+    this.#head.tag = el("span", { class: "tag" }, this.#head.icon, this.#head.word);
+    this.#ledger = el("p", { class: "ledger", "aria-label": "What became of its readings" });
+    this.#grid = el("div", { class: "grid" });
+    this.#table = el("div", { class: "card tablebox", tabindex: "0", "aria-label": "Values in the range", hidden: true });
+    this.#quiet = el("p", { class: "quiet", hidden: true });
+    this.#root.append(el("div", { class: "card" }, el("div", { class: "head" }, this.#head.title, this.#head.name, this.#head.tag, this.#head.facts), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table);
+    this.#root.hidden = true;
+  }
+
+  get name() { return this.#name; }
+
+  /** How many readings came since the window stands still. */
+  get fresh() { return this.#fresh; }
+
+  choose(name) {
+    if (name === this.#name) return;
+    if (this.#name) this.#live.unsubscribe(`device-${this.#subscription}`);
+    this.#name = name;
+    this.#series = new Map();
+    for (const card of this.#cards.values()) { this.#seen.unobserve(card.node); card.destroy(); }
+    this.#cards.clear();
+    this.#table.replaceChildren();
+    this.#skew = -Infinity;
+    this.#fresh = 0;
+    this.#forget();
+    this.#root.hidden = !name;
+    if (!name) return;
+    this.#subscription += 1;
+    const take = (message) => this.#take(message);
+    this.#live.subscribe(`device-${this.#subscription}`, { devices: [name], metrics: ["*"], mode: "every", interval_ms: 100, history_s: LIVE_SPAN_S }, {
+      history: (message) => { take(message); if (message.complete === false || this.#base) this.#forget(); },
+      update: (message) => {
+        this.#fresh += most(message.data?.[name]);
+        this.#clock(message.data?.[name]);
+        take(message);
+      },
+    });
+    this.render();
+  }
+
+  /** Sets the window: {live: true, span} or {live: false, from, to}. */
+  show(window) {
+    const was = this.#window;
+    this.#window = { span: 0, from: 0, to: 0, ...window };
+    if (was.live && !window.live) this.#fresh = 0;
+    this.#forget();
+    this.render();
+  }
+
+  set view(view) {
+    this.#view = view;
+    this.#grid.hidden = view !== "charts";
+    this.#table.hidden = view !== "table";
+    this.#drawn = "";
+    this.render();
+  }
+
+  /** Draws everything anew, for a theme or a size that changed. */
+  redraw() { this.#drawn = ""; this.render(); }
+
+  /** The window as it is now; a live one moves in steps of about a pixel, so that nothing is drawn for less. */
+  window() {
+    const w = this.#window;
+    if (!w.live) return w;
+    const step = Math.max(250, w.span / 1200), to = Math.ceil(this.#store.now() / step) * step;
+    return { live: true, span: w.span, from: to - w.span, to };
+  }
+
+  #take(message) {
+    const device = this.#store.get(this.#name);
+    for (const [metric, points] of Object.entries(message.data?.[this.#name] ?? {})) {
+      let series = this.#series.get(metric);
+      if (!series) this.#series.set(metric, series = new Series(metric));
+      const integer = device?.metrics.get(metric)?.integer ?? false;
+      for (const [time, v] of points) series.add(time, v, integer);
+    }
+  }
+
+  /** The device's clock against the gateway's: the least delayed of what came is the nearest to it. */
+  #clock(metrics) {
+    const now = this.#live.now();
+    for (const points of Object.values(metrics ?? {})) this.#skew = Math.max(this.#skew - 0.1, points.at(-1)[0] - now);
+  }
+
+  #forget() {
+    this.#loading?.abort();
+    this.#loading = null;
+    this.#base = null;
+    this.#loadAt = 0;
+    this.#failed = "";
+    this.#drawn = "";
+  }
+
+  /** Loads the window from the store when the feed's own history does not cover it, and again from time to time while it is live. */
+  async #load(window) {
+    const covered = window.live && window.span <= LIVE_SPAN_S * 1000;
+    if (!this.#name || covered || this.#loading || performance.now() < this.#loadAt || this.#live.state.phase !== "open") return;
+    const stop = this.#loading = new AbortController();
+    try {
+      const now = this.#store.now();
+      const base = await load(this.#name, window.from, window.live ? now : window.to, stop.signal);
+      if (stop.signal.aborted) return;
+      this.#base = base;
+      this.#failed = "";
+      this.#loadAt = window.live ? performance.now() + Math.min(REFRESH_MOST, Math.max(REFRESH_LEAST, base.step)) : Infinity;
+    } catch (error) {
+      if (stop.signal.aborted) return;
+      this.#failed = `The history did not answer: ${error.message}`;
+      this.#loadAt = performance.now() + RETRY_MS;
+    }
+    this.#loading = null;
+    this.#drawn = "";
+    this.render();
+  }
+
+  render() {
+    const device = this.#store.get(this.#name);
+    this.#root.hidden = !device;
+    if (!device) return;
+    const window = this.window(), now = this.#store.now();
+    this.#load(window);
+    this.#drawHead(device, now);
+    this.#drawLedger(device);
+    this.#makeCards(device);
+    const interval = this.#interval(device);
+    const fresh = Math.max(10_000, interval * 3);
+    for (const card of this.#cards.values()) card.current(now, fresh);
+    this.#strip.draw(device, window, this.#storedSpans(window, interval));
+    let revisions = 0;
+    for (const series of this.#series.values()) revisions += series.revision;
+    const key = `${window.from} ${window.to} ${revisions} ${this.#cards.size}`;
+    if (key === this.#drawn) return;
+    this.#drawn = key;
+    if (this.#view === "table") this.#drawTable(device, window);
+    else for (const [metric, card] of this.#cards) if (card.seen) this.#drawCard(metric, card, window, interval);
+    const words = this.#failed || (this.#cards.size ? "" : "No reading of this device yet.");
+    this.#quiet.hidden = !words;
+    setText(this.#quiet, words);
+  }
+
+  /** Milliseconds between readings: stated, else as seen here, else 0. */
+  #interval(device) {
+    if (device.interval) return device.interval * 1000;
+    for (const series of this.#series.values()) if (series.kind === "number" && series.data.length > 2) return usualStep(series.data.times);
+    return 0;
+  }
+
+  #drawHead(device, now) {
+    const head = this.#head, { row } = device;
+    setText(head.title, device.title);
+    setText(head.name, device.title === device.name ? "" : device.name);
+    setClass(head.tag, `tag ${device.state}`);
+    setIcon(head.icon, device.state);
+    setText(head.word, device.state);
+    const facts = [];
+    if (device.state !== "online" && device.since) facts.push(`since ${clock(device.since)}${device.reason ? `: ${device.reason}` : ""}`);
+    if (device.lastSeen) facts.push(now - device.lastSeen < 1000 ? "last reading now" : `last reading ${span(now - device.lastSeen)} ago`);
+    const interval = this.#interval(device);
+    if (interval) facts.push(`${device.interval ? "" : "about "}every ${span(Math.max(100, interval), interval < 10_000 && interval % 1000 !== 0)}`);
+    const skew = row.clock_ms ?? row.skew_ms ?? (Math.abs(this.#skew) > 2000 && Number.isFinite(this.#skew) ? this.#skew : null);
+    if (typeof skew === "number") facts.push(`clock ${skew < 0 ? "−" : "+"}${Math.abs(skew) < 1000 ? `${Math.round(Math.abs(skew))} ms` : span(Math.abs(skew))}`);
+    if (!device.confirmed) facts.push("not heard of since the gateway started");
+    setText(head.facts, facts.join(", "));
+  }
+
+  #drawLedger(device) {
+    const { ledger } = device;
+    this.#ledger.hidden = !ledger;
+    if (!ledger) return;
+    const sum = TERMS.reduce((total, term) => total + (ledger[term] ?? 0), 0), off = (ledger.received ?? 0) - sum;
+    this.#term("received", "", ledger.received ?? 0, false);
+    TERMS.forEach((term, i) => this.#term(term, i ? "+ " : "= ", ledger[term] ?? 0, (term === "rejected" || term === "dropped") && ledger[term] > 0));
+    this.#term("unaccounted", "+ ", off, off !== 0, off === 0);
+  }
+
+  #term(term, sign, n, hot, hidden = false) {
+    let part = this.#ledgerParts.get(term);
+    if (!part) {
+      const number = el("b");
+      part = { number, node: el("span", { "data-term": term }, sign, number, ` ${term.replace("_", " ")}`) };
+      this.#ledgerParts.set(term, part);
+      this.#ledger.append(part.node, " ");
+    }
+    part.node.hidden = hidden;
+    setText(part.number, count(n));
+    setClass(part.node, hot ? "hot" : "");
+  }
+
+  /** A card for each metric that has a value, numbers first; one whose kind has changed is made anew. */
+  #makeCards(device) {
+    let changed = false;
+    for (const metric of device.metrics.values()) {
+      if (metric.value === undefined) continue;
+      const known = this.#cards.get(metric.name), kind = this.#series.get(metric.name)?.kind || metric.kind;
+      if (known?.kind === kind) continue;
+      if (known) { this.#seen.unobserve(known.node); known.destroy(); }
+      const hands = { zoom: (from, to) => this.#ask({ from, to }), live: () => this.#ask(null) };
+      const card = kind === "number" ? new NumberChart(metric, hands) : kind === "bool" ? new BoolStrip(metric, hands) : new TextLog(metric);
+      card.kind = kind;
+      card.node.card = card;
+      this.#cards.set(metric.name, card);
+      this.#seen.observe(card.node);
+      changed = true;
+    }
+    if (!changed) return;
+    const order = [...device.metrics.keys()];
+    const cards = [...this.#cards.values()].sort((a, b) => KINDS[a.kind] - KINDS[b.kind] || order.indexOf(a.metric.name) - order.indexOf(b.metric.name));
+    cards.forEach((card, i) => { if (this.#grid.children[i] !== card.node) this.#grid.insertBefore(card.node, this.#grid.children[i] ?? null); });
+  }
+
+  #ask(window) { this.dispatchEvent(new CustomEvent("window", { detail: window })); }
+
+  #drawCard(metric, card, window, interval) {
+    if (card.kind === "number") {
+      const data = this.#columns(metric, window, interval, card.width);
+      card.draw(data, window);
+      card.empty(data.t.length ? "" : this.#loading ? "Loading" : "No reading in this range");
+    } else if (card.kind === "bool") {
+      const data = this.#steps(metric, window);
+      card.draw(data, window, this.#store.now());
+      card.empty(data.t.length ? "" : this.#loading ? "Loading" : "No reading in this range");
+    } else {
+      card.draw(this.#texts(metric), window, `${this.#series.get(metric)?.revision ?? 0} ${this.#base?.to ?? 0}`);
+    }
+  }
+
+  /** What is drawn of a number: the loaded columns, then the feed's own readings after them; gaps stay gaps. */
+  #columns(metric, window, interval, width) {
+    const base = this.#base?.series.get(metric), ring = this.#ring(metric, "number"), out = columns();
+    const step = this.#base?.step ?? 0;
+    let after = window.from - 1;
+    if (base?.mean) {
+      const whole = step && ring && ring.first <= Math.floor(this.#base.to / step) * step;
+      const end = whole ? lowerBound(base.t, Math.floor(this.#base.to / step) * step) : base.t.length;
+      for (let i = Math.max(0, lowerBound(base.t, window.from) - 1); i < end; i += 1) {
+        out.t.push(step ? Math.min(base.t[i] + step / 2, this.#base.to) : base.t[i]);
+        out.mean.push(base.mean[i]);
+        out.min.push(base.min[i]);
+        out.max.push(base.max[i]);
+      }
+      out.band = step > 0;
+      after = whole ? Math.floor(this.#base.to / step) * step - 1 : step ? this.#base.to : base.t.at(-1) ?? after;
+    }
+    const least = Math.max(step, 1);
+    if (ring?.length) {
+      const { times, values } = ring;
+      let i = lowerBound(times, after + 1);
+      if (!base && i > 0) i -= 1;
+      const j = lowerBound(times, window.to + 1);
+      const reduced = step || (j - i > width * 1.5 ? Math.ceil((window.to - window.from) / width * 1.5) : 0);
+      if (reduced) appendReduced(out, times, values, i, j, reduced); else appendRaw(out, times, values, i, j);
+    }
+    const usual = Math.max(usualStep(out.t), least, interval);
+    return breakGaps(out, Math.max(usual * 3.5, 2000));
+  }
+
+  #ring(metric, kind) {
+    const series = this.#series.get(metric);
+    return series?.kind === kind ? series.data : null;
+  }
+
+  #steps(metric, window) {
+    const base = this.#base?.series.get(metric), ring = this.#ring(metric, "bool"), out = { t: [], v: [] };
+    if (base?.last) for (let i = 0; i < base.t.length; i += 1) { out.t.push(base.t[i]); out.v.push(Number(base.last[i])); }
+    if (ring?.length) {
+      const { times, values } = ring;
+      for (let i = Math.max(0, lowerBound(times, Math.max(window.from, (out.t.at(-1) ?? -1) + 1)) - (out.t.length ? 0 : 1)); i < times.length; i += 1) { out.t.push(times[i]); out.v.push(values[i]); }
+    }
+    return out;
+  }
+
+  #texts(metric) {
+    const base = this.#base?.series.get(metric), log = this.#ring(metric, "text");
+    const rows = base?.last ? base.t.map((t, i) => [t, base.last[i]]) : [];
+    const end = rows.at(-1)?.[0] ?? -Infinity;
+    return log ? rows.concat(log.rows.filter(([t]) => t > end)) : rows;
+  }
+
+  /** Where readings are stored in the window, from the fullest series at hand; looked at anew each few seconds. */
+  #storedSpans(window, interval) {
+    const key = `${this.#name} ${Math.floor(window.from / 5000)} ${this.#base?.to ?? 0} ${this.#series.size}`;
+    if (this.#stored.key === key) return this.#stored.spans;
+    let times = [];
+    for (const [, series] of this.#series) if (series.kind === "number" && series.data.length > times.length) times = series.data.times;
+    if (this.#base) for (const [, series] of this.#base.series) if (series.t.length && series.t[0] < (times[0] ?? Infinity)) times = series.t;
+    const gap = Math.max(5000, interval * 4, (this.#base?.step ?? 0) * 1.5, usualStep(times) * 3), hold = this.#base?.step || interval, spans = [];
+    for (let i = 0; i < times.length; i += 1) {
+      const last = spans.at(-1);
+      if (last && times[i] - last[1] <= gap) last[1] = times[i] + hold; else spans.push([times[i], times[i] + hold]);
+    }
+    this.#stored = { key, spans };
+    return spans;
+  }
+
+  #drawTable(device, window) {
+    const head = el("thead", {}, el("tr", {}, ...["Metric", "Now", "Min", "Mean", "Max", "Points", "At"].map((word) => el("th", { scope: "col", text: word }))));
+    const rows = [...this.#cards.values()].map(({ metric, kind }) => {
+      const cells = [el("th", { scope: "row", text: metric.label, title: metric.name }), el("td", { class: kind === "text" ? "text" : "" }, value(metric.value, metric.digits), " ", el("small", { text: unit(metric.unit) }))];
+      const at = el("td", { class: "mute", text: clock(metric.time, { seconds: true }) });
+      if (kind !== "number") return el("tr", {}, ...cells, el("td"), el("td"), el("td"), el("td"), at);
+      const { min, mean, max, n } = summary(this.#columns(metric.name, window, this.#interval(device), Infinity), window);
+      for (const v of [min, mean, max]) cells.push(el("td", { text: n ? value(v, metric.digits) : "–" }));
+      return el("tr", {}, ...cells, el("td", { text: count(n) }), at);
+    });
+    this.#table.replaceChildren(el("table", { class: "values" }, el("caption", { class: "hidden", text: `Values of ${device.title} from ${clock(window.from)} to ${clock(window.to)}` }), head, el("tbody", {}, ...rows)));
+  }
+}
+
+const most = (metrics) => Math.max(0, ...Object.values(metrics ?? {}).map((points) => points.length));
+
+function summary(data, { from, to }) {
+  let n = 0, sum = 0, min = Infinity, max = -Infinity;
+  for (let i = 0; i < data.t.length; i += 1) {
+    if (data.mean[i] === null || data.t[i] < from || data.t[i] > to) continue;
+    n += 1;
+    sum += data.mean[i];
+    min = Math.min(min, data.min[i]);
+    max = Math.max(max, data.max[i]);
+  }
+  return { n, min, max, mean: sum / n };
+}

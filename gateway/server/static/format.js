@@ -1,0 +1,101 @@
+// Words and figures: how values, counts, sizes, ages and times read on the page. Pure.
+
+const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const byDigits = new Map();
+
+function fixed(digits) {
+  let format = byDigits.get(digits);
+  if (!format) byDigits.set(digits, format = new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  return format;
+}
+
+/** A count: 18,440. */
+export const count = (n) => (Number.isFinite(n) ? plain.format(n) : "–");
+
+/** Digits after the point that show a value with at most five significant figures and no trailing noise. */
+export function digitsOf(value) {
+  const size = Math.abs(value);
+  if (!Number.isFinite(size) || Number.isInteger(value)) return 0;
+  const most = size >= 1000 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : Math.min(8, 3 + Math.ceil(-Math.log10(size || 1)));
+  const text = value.toFixed(most);
+  let end = text.length;
+  while (text[end - 1] === "0") end -= 1;
+  return Math.max(0, end - text.indexOf(".") - 1);
+}
+
+/** A value for people: numbers with a fixed number of digits so that they never jump, booleans as on and off. */
+export function value(v, digits) {
+  if (typeof v === "number") {
+    const size = Math.abs(v);
+    if (size !== 0 && (size >= 1e9 || size < 1e-6)) return v.toExponential(3);
+    return fixed(digits ?? digitsOf(v)).format(v);
+  }
+  if (v === true) return "on";
+  if (v === false) return "off";
+  return String(v);
+}
+
+const UNITS = new Map(Object.entries({
+  Cel: "°C", "[degF]": "°F", K: "K", "%RH": "% RH", m3: "m³", m2: "m²", "m3/h": "m³/h", "m3/s": "m³/s", "ug/m3": "µg/m³", "mg/m3": "mg/m³",
+  deg: "°", "m/s2": "m/s²", "W/m2": "W/m²", Ohm: "Ω", "1": "", "/": "", "1/min": "/min", um: "µm", uA: "µA", us: "µs", "cd/m2": "cd/m²",
+}));
+
+/** A unit as people write it (UCUM and SenML codes are known). */
+export const unit = (code) => (code ? UNITS.get(code) ?? code : "");
+
+/** A metric's or device's key as a label: flow_temperature becomes Flow temperature. */
+export function label(key) {
+  const words = key.replace(/[_/]+/g, " ").trim() || key;
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+/** Bytes: 3.2 MB. */
+export function bytes(n) {
+  if (!Number.isFinite(n)) return "–";
+  const names = ["B", "kB", "MB", "GB", "TB"];
+  let step = 0;
+  while (n >= 1000 && step < names.length - 1) { n /= 1000; step += 1; }
+  return `${step === 0 || n >= 100 ? plain.format(n) : fixed(1).format(n)} ${names[step]}`;
+}
+
+/** A span of time in milliseconds: 0.4 s, 12 s, 3 m 12 s, 2 h 5 m, 41 d. */
+export function span(ms, tenths = false) {
+  const s = Math.max(0, ms) / 1000;
+  if (s < 10 && tenths) return `${s.toFixed(1)} s`;
+  if (s < 60) return `${Math.floor(s)} s`;
+  if (s < 3600) return two(Math.floor(s / 60), "m", Math.floor(s % 60), "s");
+  if (s < 86400) return two(Math.floor(s / 3600), "h", Math.floor((s % 3600) / 60), "m");
+  const days = Math.floor(s / 86400);
+  return days < 3 ? two(days, "d", Math.floor((s % 86400) / 3600), "h") : `${plain.format(days)} d`;
+}
+
+const two = (a, big, b, small) => (b ? `${a} ${big} ${b} ${small}` : `${a} ${big}`);
+
+/** How long ago, short: now, 4 s, 3 m 12 s, 14 m, 2 h, 3 d. */
+export function age(ms) {
+  if (ms < 1000) return "now";
+  if (ms < 600e3) return span(ms);
+  if (ms < 7200e3) return `${Math.floor(ms / 60e3)} m`;
+  return ms < 172800e3 ? `${Math.floor(ms / 3600e3)} h` : span(Math.floor(ms / 86400e3) * 86400e3);
+}
+
+const pad = (n) => String(n).padStart(2, "0");
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/** Local time of day, with seconds when asked, with the day when it is not today. */
+export function clock(ms, { seconds = false, today = Date.now(), day = true } = {}) {
+  const d = new Date(ms), n = new Date(today);
+  const time = `${pad(d.getHours())}:${pad(d.getMinutes())}${seconds ? `:${pad(d.getSeconds())}` : ""}`;
+  const same = d.getDate() === n.getDate() && d.getMonth() === n.getMonth() && d.getFullYear() === n.getFullYear();
+  return same || !day ? time : `${d.getDate()} ${MONTHS[d.getMonth()]} ${time}`;
+}
+
+/** The label of a moment on a time axis whose labels stand `step` milliseconds apart. */
+export function tick(ms, step) {
+  const d = new Date(ms);
+  if (step >= 86400e3 || (d.getHours() === 0 && d.getMinutes() === 0 && d.getSeconds() === 0)) return `${d.getDate()} ${MONTHS[d.getMonth()]}`;
+  return `${pad(d.getHours())}:${pad(d.getMinutes())}${step < 60e3 ? `:${pad(d.getSeconds())}` : ""}`;
+}
+
+/** "1 reading", "3 readings". */
+export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;

@@ -1,0 +1,196 @@
+/**
+ * A client for the gateway's live feed. No dependencies, no build step; usable outside this page:
+ *
+ *   import { GatewayLive } from "http://gateway:8080/gateway-live.js";
+ *   const live = new GatewayLive("ws://gateway:8080/v1/live");
+ *   live.subscribe("main", { devices: ["pump-*"], history_s: 300 }, {
+ *     snapshot(m) {}, history(m) {}, update(m) {}, presence(m) {}, mode(m) {}, error(m) {},
+ *   });
+ *   live.addEventListener("state", () => console.log(live.state.phase, live.state.seconds));
+ *   live.start();
+ *
+ * Phases: idle, connecting, open, waiting (state.seconds until the next try), refused (the gateway said that trying
+ * again is of no use), stopped. A "state" event follows each change, and each second while waiting.
+ *
+ * The feed is taken for dead when nothing at all, not even its heartbeat, came for two heartbeats and a half. Tries follow each other
+ * with full jitter: a random wait below a bound that doubles. After a reconnect each subscription is made again with the epoch and
+ * the last offset seen, and its next snapshot says by `recovered` whether everything missed is in the answer.
+ */
+
+const BASE_MS = 500, CAP_MS = 15_000, LEAST_MS = 200, OPENING_MS = 10_000, STEADY_MS = 5_000;
+const FINAL = new Set([1008, 4001]);
+
+export class GatewayLive extends EventTarget {
+  #url; #token; #random; #socket = null; #subscriptions = new Map(); #timer = 0; #watch = 0; #attempt = 0; #opened = 0; #last = 0;
+  #state = { phase: "idle", reason: "", seconds: 0, retryAt: 0, attempt: 0 };
+  #skew = 0;
+
+  /** `url`: ws or wss address. `token`: for gateways that ask for one. `random`: 0 to 1, for tests. */
+  constructor(url, { token = "", random = Math.random } = {}) {
+    super();
+    this.#url = url;
+    this.#token = token;
+    this.#random = random;
+    this.epoch = "";
+    this.heartbeat_s = 5;
+    this.limits = {};
+  }
+
+  get state() { return this.#state; }
+
+  /** The gateway's clock, in milliseconds, as far as this side knows it. */
+  now() { return Date.now() + this.#skew; }
+
+  start() {
+    if (!["idle", "stopped", "refused"].includes(this.#state.phase)) return;
+    globalThis.addEventListener?.("online", this.#hurry);
+    this.#attempt = 0;
+    this.#connect();
+  }
+
+  stop() {
+    globalThis.removeEventListener?.("online", this.#hurry);
+    this.#drop(1000);
+    this.#say("stopped", "");
+  }
+
+  /** Tries at once instead of waiting further. */
+  retryNow() {
+    if (this.#state.phase === "waiting" || this.#state.phase === "refused") this.#connect();
+  }
+
+  /** Subscribes now and after every reconnect. An id that is in use is replaced. `handlers`: one function a message type. */
+  subscribe(id, options, handlers) {
+    if (this.#subscriptions.has(id)) this.unsubscribe(id);
+    const subscription = { id, options, handlers, offset: null, epoch: "", ready: false };
+    this.#subscriptions.set(id, subscription);
+    if (this.#state.phase === "open") this.#ask(subscription);
+  }
+
+  unsubscribe(id) {
+    if (this.#subscriptions.delete(id)) this.send({ type: "unsubscribe", id });
+  }
+
+  /** Sends a message when the feed is open. Returns whether it was. */
+  send(message) {
+    if (this.#state.phase !== "open") return false;
+    this.#socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  #hurry = () => this.retryNow();
+
+  #connect() {
+    this.#drop();
+    this.#say("connecting", this.#state.reason);
+    let socket;
+    try {
+      socket = new WebSocket(this.#url);
+    } catch (error) {
+      this.#say("refused", error.message);
+      return;
+    }
+    this.#socket = socket;
+    this.#last = Date.now();
+    socket.onmessage = (event) => this.#receive(event.data);
+    socket.onclose = (event) => this.#ended(event.code, event.reason);
+    socket.onopen = () => { if (this.#token) socket.send(JSON.stringify({ type: "auth", token: this.#token })); };
+    this.#watch = setInterval(() => this.#look(), 1000);
+  }
+
+  /** Lets go of the socket without waiting for its far side, which may be gone. */
+  #drop(code) {
+    clearInterval(this.#watch);
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    if (!socket) return;
+    socket.onmessage = socket.onclose = socket.onopen = null;
+    socket.close(code ?? 1000);
+  }
+
+  #look() {
+    const silent = Date.now() - this.#last;
+    if (this.#state.phase === "open") {
+      if (silent > this.heartbeat_s * 2500) this.#ended(0, `nothing heard for ${Math.round(silent / 1000)} s`);
+    } else if (silent > OPENING_MS) {
+      this.#ended(0, "no answer");
+    }
+  }
+
+  #ended(code, reason) {
+    const wasOpen = this.#state.phase === "open";
+    this.#drop();
+    for (const subscription of this.#subscriptions.values()) subscription.ready = false;
+    if (FINAL.has(code)) {
+      this.#say("refused", reason || `closed with ${code}`);
+      return;
+    }
+    if (wasOpen && Date.now() - this.#opened > STEADY_MS) this.#attempt = 0;
+    const asked = Number(/^retry_after_ms=(\d+)/.exec(reason)?.[1] ?? 0);
+    const wait = Math.max(LEAST_MS, asked, this.#random() * Math.min(CAP_MS, BASE_MS * 2 ** this.#attempt));
+    this.#attempt = Math.min(this.#attempt + 1, 16);
+    const words = asked ? "the gateway is overloaded" : reason || WORDS[code] || (wasOpen ? "connection broken" : "no answer");
+    this.#wait(Date.now() + wait, words);
+  }
+
+  #wait(until, reason) {
+    const left = until - Date.now();
+    if (left <= 0) { this.#connect(); return; }
+    this.#say("waiting", reason, Math.ceil(left / 1000), until);
+    this.#timer = setTimeout(() => this.#wait(until, reason), left % 1000 || 1000);
+  }
+
+  #say(phase, reason, seconds = 0, retryAt = 0) {
+    this.#state = { phase, reason, seconds, retryAt, attempt: this.#attempt };
+    this.dispatchEvent(new CustomEvent("state", { detail: this.#state }));
+  }
+
+  #ask(subscription) {
+    const message = { type: "subscribe", id: subscription.id, ...subscription.options };
+    if (subscription.offset !== null) { message.epoch = subscription.epoch; message.after = subscription.offset; }
+    this.send(message);
+  }
+
+  #receive(text) {
+    this.#last = Date.now();
+    let message;
+    try { message = JSON.parse(text); } catch { return; }
+    if (message.type === "hello") this.#hello(message);
+    else if (message.type === "heartbeat") this.#skew = message.time - Date.now();
+    else if (message.id === undefined) this.dispatchEvent(new CustomEvent(message.type, { detail: message }));
+    else this.#deliver(message);
+  }
+
+  #hello(message) {
+    this.epoch = message.epoch;
+    this.heartbeat_s = message.heartbeat_s ?? this.heartbeat_s;
+    this.limits = message.limits ?? {};
+    this.#skew = message.time - Date.now();
+    if (message.auth === "required" && !this.#token) {
+      this.#drop();
+      this.#say("refused", "this gateway asks for a token");
+      return;
+    }
+    if (this.#state.phase === "open") return;
+    this.#opened = Date.now();
+    this.#say("open", "");
+    this.dispatchEvent(new CustomEvent("hello", { detail: message }));
+    for (const subscription of this.#subscriptions.values()) this.#ask(subscription);
+  }
+
+  #deliver(message) {
+    const subscription = this.#subscriptions.get(message.id);
+    if (!subscription) return;
+    if (message.type === "snapshot") {
+      subscription.ready = true;
+      subscription.epoch = this.epoch;
+    } else if (!subscription.ready && message.type !== "error") {
+      return;
+    }
+    if (message.offset !== undefined) subscription.offset = message.offset;
+    subscription.handlers[message.type]?.(message);
+  }
+}
+
+const WORDS = { 1001: "the gateway is stopping", 1006: "connection broken", 1011: "the gateway met an error", 1012: "the gateway restarts", 1013: "the gateway is overloaded" };
