@@ -1,0 +1,176 @@
+"""``tools/toolkit``: what measures the gateway, held against other programs' idea of the protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from toolkit import frames, job, load, proc, servers  # noqa: E402
+from toolkit.mqtt import Subscriber  # noqa: E402
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535])
+def test_a_server_reads_what_the_clients_frame_holds(size: int) -> None:
+    """The handshake and a masked frame of any size are understood by the websockets library."""
+    payload = os.urandom(size)
+    server = ServerProtocol()
+    server.receive_data(frames.upgrade_request("127.0.0.1:1", "/v1/devices/a?session=s"))
+    (request,) = server.events_received()
+    server.send_response(server.accept(request))
+    server.receive_data(frames.client_frame(payload, frames.BINARY))
+    (frame,) = server.events_received()
+    assert (frame.opcode, frame.data) == (Opcode.BINARY, payload)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 7, 100_000])
+def test_frames_of_a_server_are_read_however_they_are_cut(cut: int) -> None:
+    """Frames of every length form come out whole and in order, whatever pieces the network made of them."""
+    payloads = [b"", b"x" * 125, b"y" * 126, b"z" * 65_536]
+    stream = b"".join(Frame(Opcode.TEXT, payload).serialize(mask=False) for payload in payloads)
+    reader = frames.FrameReader()
+    found = []
+    for at in range(0, len(stream), cut):
+        found += reader.feed(stream[at : at + cut])
+    assert found == [(frames.TEXT, payload) for payload in payloads]
+
+
+class _Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+
+def server_frame(text: bytes) -> bytes:
+    return Frame(Opcode.TEXT, text).serialize(mask=False)
+
+
+async def test_a_refused_reading_is_sent_again_from_there() -> None:
+    """After ``throttled`` a device goes on from the refused sequence number, and is not counted as sending more."""
+    meter = load.Meter()
+    wire: Any = _Wire()
+    device = load.Device("h", "a", meter, load.samples())
+    device.connection_made(wire)
+    device.data_received(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + server_frame(b'{"type":"welcome"}'))
+    await device.opened
+    for _ in range(3):
+        assert device.send(0.0, 1)
+    device.data_received(server_frame(b'{"type":"ack","seq":1}'))
+    device.data_received(server_frame(b'{"type":"throttled","seq":2,"dropped":2,"retry_after_ms":0}'))
+    assert device.next == 2
+    device._held_until = 0.0
+    assert device.send(0.0, 1)
+    assert device.send(0.0, 1)
+    device.data_received(server_frame(b'{"type":"ack","seq":3}'))
+    assert (meter.sent, meter.acked, meter.throttled) == (3, 3, 1)
+    assert len(wire.sent) == 6
+
+
+@pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
+async def test_the_subscriber_gets_every_message(tmp_path: Path) -> None:
+    """Messages published at QoS 1, long ones too, arrive once each at the subscriber."""
+    got: list[tuple[bytes, bytes]] = []
+    with servers.mosquitto(tmp_path) as port:
+        subscriber = Subscriber("gateway/+/telemetry", lambda topic, payload: got.append((topic, payload)))
+        await asyncio.get_running_loop().create_connection(lambda: subscriber, servers.HOST, port)
+        await asyncio.wait_for(subscriber.subscribed, 5)
+        payloads = [b"x" * size for size in (0, 1, 200, 20_000)]
+        body = b""
+        for number, payload in enumerate(payloads, 1):
+            topic = b"gateway/a/telemetry"
+            rest = len(topic).to_bytes(2, "big") + topic + number.to_bytes(2, "big") + payload
+            size, left = b"", len(rest)
+            while True:
+                size += bytes((left & 0x7F | (0x80 if left > 0x7F else 0),))
+                left >>= 7
+                if not left:
+                    break
+            body += b"\x32" + size + rest
+        reader, writer = await asyncio.open_connection(servers.HOST, port)
+        writer.write(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00" + body)
+        async with asyncio.timeout(5):
+            await reader.readexactly(4 + 4 * len(payloads))
+            while len(got) < len(payloads):
+                await asyncio.sleep(0.01)
+        writer.close()
+        subscriber.close()
+        await asyncio.sleep(0)
+    assert [payload for _, payload in got] == payloads
+
+
+def test_a_process_and_its_children_are_measured(tmp_path: Path) -> None:
+    """CPU time, memory and written bytes of a process include those of its children."""
+    program = (
+        "import os,sys,time\n"
+        "if os.fork() == 0:\n"
+        "    end = time.process_time() + 0.2\n"
+        "    while time.process_time() < end: pass\n"
+        f"    f = os.open({str(tmp_path / 'x')!r}, os.O_CREAT | os.O_WRONLY); os.write(f, b'x' * 100_000); os.fdatasync(f)\n"
+        "    print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        family = proc.tree(process.pid)
+        assert len(family) == 2
+        assert proc.cpu_seconds(process.pid) >= 0.15
+        assert proc.resident_bytes(process.pid) > proc.resident_bytes(family[1]) > 1_000_000
+        assert proc.written_bytes(process.pid) >= proc.written_bytes(family[1])
+    finally:
+        for pid in reversed(proc.tree(process.pid)):
+            os.kill(pid, 9)
+        process.wait()
+        process.stdout.close()
+
+
+def test_percentiles_and_table() -> None:
+    """The table has a row a rate, with the figures rounded as a reader needs them."""
+    assert job._percentiles(job.array("d")) == (0.0, 0.0)
+    assert job._percentiles(job.array("d", [0.001 * n for n in range(1, 101)])) == (51.0, 100.0)
+    figures = job.Figures(
+        rate=20_000,
+        achieved_per_s=19_999.6,
+        cpu_us_per_message=21.84,
+        cpu_percent=43.7,
+        ack_p50_ms=31.2,
+        ack_p99_ms=60.1,
+        live_p50_ms=55.0,
+        live_p99_ms=110.2,
+        resident_mb=61.2,
+        resident_end_mb=62.9,
+        written_per_byte=2.31,
+        bytes_per_message=116.0,
+        sent=10,
+        lost=0,
+        mqtt_received=10,
+        mqtt_missing=0,
+        throttled=0,
+        held=0,
+        errors={},
+        closed={},
+        generator_percent=20.0,
+        generator_late_ms=2.0,
+    )
+    lines = job.table([figures]).splitlines()
+    assert len(lines) == 3
+    assert lines[2] == "| 20,000 | 20,000 | 21.8 | 44 % | 31 / 60 | 55 / 110 | 61 / 63 | 2.3 | 0 | 0 | 0 |"
