@@ -30,6 +30,10 @@ esac
 """
 
 
+# The programs of a bare machine that the scripts may count on.
+BARE = ["basename", "cat", "chmod", "cksum", "cp", "dirname", "env", "mkdir", "mktemp", "rm", "sh", "tail", "touch"]
+
+
 class Machine:
     """A checkout with the scripts, and a PATH with only what a bare machine has."""
 
@@ -40,21 +44,7 @@ class Machine:
         shutil.copytree(ROOT / "tools" / "lib", self.checkout / "tools" / "lib")
         (self.checkout / "pyproject.toml").write_text("[project]\n")
         self.bin.mkdir()
-        for name in [
-            "sh",
-            "dirname",
-            "basename",
-            "cat",
-            "rm",
-            "mktemp",
-            "tail",
-            "cksum",
-            "env",
-            "mkdir",
-            "cp",
-            "chmod",
-            "touch",
-        ]:
+        for name in BARE:
             path = shutil.which(name)
             assert path
             (self.bin / name).symlink_to(path)
@@ -117,7 +107,7 @@ APT_GET = 'echo "$*" >>"$MACHINE/apt-calls"; [ -e "$MACHINE/policy" ] && echo ke
 
 @pytest.mark.parametrize("how", ["root", "sudo"])
 def test_it_installs_what_python_lacks(machine: Machine, how: str) -> None:
-    """As root, or with sudo that asks nothing, python3-venv is installed, with no service started, and the venv made."""
+    """As root, or with sudo that asks nothing, python3-venv is installed, no service started, and the venv made."""
     machine.program("python3", PYTHON)
     machine.program("apt-get", APT_GET + f"case $* in *install*) touch {machine.bin}/has-ensurepip ;; esac")
     if how == "sudo":

@@ -87,12 +87,20 @@ async def test_a_refused_reading_is_sent_again_from_there() -> None:
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
 async def test_the_subscriber_gets_every_message(tmp_path: Path) -> None:
     """Messages published at QoS 1, long ones too, arrive once each at the subscriber."""
-    got: list[tuple[bytes, bytes]] = []
+    got: list[bytes] = []
+    payloads = [b"x" * size for size in (0, 1, 200, 20_000)]
+    all_there = asyncio.Event()
+
+    def take(topic: bytes, payload: bytes) -> None:
+        assert topic == b"gateway/a/telemetry"
+        got.append(payload)
+        if len(got) == len(payloads):
+            all_there.set()
+
     with servers.mosquitto(tmp_path) as port:
-        subscriber = Subscriber("gateway/+/telemetry", lambda topic, payload: got.append((topic, payload)))
+        subscriber = Subscriber("gateway/+/telemetry", take)
         await asyncio.get_running_loop().create_connection(lambda: subscriber, servers.HOST, port)
         await asyncio.wait_for(subscriber.subscribed, 5)
-        payloads = [b"x" * size for size in (0, 1, 200, 20_000)]
         body = b""
         for number, payload in enumerate(payloads, 1):
             topic = b"gateway/a/telemetry"
@@ -108,12 +116,11 @@ async def test_the_subscriber_gets_every_message(tmp_path: Path) -> None:
         writer.write(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00" + body)
         async with asyncio.timeout(5):
             await reader.readexactly(4 + 4 * len(payloads))
-            while len(got) < len(payloads):
-                await asyncio.sleep(0.01)
+            await all_there.wait()
         writer.close()
         subscriber.close()
         await asyncio.sleep(0)
-    assert [payload for _, payload in got] == payloads
+    assert got == payloads
 
 
 def test_a_process_and_its_children_are_measured(tmp_path: Path) -> None:
@@ -123,7 +130,9 @@ def test_a_process_and_its_children_are_measured(tmp_path: Path) -> None:
         "if os.fork() == 0:\n"
         "    end = time.process_time() + 0.2\n"
         "    while time.process_time() < end: pass\n"
-        f"    f = os.open({str(tmp_path / 'x')!r}, os.O_CREAT | os.O_WRONLY); os.write(f, b'x' * 100_000); os.fdatasync(f)\n"
+        f"    f = os.open({str(tmp_path / 'x')!r}, os.O_CREAT | os.O_WRONLY)\n"
+        "    os.write(f, b'x' * 100_000)\n"
+        "    os.fdatasync(f)\n"
         "    print('ready', flush=True)\n"
         "time.sleep(60)\n"
     )
