@@ -156,24 +156,26 @@ class Runner:
         """Work until ``stop``, or until cancelled; closes the sink at the end."""
         self._task = asyncio.current_task()
         try:
-            while not self._stopping or self._parts or not self._drained():
+            while True:
                 try:
                     await self._open()
                     await self._work()
-                    break
+                    return
                 except Exception as error:
                     log.exception("sink %s: fault", self.sink.name)
-                    await self._stand(f"{type(error).__name__}: {error}", BROKEN_HINT)
                     if self._stopping:
-                        break
+                        return
+                    await self._stand(f"{type(error).__name__}: {error}", BROKEN_HINT)
         finally:
             if self._next is not None:
                 self._next.cancel()
             await self._close()
 
     async def stop(self, timeout: float) -> None:
-        """Hand over what is committed, while the far side takes it and at most ``timeout`` seconds; then end
-        ``run``."""
+        """Hand over what is committed, while the far side takes it, then end ``run``.
+
+        Takes at most ``timeout`` seconds and the ``CLOSE_S`` that the sink has for parting.
+        """
         self._stopping = True
         self._wake.set()
         task = self._task

@@ -1,0 +1,411 @@
+"""The runner: order, patience, dead letters, states."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from gateway.reading import Batch, Mark, Reading
+from gateway.sinks.base import Key, Refused, Rejected, Stopped, Unavailable
+from gateway.sinks.deadletters import DeadLetters
+from gateway.sinks.runner import Runner
+
+from .memory import MemoryCursor, reading
+
+Outcome = Exception | int | Callable[[Batch], Exception | None] | None
+
+
+class FarSide:
+    """A sink whose far side does what ``script`` says, one entry a write, and is well afterwards."""
+
+    name = "far"
+
+    def __init__(self, *script: Outcome) -> None:
+        self.lost: Callable[[], None] | None = None
+        self.script = list(script)
+        self.written: list[int] = []  # offsets of the readings taken
+        self.batches: list[tuple[int, int]] = []  # what was asked: base, items
+        self.states: dict[Key, bytes | None] = {}
+        self.state_calls: list[dict[Key, bytes | None]] = []
+        self.readies: list[Exception] = []
+        self.new = True
+        self.opened = self.closed = 0
+        self.always: Callable[[Batch], Exception | None] | None = None
+        self.block: asyncio.Event | None = None
+
+    async def open(self) -> None:
+        self.opened += 1
+
+    async def ready(self) -> bool:
+        if self.readies:
+            raise self.readies.pop(0)
+        new, self.new = self.new, False
+        return new
+
+    async def write(self, batch: Batch) -> int:
+        self.batches.append((batch.base, len(batch.items)))
+        if self.block is not None:
+            await self.block.wait()
+        await asyncio.sleep(0)
+        outcome = self.script.pop(0) if self.script else self.always
+        if callable(outcome):
+            outcome = outcome(batch)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.written += [batch.base + n for n, item in enumerate(batch.items) if type(item) is Reading]
+        return batch.end if outcome is None else outcome
+
+    async def state(self, changes: Mapping[Key, bytes | None]) -> None:
+        self.state_calls.append(dict(changes))
+        await asyncio.sleep(0)
+        outcome = self.script.pop(0) if self.script else None
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.states.update(changes)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    def stats(self) -> dict[str, float]:
+        return {"own": 1.0}
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until ``condition`` holds."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def make(sink: FarSide, cursor: MemoryCursor, **more: object) -> Runner:
+    options: dict[str, object] = {
+        "max_readings": 10,
+        "max_delay": 0.01,
+        "retry_least_s": 0.001,
+        "retry_most_s": 0.01,
+        "stopped_retry_s": 3600.0,
+        "rng": random.Random(1),
+        **more,
+    }
+    return Runner(sink, cursor, **options)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def running(runner: Runner) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(runner.run())
+    try:
+        yield task
+    finally:
+        await runner.stop(1.0)
+        assert task.done()
+
+
+def dead(path: Path, **more: int) -> DeadLetters:
+    return DeadLetters(path / "far.jsonl", **more)
+
+
+async def test_readings_are_written_in_order_and_confirmed() -> None:
+    """All readings arrive once, in order, and each batch is confirmed after it was written."""
+    sink, cursor = FarSide(), MemoryCursor(35)
+    runner = make(sink, cursor)
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == list(range(35))
+    assert cursor.confirmed == [10, 20, 30, 35]
+    stats = runner.stats()
+    assert (stats["delivered"], stats["pending"], stats["batches"], stats["own"]) == (35, 0, 4, 1.0)
+    assert (runner.state, sink.opened, sink.closed) == ("ok", 1, 1)
+
+
+async def test_starts_at_the_cursor_and_goes_on_as_more_comes() -> None:
+    """What comes later is written as it comes, from where the cursor stands."""
+    sink, cursor = FarSide(), MemoryCursor(3, base=1000)
+    async with running(make(sink, cursor)):
+        await until(lambda: cursor.pending == 0)
+        for _ in range(5):
+            cursor.append(reading(cursor.end))
+            await until(lambda: cursor.pending == 0)
+    assert sink.written == list(range(1000, 1008))
+
+
+async def test_unavailable_is_tried_again_until_it_is_back() -> None:
+    """An outage loses nothing and changes no order; meanwhile the state says why and until when."""
+    sink, cursor = FarSide(None, *[Unavailable("away") for _ in range(6)]), MemoryCursor(30)
+    runner = make(sink, cursor)
+    async with running(runner):
+        await until(lambda: runner.state == "waiting")
+        assert runner.reason == "away"
+        assert runner.health()["next_try_s"] is not None
+        assert cursor.position.offset == 10
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == list(range(30))
+    assert runner.stats()["retries"] == 6
+    assert (runner.state, runner.reason, runner.next_try) == ("ok", "", None)
+
+
+async def test_retry_after_is_honoured() -> None:
+    """The next try is not before what the far side asked for; a request to try at once is."""
+    now = 50.0
+    sink, cursor = FarSide(Unavailable("busy", retry_after_s=120.0)), MemoryCursor(5)
+    runner = make(sink, cursor, clock=lambda: now)
+    async with running(runner):
+        await until(lambda: runner.next_try is not None)
+        assert runner.next_try is not None
+        assert 170.0 <= runner.next_try <= 170.1
+        runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+
+
+async def test_stopped_keeps_everything_until_somebody_helps() -> None:
+    """A refusal stops the sink with reason and hint, drops nothing, and ends by a retry."""
+    sink, cursor = FarSide(Stopped("HTTP 401", hint="check the token")), MemoryCursor(5)
+    runner = make(sink, cursor)
+    async with running(runner):
+        await until(lambda: runner.state == "stopped")
+        assert (runner.reason, runner.hint) == ("HTTP 401", "check the token")
+        assert runner.stats()["stopped"] == 1.0
+        assert cursor.pending == 5
+        runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == list(range(5))
+
+
+async def test_stopped_is_tried_again_by_itself() -> None:
+    """Also without a request a stopped sink is tried again, slowly."""
+    sink, cursor = FarSide(Stopped("no"), Stopped("no")), MemoryCursor(5)
+    async with running(make(sink, cursor, stopped_retry_s=0.01)):
+        await until(lambda: cursor.pending == 0)
+    assert len(sink.batches) == 3
+
+
+async def test_rejected_items_are_put_aside_and_the_rest_written(tmp_path: Path) -> None:
+    """Named items go to the dead letters with their reasons; the others are written without them."""
+    letters = dead(tmp_path)
+    sink, cursor = FarSide(Rejected({2: "bad", 7: "worse"})), MemoryCursor(10)
+    runner = make(sink, cursor, dead_letters=letters)
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == [0, 1, 3, 4, 5, 6, 8, 9]
+    assert [(letter.offset, letter.reason, letter.item) for letter in letters.read()] == [
+        (2, "bad", reading(2)),
+        (7, "worse", reading(7)),
+    ]
+    stats = runner.stats()
+    assert stats["delivered"] + stats["dead_lettered"] == stats["confirmed"] == 10
+
+
+async def test_rest_that_is_safe_is_not_written_again(tmp_path: Path) -> None:
+    """Where the far side has all others already, they are not repeated."""
+    sink, cursor = FarSide(Rejected({2: "bad"}, rest_safe=True)), MemoryCursor(10)
+    runner = make(sink, cursor, dead_letters=dead(tmp_path))
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+    assert sink.batches == [(0, 10)]
+    assert (runner.stats()["delivered"], runner.stats()["dead_lettered"]) == (9, 1)
+
+
+async def test_bisection_finds_the_poison(tmp_path: Path) -> None:
+    """A batch refused as a whole is halved down to the readings at fault; all others arrive, in order."""
+    poison = {137, 138, 900}
+    letters = dead(tmp_path)
+    sink, cursor = FarSide(), MemoryCursor(1000)
+    sink.always = lambda batch: (
+        Refused("HTTP 400: unable to parse") if poison & set(range(batch.base, batch.end)) else None
+    )
+    runner = make(sink, cursor, dead_letters=letters, max_readings=1000)
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == [n for n in range(1000) if n not in poison]
+    assert [letter.offset for letter in letters.read()] == sorted(poison)
+    assert {letter.reason for letter in letters.read()} == {"HTTP 400: unable to parse"}
+    # At most two calls a level and poison item.
+    assert len(sink.batches) <= 2 * 10 * len(poison) + 1
+    assert cursor.confirmed == sorted(set(cursor.confirmed))
+
+
+async def test_bisection_goes_on_where_an_outage_broke_it(tmp_path: Path) -> None:
+    """What was found safe before an outage in the middle of it is not written again."""
+    sink, cursor = FarSide(), MemoryCursor(8)
+
+    def answer(batch: Batch) -> Exception | None:
+        if len(sink.batches) == 4:
+            return Unavailable("away")
+        return Refused("no") if batch.base <= 6 < batch.end else None
+
+    sink.always = answer
+    async with running(make(sink, cursor, dead_letters=dead(tmp_path))):
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == [0, 1, 2, 3, 4, 5, 7]
+    assert sink.batches[:5] == [(0, 8), (0, 4), (4, 4), (4, 2), (4, 2)]
+
+
+async def test_marks_are_no_poison(tmp_path: Path) -> None:
+    """Where other items stand beside the one reading that is refused, it alone is put aside."""
+    letters = dead(tmp_path)
+    cursor = MemoryCursor(8, lambda at: reading(at) if at in (2, 5) else Mark("d", "s", at))
+    sink = FarSide()
+    sink.always = lambda batch: Refused("no") if batch.base <= 5 < batch.end else None
+    async with running(make(sink, cursor, dead_letters=letters)):
+        await until(lambda: cursor.position.offset == 8)
+    assert sink.written == [2]
+    assert [letter.offset for letter in letters.read()] == [5]
+
+
+async def test_far_side_that_refuses_everything_stops_the_sink(tmp_path: Path) -> None:
+    """Refusals without end are not the readings' fault: the sink stops, and all is written once it is mended."""
+    sink, cursor = FarSide(), MemoryCursor(200)
+    sink.always = lambda batch: Refused("HTTP 400: bucket required")
+    letters = dead(tmp_path)
+    runner = make(sink, cursor, dead_letters=letters, refused_in_a_row=20)
+    async with running(runner):
+        await until(lambda: runner.state == "stopped")
+        assert "everything is refused" in runner.reason
+        assert letters.count == 20
+        sink.always = None
+        runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == list(range(20, 200))
+
+
+async def test_full_dead_letters_stop_the_sink(tmp_path: Path) -> None:
+    """Where nothing more can be put aside, nothing is dropped; with room it goes on."""
+    letters = dead(tmp_path, max_bytes=150)
+    sink, cursor = FarSide(Rejected({0: "bad", 1: "bad", 2: "bad"}), Rejected({0: "bad"})), MemoryCursor(5)
+    runner = make(sink, cursor, dead_letters=letters)
+    async with running(runner):
+        await until(lambda: runner.state == "stopped")
+        assert cursor.pending == 5
+        assert "full" in runner.reason
+        runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == [1, 2, 3, 4]
+
+
+async def test_without_dead_letters_a_rejection_stops_the_sink() -> None:
+    """Nothing is dropped for want of a place."""
+    sink, cursor = FarSide(Rejected({0: "bad"})), MemoryCursor(5)
+    runner = make(sink, cursor)
+    async with running(runner):
+        await until(lambda: runner.state == "stopped")
+        assert cursor.pending == 5
+
+
+async def test_fault_of_our_own_stops_the_sink_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception nobody foresaw costs no reading: it is logged with its traceback, and tried again."""
+    sink, cursor = FarSide(KeyError("oops")), MemoryCursor(5)
+    runner = make(sink, cursor)
+    async with running(runner):
+        await until(lambda: runner.state == "stopped")
+        assert runner.reason == "KeyError: 'oops'"
+        assert any(record.exc_info for record in caplog.records)
+        runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == list(range(5))
+
+
+async def test_far_side_that_makes_things_safe_later() -> None:
+    """Only what the sink says is safe is confirmed, while reading goes on from where it is."""
+    sink, cursor = FarSide(0, 0, 20), MemoryCursor(30)
+    async with running(make(sink, cursor)):
+        await until(lambda: len(sink.written) == 30)
+    assert cursor.confirmed == [0, 0, 20]
+
+
+async def test_states_are_latest_only_and_go_before_the_next_batch() -> None:
+    """Of each key the latest value is sent once; a repeated value is not sent again."""
+    sink, cursor = FarSide(), MemoryCursor(0)
+    runner = make(sink, cursor)
+    runner.set_state(("presence", "a"), b"online")
+    runner.set_state(("presence", "a"), b"offline")
+    runner.set_state(("presence", "b"), b"online")
+    async with running(runner):
+        await until(lambda: len(sink.states) == 2)
+        runner.set_state(("presence", "b"), b"online")
+        runner.set_state(("presence", "a"), b"online")
+        await until(lambda: sink.states[("presence", "a")] == b"online")
+        runner.set_state(("presence", "a"), None)
+        await until(lambda: sink.states[("presence", "a")] is None)
+    assert sink.state_calls == [
+        {("presence", "a"): b"offline", ("presence", "b"): b"online"},
+        {("presence", "a"): b"online"},
+        {("presence", "a"): None},
+    ]
+
+
+async def test_all_states_go_again_over_a_new_connection() -> None:
+    """A connection that ends while idle is made anew, and all states sent, cleared ones not."""
+    sink, cursor = FarSide(), MemoryCursor(0)
+    runner = make(sink, cursor)
+    for n in range(3):
+        runner.set_state(("presence", f"d{n}"), b"online")
+    async with running(runner):
+        await until(lambda: len(sink.states) == 3)
+        runner.set_state(("presence", "d1"), None)
+        await until(lambda: sink.states[("presence", "d1")] is None)
+        sink.state_calls.clear()
+        sink.new = True
+        sink.readies = [Unavailable("away"), Unavailable("away")]
+        assert sink.lost is not None
+        sink.lost()
+        await until(lambda: sink.state_calls)
+    assert sink.state_calls == [{("presence", "d0"): b"online", ("presence", "d2"): b"online"}]
+
+
+async def test_state_that_changed_while_it_was_sent_is_sent_again() -> None:
+    """The far side ends with the latest value, whenever it changed."""
+    sink, cursor = FarSide(Unavailable("away")), MemoryCursor(0)
+    runner = make(sink, cursor)
+    runner.set_state(("presence", "a"), b"1")
+    async with running(runner):
+        await until(lambda: runner.state == "waiting")
+        runner.set_state(("presence", "a"), b"2")
+        await until(lambda: len(sink.state_calls) == 2)
+        runner.set_state(("presence", "a"), b"3")
+        await until(lambda: sink.states.get(("presence", "a")) == b"3")
+        await until(lambda: runner.stats()["states_pending"] == 0)
+
+
+async def test_stop_hands_over_what_is_there() -> None:
+    """A stop ends the runner after all that is committed was written, and closes the sink."""
+    sink, cursor = FarSide(), MemoryCursor(500)
+    runner = make(sink, cursor)
+    task = asyncio.create_task(runner.run())
+    await until(lambda: sink.written)
+    await runner.stop(5.0)
+    assert task.done()
+    assert sink.written == list(range(500))
+    assert sink.closed == 1
+
+
+async def test_stop_does_not_wait_for_a_far_side_that_is_away() -> None:
+    """After one last try a stop leaves the rest to the journal."""
+    sink, cursor = FarSide(), MemoryCursor(5)
+    sink.always = lambda batch: Unavailable("away")
+    runner = make(sink, cursor, retry_least_s=3600.0, retry_most_s=3600.0)
+    task = asyncio.create_task(runner.run())
+    await until(lambda: runner.state == "waiting")
+    await runner.stop(60.0)
+    assert task.done()
+    assert (cursor.pending, len(sink.batches), sink.closed) == (5, 2, 1)
+
+
+async def test_stop_is_bounded_when_the_far_side_hangs() -> None:
+    """A write that never ends is cut off at the deadline; nothing of it is confirmed."""
+    sink, cursor = FarSide(), MemoryCursor(5)
+    sink.block = asyncio.Event()
+    runner = make(sink, cursor)
+    task = asyncio.create_task(runner.run())
+    await until(lambda: sink.batches)
+    await runner.stop(0.05)
+    assert task.done()
+    assert (cursor.confirmed, sink.closed) == ([], 1)
+
+
+async def test_stop_before_run_is_nothing() -> None:
+    """A runner that never ran stops at once."""
+    await make(FarSide(), MemoryCursor(5)).stop(5.0)
