@@ -109,21 +109,27 @@ class Cursor:
             return batch
 
     def confirm(self, offset: int) -> None:
-        """Everything below ``offset`` is safe on the far side.  Never moves back.
+        """Everything below ``offset`` is safe on the far side, or is not wanted.  Never moves back.
 
-        Raises ``ValueError`` for an offset behind everything that :meth:`read` gave out.
+        Raises ``ValueError`` for an offset that is not durable yet.
         """
         position = self.position
         if offset <= position.offset:
             self._take_back(offset)
             return
-        if offset > self._handed.end:
-            raise ValueError(f"cursor {self.name!r}: offset {offset} was never handed out")
+        if offset > self._journal.durable_offset:
+            raise ValueError(f"cursor {self.name!r}: nothing at offset {offset} was handed out yet")
         self._take_back(position.offset)
         readings, missing = self._handed.take(offset, position.readings)
         self.lost += missing
+        if offset > self._handed.end:  # passed over unread
+            readings = max(readings, self._journal.readings_below(offset))
         self.position = Position(offset, readings)
         self._journal.moved(self)
+
+    def is_drained(self, offset: int) -> bool:
+        """Whether nothing durable is left to read from ``offset`` on."""
+        return self._journal.next_held(offset) >= self._journal.durable_offset
 
     def close(self) -> None:
         """It no longer holds segments; its place is kept and found again by name."""

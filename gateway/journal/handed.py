@@ -47,16 +47,14 @@ class Handed:
     """Spans of offsets in order, with the readings ever stored below each offset."""
 
     def __init__(self) -> None:
-        self._spans: deque[_Span] = deque()
-
-    @property
-    def end(self) -> int:
+        self.end = 0
         """The offset behind the last item handed out (0: none)."""
-        return self._spans[-1].end if self._spans else 0
+        self._spans: deque[_Span] = deque()
 
     def add(self, batch: Batch, before: int) -> None:
         """Note a batch with ``before`` readings below it.  What was noted at or behind its base is forgotten."""
         spans = self._spans
+        self.end = batch.end
         while spans and spans[-1].base >= batch.base:
             spans.pop()
         if spans and spans[-1].end > batch.base:
@@ -70,15 +68,6 @@ class Handed:
                 last.end = batch.end
                 return
         spans.append(_Span(batch.base, batch.end, before, mask))
-
-    def below(self, offset: int) -> int | None:
-        """Readings ever stored below ``offset``, where that was handed out; at a gap, those below its start."""
-        result = None
-        for span in self._spans:
-            if span.base > offset:
-                break
-            result = span.below(min(offset, span.end))
-        return result
 
     def take(self, offset: int, readings: int) -> tuple[int, int]:
         """Forget what lies below ``offset``, given ``readings`` below the place before.

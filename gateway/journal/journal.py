@@ -26,22 +26,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import logging
 import os
-from bisect import bisect_right
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from gateway.errors import JournalError, Overloaded, StateLocked
+from gateway.errors import JournalError, Overloaded
 from gateway.journal import places, record
 from gateway.journal.cursor import Cursor, Position
-from gateway.journal.places import Place, Places, PlacesFile
+from gateway.journal.holdings import Holdings
+from gateway.journal.opening import Opened, take
+from gateway.journal.places import Place, Places
 from gateway.journal.reader import Damage, Reader, Taken, seek_readings
-from gateway.journal.recovery import JUMP, Recovered, recover
+from gateway.journal.recovery import JUMP
 from gateway.journal.ring import Ring
-from gateway.journal.segment import Segment, Tail, remove
-from gateway.journal.writer import Committed, Writer, free_bytes
+from gateway.journal.writer import Committed, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,15 +55,16 @@ PERSIST_S = 1.0  # at most one write of the cursors' places in this time
 PROBE_S = 0.5  # between two looks at the free space while appends are refused for it
 PENDING_BYTES = 32 << 20  # of encoded items appended and not durable, judged by the size of those before
 MIN_SEGMENT_BYTES = 64 << 10
+LATENCIES = 512  # commits whose latency is remembered
 SPARE_READERS = 4  # places kept for read_from; a reader that is not among them searches its segment
 
 log = logging.getLogger(__name__)
 
 
 class Waiter(Protocol):
-    """Who is told of commits; hashable."""
+    """Who is told of commits; hashable, by identity as a rule."""
 
-    def committed(self, token: int) -> None:
+    def committed(self, token: Any, /) -> None:
         """What was appended with ``token`` and before it is durable; on the loop, once a group, with the last token."""
 
 
@@ -103,11 +104,14 @@ class Journal:
         # Appended and not handed to the writer: the first has offset _pending_base.
         self._pending: list[Item] = []
         self._pending_base = 0
-        self._waiters: dict[Waiter, int] = {}
+        self._waiters: dict[Waiter, object] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = False  # the pending group's time has come
+        self._pending_since = 0.0  # the loop's time of the first append
+        self._in_flight_since = 0.0
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._in_flight = 0  # items the writer has
-        self._in_flight_waiters: dict[Waiter, int] = {}
+        self._in_flight_waiters: dict[Waiter, object] = {}
         self._limit = max_pending
         self._room = 0  # how long _pending may grow; 0 refuses
         # What stands in the way of appending.
@@ -117,7 +121,6 @@ class Journal:
         self._low = False
         self._free_bytes = 0
 
-        self._segments: tuple[Segment, ...] = ()
         self._cursors: dict[str, Cursor] = {}
         self._places: dict[str, Place] = {}
         self._storing: dict[Cursor, int] | None = None
@@ -125,7 +128,6 @@ class Journal:
         self._probe_timer: asyncio.TimerHandle | None = None
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
         self._spare: list[Reader] = []
-        self._lock_fd = -1
         self._counts = dict.fromkeys(
             (
                 "commits",
@@ -161,21 +163,24 @@ class Journal:
         loop = self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="journal-reader")
         try:
-            recovered, tail, places_file = await loop.run_in_executor(self._executor, self._open)
-        except OSError as error:
-            self._unlock()
-            raise JournalError(
-                f"cannot open the journal in {self.directory}: {error.strerror or error}",
-                hint="check the directory's owner and the disk's free space",
-            ) from error
+            opened = await loop.run_in_executor(self._executor, take, self.directory)
         except JournalError:
-            self._unlock()
+            self._executor.shutdown(wait=False)
             raise
+        self._take(opened)
+        self._state = "open"
+        self._writer.start()
+        self._check_bytes()
+
+    def _take(self, opened: Opened) -> None:
+        recovered = opened.recovered
+        self._lock = opened.lock
+        self._free_bytes = opened.free
         self.epoch = recovered.epoch.hex()
         self.seed = record.seed_of(recovered.epoch)
         self.durable_offset = self._pending_base = recovered.base
         self.stored = recovered.stored
-        self._segments = (*recovered.segments, tail.segment)
+        self._holdings = Holdings([*recovered.segments, opened.tail.segment])
         self._places = recovered.places
         counts = self._counts
         counts["torn_bytes"] = recovered.torn_bytes
@@ -188,45 +193,15 @@ class Journal:
         self._writer = Writer(
             self.directory,
             recovered.epoch,
-            tail,
-            places_file,
+            opened.tail,
+            opened.places,
             end=recovered.end,
             stored=recovered.stored,
-            free=self._free_bytes,
+            free=opened.free,
             segment_bytes=self._segment_bytes,
             events=self,
             post=self._post,
         )
-        self._writer.start()
-        self._state = "open"
-        self._check_bytes()
-
-    def _open(self) -> tuple[Recovered, Tail, PlacesFile]:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StateLocked(f"{self.directory} is in use by another process") from error
-        recovered = recover(self.directory)
-        tail = Tail(self.directory, recovered.epoch, recovered.base, 0, recovered.end, recovered.stored)
-        try:
-            tail.sync()
-            places_file = PlacesFile(self.directory / places.FILE_NAME, recovered.places_number)
-        except OSError:
-            tail.abandon()
-            raise
-        # Starts that stored nothing leave segments that hold nothing.
-        held = []
-        for segment in recovered.segments:
-            if segment.end > segment.base or segment.damaged_at:
-                held.append(segment)
-            else:
-                with contextlib.suppress(OSError):
-                    remove(segment.path)
-        recovered.segments = held
-        self._free_bytes = free_bytes(self.directory)
-        return recovered, tail, places_file
 
     async def close(self) -> None:
         """Make what was appended durable, keep the cursors' places, end the threads.
@@ -260,14 +235,7 @@ class Journal:
         self._executor.shutdown(wait=True)
         for reader in self._spare:
             reader.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-        if self._state != "closed":
-            self._executor.shutdown(wait=False)
+        os.close(self._lock)
 
     def check_open(self) -> None:
         """Raises :class:`JournalError` when the journal is not open."""
@@ -281,7 +249,7 @@ class Journal:
         """The offset the next item gets."""
         return self._pending_base + len(self._pending)
 
-    def append(self, item: Item, waiter: Waiter | None = None, token: int = 0) -> int:
+    def append(self, item: Item, waiter: Waiter | None = None, token: object = 0) -> int:
         """Take an item and return its offset; ``waiter.committed(token)`` follows when it is durable.
 
         Raises :class:`Overloaded` at the bounds: the item is not taken.
@@ -312,7 +280,7 @@ class Journal:
         await future
 
     @property
-    def problem(self) -> str:
+    def reason(self) -> str:
         """Why nothing can be appended now, in words; empty when all is well."""
         if self._state != "open":
             return "the journal is not open"
@@ -326,12 +294,13 @@ class Journal:
 
     def _overloaded(self) -> Overloaded:
         self._counts["refused"] += 1
-        problem = self.problem
-        if problem:
-            return Overloaded(problem, retry_after_ms=1000)
+        reason = self.reason
+        if reason:
+            return Overloaded(reason, retry_after_ms=1000)
         return Overloaded("too much is waiting for the disk", retry_after_ms=250)
 
     def _arm(self) -> None:
+        self._pending_since = self._loop.time()
         self._timer = self._loop.call_later(self._commit_s, self._hand_over)
 
     def _hand_over(self) -> None:
@@ -348,6 +317,7 @@ class Journal:
             return
         self._in_flight = len(items)
         self._in_flight_waiters = self._waiters
+        self._in_flight_since = self._pending_since
         base = self._pending_base
         self._pending = []
         self._waiters = {}
@@ -384,11 +354,12 @@ class Journal:
         self._limit = max(1, min(self._max_pending, PENDING_BYTES * self._in_flight // size))
         self._in_flight = 0
         waiters, self._in_flight_waiters = self._in_flight_waiters, {}
+        self._latencies.append(now - self._in_flight_since)
         if self._failure:
             log.info("the journal's disk works again")
             self._failure = ""
         if committed.segments:
-            self._segments += tuple(committed.segments)
+            self._holdings.add(committed.segments)
         self._free_bytes = committed.free_bytes
         self._check_bytes()
         if self._flushes:
@@ -400,7 +371,7 @@ class Journal:
         for cursor in self._cursors.values():
             cursor.wake(durable)
 
-    def _tell(self, waiters: Iterator[tuple[Waiter, int]]) -> None:
+    def _tell(self, waiters: Iterator[tuple[Waiter, object]]) -> None:
         done = False
         try:
             for waiter, token in waiters:
@@ -427,7 +398,7 @@ class Journal:
             log.error("the journal cannot be written: %s", failure)
         self._failure = failure
         self._update_room()
-        if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._segments) > 1:
+        if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._holdings) > 1:
             self._drop(1)
         if self._state == "closing":
             for _, future in self._flushes:
@@ -459,31 +430,17 @@ class Journal:
 
     # -- bounds on disk --------------------------------------------------------------------------------------------
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of all segments."""
-        return sum(segment.size for segment in self._segments)
-
     def _check_bytes(self) -> None:
         """Judge the bounds on disk, make room where that is wanted, and keep looking while space is short."""
-        held = self.held_bytes
-        short = max(held - self._max_bytes + 1, 0)
-        low = self._free_bytes < self._keep_free
-        if self._drop_oldest and (short or low):
-            short = max(short, self._keep_free - self._free_bytes)
-            count = 0
-            while short > 0 and count < len(self._segments) - 1:
-                short -= self._segments[count].size
-                count += 1
-            if count:
-                self._drop(count)
-                held = self.held_bytes
-                if low:
-                    self._writer.probe()
+        held = self._holdings.bytes
+        low = self._keep_free - self._free_bytes
+        if self._drop_oldest and (need := max(held - self._max_bytes + 1, low)) > 0:
+            self._drop(self._holdings.covering(need))
+            held = self._holdings.bytes
         self._full = held >= self._max_bytes
-        self._low = low
+        self._low = low > 0
         self._update_room()
-        if low and self._probe_timer is None and self._state == "open":
+        if self._low and self._probe_timer is None and self._state == "open":
             self._probe_timer = self._loop.call_later(PROBE_S, self._probe)
 
     def _probe(self) -> None:
@@ -492,28 +449,26 @@ class Journal:
 
     def _drop(self, count: int) -> None:
         """Let the ``count`` oldest segments go, whoever has not read them."""
-        dropped, self._segments = self._segments[:count], self._segments[count:]
-        first = self._segments[0]
+        if not count:
+            return
+        dropped = self._holdings.take_oldest(count)
+        first = self._holdings.oldest
         for cursor in self._cursors.values():
             cursor.drop_below(Position(first.base, first.before))
         self._counts["dropped_segments"] += count
         log.warning("dropped %d segments below offset %d to make room", count, first.base)
-        self._writer.remove(list(dropped))
+        self._writer.remove(dropped)
+        self._writer.probe()
         self._arm_places()
 
     def _trim(self) -> None:
         """Let the segments go that every cursor has passed durably."""
         if not self._cursors:
             return
-        floor = min(cursor.persisted for cursor in self._cursors.values())
-        segments = self._segments
-        count = 0
-        while count < len(segments) - 1 and segments[count].end <= floor:
-            count += 1
+        count = self._holdings.passed(min(cursor.persisted for cursor in self._cursors.values()))
         if count:
-            self._segments = segments[count:]
             self._counts["removed_segments"] += count
-            self._writer.remove(list(segments[:count]))
+            self._writer.remove(self._holdings.take_oldest(count))
             self._check_bytes()
 
     # -- cursors ---------------------------------------------------------------------------------------------------
@@ -521,7 +476,7 @@ class Journal:
     @property
     def oldest_offset(self) -> int:
         """Nothing below it is held."""
-        return self._segments[0].base
+        return self._holdings.oldest.base
 
     def cursor(self, name: str, start: Position | int | None = None) -> Cursor:
         """Open the cursor ``name``.
@@ -536,7 +491,7 @@ class Journal:
             raise ValueError(f"cursor {name!r} is open, or no name for a cursor")
         if len(self._cursors) >= places.MAX_PLACES:
             raise JournalError(f"more than {places.MAX_PLACES} cursors")
-        oldest = self._segments[0]
+        oldest = self._holdings.oldest
         place = self._places.get(name, Place(oldest.base, oldest.before))
         if start is not None:
             offset = start if isinstance(start, int) else start.offset
@@ -560,26 +515,28 @@ class Journal:
         self._writer.anchor(base)
 
     def _readings_below(self, offset: int) -> int:
+        """How many readings were stored below ``offset``, exactly; may read a segment."""
         if self.next_held(offset) >= self.durable_offset:
             return self.stored
         try:
-            return seek_readings(self._segments, self.seed, offset, self.durable_offset)
+            return seek_readings(self._holdings.segments, self.seed, offset, self.durable_offset)
         except OSError as error:
             raise JournalError(f"cannot read the journal at offset {offset}: {error}") from error
 
+    def readings_below(self, offset: int) -> int:
+        """How many readings were stored below ``offset``, from memory: exact where the ring reaches, else at least."""
+        if offset >= self.durable_offset:
+            return self.stored
+        if self.ring.find(offset) is not None:
+            return self.ring.take(offset, 1)[1]
+        return self._holdings.readings_below(offset)
+
     def next_held(self, offset: int) -> int:
-        """The least offset from ``offset`` on that a segment speaks for: past gaps, at most :attr:`durable_offset`
-        (or ``offset`` if that lies behind it)."""
-        segments = self._segments
-        index = bisect_right(segments, offset, key=lambda segment: segment.base)
-        if index and offset < segments[index - 1].end:
-            return offset
-        while index < len(segments):
-            segment = segments[index]
-            if segment.end > segment.base:
-                return segment.base
-            index += 1
-        return max(offset, self.durable_offset)
+        """The least offset from ``offset`` on that can be read, past gaps; else ``durable_offset``, or ``offset`` if
+        that lies behind it."""
+        held = self._holdings.next_held(offset)
+        # The writer's segment grows before its commit is told.
+        return max(offset, self.durable_offset) if held is None or held >= self.durable_offset else held
 
     def moved(self, cursor: Cursor) -> None:
         """A cursor confirmed something."""
@@ -642,7 +599,7 @@ class Journal:
     def start_reading(self, reader: Reader, offset: int, max_items: int) -> asyncio.Future[Taken]:
         """Read in a reader thread."""
         future = self._loop.run_in_executor(
-            self._executor, reader.read, self._segments, offset, self.durable_offset, max_items
+            self._executor, reader.read, self._holdings.segments, offset, self.durable_offset, max_items
         )
         future.add_done_callback(self._read_done)
         return future
@@ -652,31 +609,41 @@ class Journal:
             self._note(future.result().damages)
 
     def _note(self, damages: list[Damage]) -> None:
-        """Count damage, each place once."""
         for damage in damages:
-            for segment in self._segments:
-                if segment.path == damage.path and damage.at not in segment.damaged_at:
-                    self._counts["damages"] += 1
-                    self._counts["damaged_segments"] += not segment.damaged_at
-                    segment.damaged_at.add(damage.at)
-                    log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
+            place_is_new, file_is_new = self._holdings.note(damage)
+            self._counts["damages"] += place_is_new
+            self._counts["damaged_segments"] += file_is_new
+            if place_is_new:
+                log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
 
     def stats(self) -> dict[str, float]:
-        """Counts (of this start, except ``stored``) and gauges; bytes, seconds, readings and items."""
+        """Counts of this start and gauges; in bytes, seconds, items, or as named.
+
+        ``ack_ms_p50`` and ``_p99``: from the first append of a group to its waiters being told, over the last commits.
+        ``failing`` is 1 while nothing can be appended (``reason`` says why).
+        """
+        if self._state == "new":
+            return {}
+        latencies = sorted(self._latencies) or [0.0]
+        since = self._in_flight_since if self._in_flight else self._pending_since
+        pending = len(self._pending) + self._in_flight
         return {
             **self._counts,
             "next_offset": self.next_offset,
             "durable_offset": self.durable_offset,
-            "oldest_offset": self._segments[0].base if self._segments else 0,
+            "oldest_offset": self.oldest_offset,
             "stored": self.stored,
-            "pending_items": len(self._pending) + self._in_flight,
-            "segments": len(self._segments),
-            "held_bytes": self.held_bytes,
+            "pending": pending,
+            "oldest_pending_s": self._loop.time() - since if pending else 0.0,
+            "ack_ms_p50": 1000 * latencies[len(latencies) // 2],
+            "ack_ms_p99": 1000 * latencies[len(latencies) * 99 // 100],
+            "segments": len(self._holdings),
+            "bytes": self._holdings.bytes,
             "max_bytes": self._max_bytes,
             "free_bytes": self._free_bytes,
             "ring_bytes": self.ring.cost,
             "ring_batches": len(self.ring),
             "cursors": len(self._cursors),
-            "writable": float(not self.problem),
-            "unencodable": self._writer.unencodable if self._state != "new" else 0,
+            "failing": float(bool(self.reason)),
+            "unencodable": self._writer.unencodable,
         }

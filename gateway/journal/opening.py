@@ -1,0 +1,75 @@
+"""Taking a journal's directory: the lock, recovery, the first segment of this start, the cursors' file.  Blocking."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.errors import JournalError, StateLocked
+from gateway.journal import places
+from gateway.journal.places import PlacesFile
+from gateway.journal.recovery import Recovered, recover
+from gateway.journal.segment import Tail, remove
+from gateway.journal.writer import free_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Opened", "take"]
+
+
+class Opened(msgspec.Struct):
+    """A directory that is ours until ``lock`` (a file descriptor) is closed; ``free`` bytes are on its disk."""
+
+    lock: int
+    recovered: Recovered
+    tail: Tail
+    places: PlacesFile
+    free: int
+
+
+def take(directory: Path) -> Opened:
+    """Lock ``directory``, made when missing, recover it, and begin a segment that is durable on return.
+
+    Raises :class:`JournalError` when it cannot be used, :class:`StateLocked` when somebody has it.
+    """
+    with contextlib.ExitStack() as undo:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StateLocked(f"the journal in {directory} is in use by another process") from error
+            recovered = recover(directory)
+            tail = Tail(directory, recovered.epoch, recovered.base, 0, recovered.end, recovered.stored)
+            undo.callback(tail.abandon)
+            tail.sync()
+            places_file = PlacesFile(directory / places.FILE_NAME, recovered.places_number)
+            undo.callback(places_file.close)
+            _forget_empty(recovered)
+            opened = Opened(lock, recovered, tail, places_file, free_bytes(directory))
+        except OSError as error:
+            raise JournalError(
+                f"cannot open the journal in {directory}: {error.strerror or error}",
+                hint="check the directory's owner and the disk's free space",
+            ) from error
+        undo.pop_all()
+        return opened
+
+
+def _forget_empty(recovered: Recovered) -> None:
+    """Unlink what earlier starts began and never wrote to, now that a later segment is durable."""
+    held = []
+    for segment in recovered.segments:
+        if segment.end > segment.base or segment.damaged_at:
+            held.append(segment)
+        else:
+            with contextlib.suppress(OSError):
+                remove(segment.path)
+    recovered.segments = held
