@@ -21,7 +21,7 @@ FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"app", "client"},
-    {"config", "metrics", "systemd"},
+    {"config", "logs", "metrics", "systemd"},
     {"server", "sinks.runner", "sinks.registry"},
     {"ws", "pipeline", "sinks"},
     {"journal", "history", "hub", "commands", "auth"},
@@ -39,6 +39,7 @@ ONLY_FROM = {
     "config": {"app", "cli"},
     "metrics": {"app", "cli"},
     "systemd": {"app", "cli"},
+    "logs": {"app", "cli"},
     "client": {"cli"},
 }
 # All that these may import of the gateway.

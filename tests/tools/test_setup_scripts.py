@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Mosquitto
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ["tools/run", "tools/test", "tools/lib/setup.sh", ".ci/run"]
 NET = ROOT / "tools" / "lib" / "net.py"
@@ -202,16 +204,9 @@ def test_readiness_is_status_200() -> None:
     assert net("ready", f"{url}/readyz").returncode == 1
 
 
-@pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
-def test_a_broker_is_known_from_its_answer(tmp_path: Path) -> None:
+def test_a_broker_is_known_from_its_answer(mosquitto: Mosquitto) -> None:
     """mosquitto is taken for a broker; not one that wants a password, not a server that says something else."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        from toolkit.servers import mosquitto
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
-    with mosquitto(tmp_path) as port:
-        assert net("broker", port).returncode == 0
+    assert net("broker", mosquitto.port).returncode == 0
     with socket.create_server(("127.0.0.1", 0)) as other:
         thread = threading.Thread(target=lambda: other.accept()[0].close())
         thread.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,9 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from toolkit import frames, job, load, proc, servers  # noqa: E402
-from toolkit.mqtt import Subscriber  # noqa: E402
+from tests.servers import Mosquitto
+from tools.toolkit import frames, job, load, proc
+from tools.toolkit.mqtt import Subscriber
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535])
@@ -84,8 +81,7 @@ async def test_a_refused_reading_is_sent_again_from_there() -> None:
     assert len(wire.sent) == 6
 
 
-@pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
-async def test_the_subscriber_gets_every_message(tmp_path: Path) -> None:
+async def test_the_subscriber_gets_every_message(mosquitto: Mosquitto) -> None:
     """Messages published at QoS 1, long ones too, arrive once each at the subscriber."""
     got: list[bytes] = []
     payloads = [b"x" * size for size in (0, 1, 200, 20_000)]
@@ -97,29 +93,28 @@ async def test_the_subscriber_gets_every_message(tmp_path: Path) -> None:
         if len(got) == len(payloads):
             all_there.set()
 
-    with servers.mosquitto(tmp_path) as port:
-        subscriber = Subscriber("gateway/+/telemetry", take)
-        await asyncio.get_running_loop().create_connection(lambda: subscriber, servers.HOST, port)
-        await asyncio.wait_for(subscriber.subscribed, 5)
-        body = b""
-        for number, payload in enumerate(payloads, 1):
-            topic = b"gateway/a/telemetry"
-            rest = len(topic).to_bytes(2, "big") + topic + number.to_bytes(2, "big") + payload
-            size, left = b"", len(rest)
-            while True:
-                size += bytes((left & 0x7F | (0x80 if left > 0x7F else 0),))
-                left >>= 7
-                if not left:
-                    break
-            body += b"\x32" + size + rest
-        reader, writer = await asyncio.open_connection(servers.HOST, port)
-        writer.write(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00" + body)
-        async with asyncio.timeout(5):
-            await reader.readexactly(4 + 4 * len(payloads))
-            await all_there.wait()
-        writer.close()
-        subscriber.close()
-        await asyncio.sleep(0)
+    subscriber = Subscriber("gateway/+/telemetry", take)
+    await asyncio.get_running_loop().create_connection(lambda: subscriber, "127.0.0.1", mosquitto.port)
+    await asyncio.wait_for(subscriber.subscribed, 5)
+    body = b""
+    for number, payload in enumerate(payloads, 1):
+        topic = b"gateway/a/telemetry"
+        rest = len(topic).to_bytes(2, "big") + topic + number.to_bytes(2, "big") + payload
+        size, left = b"", len(rest)
+        while True:
+            size += bytes((left & 0x7F | (0x80 if left > 0x7F else 0),))
+            left >>= 7
+            if not left:
+                break
+        body += b"\x32" + size + rest
+    reader, writer = await asyncio.open_connection("127.0.0.1", mosquitto.port)
+    writer.write(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00" + body)
+    async with asyncio.timeout(5):
+        await reader.readexactly(4 + 4 * len(payloads))
+        await all_there.wait()
+    writer.close()
+    subscriber.close()
+    await asyncio.sleep(0)
     assert got == payloads
 
 

@@ -26,10 +26,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tests.servers import Missing, Mosquitto
+
 from .load import Client, Dashboard, Device, Meter, Pacer, samples
 from .mqtt import Subscriber
 from .proc import cpu_seconds, resident_bytes
-from .servers import HOST, Daemon, Failed, mosquitto
+from .servers import HOST, Daemon, Failed
 
 __all__ = ["Figures", "Job", "table"]
 
@@ -39,6 +41,7 @@ DAEMON_CORE, OTHER_CORE = 0, 1
 WARM_UP_S = 2.0
 DRAIN_S = 20.0
 MEMORY_AFTER_S = 15.0
+BROKER = "allow_anonymous true\nmax_queued_messages 1000000\nmax_inflight_messages 0"
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,14 @@ def measure(job: Job, rate: int) -> Figures:
             settings["GATEWAY_BATCH__MAX_DELAY_MS"] = str(job.max_delay_ms)
         if job.commit_ms is not None:
             settings["GATEWAY_JOURNAL__COMMIT_MS"] = str(job.commit_ms)
-        broker = stack.enter_context(mosquitto(directory, OTHER_CORE)) if job.mqtt else 0
-        if broker:
-            settings["GATEWAY_MQTT__URL"] = f"mqtt://{HOST}:{broker}"
+        broker = 0
+        if job.mqtt:
+            try:
+                server = Mosquitto(directory / "mosquitto", config=BROKER)
+            except Missing as missing:
+                raise Failed(str(missing)) from None
+            stack.enter_context(server)
+            broker, settings["GATEWAY_MQTT__URL"] = server.port, server.url
         daemon = Daemon(directory, settings, core=DAEMON_CORE).start()
         written = 0
         try:

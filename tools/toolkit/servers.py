@@ -1,4 +1,4 @@
-"""Starts the gateway and mosquitto as children, waits until they answer, and ends them."""
+"""Starts the gateway of this checkout as a child, waits until it is ready, and ends it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from socket import SO_REUSEADDR, SOL_SOCKET, create_connection, socket
 
-__all__ = ["Daemon", "Failed", "free_port", "mosquitto"]
+from tests.servers import free_port
+
+__all__ = ["HOST", "ROOT", "Daemon", "Failed"]
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,14 +25,6 @@ STOP_S = 15.0
 
 class Failed(Exception):
     """A server did not start, or a measurement cannot be made; the message is for a person."""
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now."""
-    with socket() as probe:
-        probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def on_core(core: int | None) -> list[str]:
@@ -61,39 +54,6 @@ def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) 
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-@contextlib.contextmanager
-def mosquitto(directory: Path, core: int | None = None) -> Iterator[int]:
-    """A broker for anonymous clients; gives its port."""
-    port = free_port()
-    config = directory / "mosquitto.conf"
-    lines = [f"listener {port} {HOST}", "allow_anonymous true", "persistence false", "log_dest stderr"]
-    lines += ["log_type error", "log_type warning", "max_queued_messages 1000000", "max_inflight_messages 0"]
-    if os.getuid() == 0:
-        lines.append("user root")
-    config.write_text("\n".join([*lines, ""]))
-    log = directory / "mosquitto.log"
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
-    with log.open("wb") as output:
-        command = [*on_core(core), "mosquitto", "-c", str(config)]
-        try:
-            process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "PATH": path})
-        except FileNotFoundError as error:
-            raise Failed(f"{error.filename} is not on this machine: sudo apt install mosquitto") from None
-
-    def answers() -> bool:
-        try:
-            create_connection((HOST, port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    try:
-        wait_for("mosquitto", answers, process, log)
-        yield port
-    finally:
-        end(process)
 
 
 class Daemon:
