@@ -3,14 +3,14 @@
 The way of a reading::
 
     device --ws--> server.device --> codecs --> session --> pipeline --append--> journal --group fsync--> ack
-                                                               |                    |
-                                                               |                    +- tail ring (bounded memory)
-                                                               |                    +- segments on disk
-                                                               |                         | one cursor each
-                                                               |                         v
-                                                               |                    sinks.runner --> history | mqtt | influx
-                                                               v
-                                                              hub --(conflated, bounded)--> server.live --ws--> dashboards
+                                                              |                    |
+                                                              |                    +- tail ring (bounded memory)
+                                                              |                    +- segments on disk
+                                                              |                         | one cursor each
+                                                              |                         v
+                                                              |                sinks.runner --> history | mqtt | influx
+                                                              v
+                                                             hub --(conflated, bounded)--> server.live --> dashboards
 
 Imports go downwards only; ``tests/test_layers.py`` holds the rule.
 """

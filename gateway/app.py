@@ -1,9 +1,10 @@
 """The composition root: builds every room, connects them, and takes them down in the opposite order.
 
 Nothing listens before the settings are checked, the state directory is locked and everything on disk has been read.
-Built from the far end to the near one (journal, history, sinks, then listeners) and stopped the other way round, so that
-what a device was told is safe has somewhere to go: listeners close (1001 to every peer), the journal commits what is
-left, sinks hand over what they can, the device book is saved, history and journal close.  A deadline bounds each step.
+Built from the far end to the near one (journal, history, sinks, then listeners) and stopped the other way round, so
+that what a device was told is safe has somewhere to go: listeners close (1001 to every peer), the journal commits what
+is left, sinks hand over what they can, the device book is saved, history and journal close.  A deadline bounds each
+step.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ log = logging.getLogger(__name__)
 LISTENERS_STOP_S = 3.0
 SINKS_STOP_S = 3.0
 REPLAY_READINGS = 5_000
+
+# Names of statistics that only grow: counters for Prometheus.
+GROWING = frozenset(
+    {"received", "stored", "rejected", "duplicate", "throttled", "dropped", "missing", "messages", "notices_dropped"}
+    | {"delivered", "dead_lettered", "retries", "batches", "frames", "downgraded", "commits", "readings"}
+)
 
 TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
 
@@ -348,6 +355,8 @@ def _sources(
     server: Server,
     guard: Guard,
 ) -> list[metrics.Source]:
+    growing = GROWING
+
     def readings() -> dict[str, float]:
         counts: dict[str, float] = dict(book.totals().as_dict())
         return counts
@@ -358,10 +367,6 @@ def _sources(
     def states() -> dict[str, float]:
         return {state: float(count) for state, count in book.by_state().items()}
 
-    growing = frozenset(
-        "received stored rejected duplicate throttled dropped missing messages notices_dropped delivered dead_lettered "
-        "retries batches frames downgraded commits readings".split()
-    )
     sources: list[metrics.Source] = [
         ("readings", {}, readings, growing),
         ("devices", {}, states, frozenset()),

@@ -1,9 +1,9 @@
 """The device book: what the gateway knows of each device, and what of it survives a restart.
 
-The book lives in memory; the journal is its write-ahead log.  A snapshot (``devices.msgpack`` in the state directory) is
-replaced whole and synced every :data:`SNAPSHOT_S` seconds and at a clean stop; it names the journal offset that it
-reflects, and at start the journal is replayed from there.  A snapshot claims only what is durable, so that after a crash
-counts may be lower than what was announced, never higher.
+The book lives in memory; the journal is its write-ahead log.  A snapshot (``devices.msgpack`` in the state directory)
+is replaced whole and synced every :data:`SNAPSHOT_S` seconds and at a clean stop; it names the journal offset that it
+reflects, and at start the journal is replayed from there.  A snapshot claims only what is durable, so that after a
+crash counts may be lower than what was announced, never higher.
 
 Layout of the snapshot, MessagePack: ``[version, epoch, offset, [[name, session, seq, resumable, state, since, reason,
 last_seen, last_time, [ledger counts], description or nil], ...]]``.
@@ -41,8 +41,8 @@ class Link(Protocol):
     def acknowledge(self, seq: int) -> None:
         """Everything up to ``seq`` of the current session is durably decided."""
 
-    def replaced(self) -> None:
-        """Another connection of the same device took over."""
+    def replaced(self, contested: bool) -> None:
+        """Another connection of the same device took over; ``contested``: the two keep replacing each other."""
 
 
 Token = tuple[int, int, Session]

@@ -1,8 +1,8 @@
 """Latest values and live subscriptions: newest values by series, groups of like subscriptions, conflation, bounds.
 
 Readings are shown as they are accepted, before they are durable.  ``publish`` only notes a reading; a tick every
-:data:`GRID_S` folds what came since the last one into groups.  All subscribers that asked for the same share a group, and
-what a group sends is built, encoded and framed once.
+:data:`GRID_S` folds what came since the last one into groups.  All subscribers that asked for the same share a group,
+and what a group sends is built, encoded and framed once.
 
 A subscriber has an accumulator of its own only while it differs from its group: from joining until the group's next
 emission (so that its snapshot and its updates join exactly), while its history is being read, and while it is too slow
@@ -259,7 +259,7 @@ class Hub(Generic[Frame]):
     def __init__(self, book: DeviceBook, encode: Callable[[str, dict[str, object]], Frame]) -> None:
         self._book = book
         self._encode = encode
-        self._groups: dict[Subscription, _Group[Frame]] = {}
+        self._groups: dict[Subscription, Group[Frame]] = {}
         self._fresh: list[tuple[int, Reading]] = []
         self.series: dict[str, Series] = {}
         self.recent: deque[tuple[int, Reading]] = deque(maxlen=RECENT_MAX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import Overloaded
 from .reading import ASSIGNED, FUTURE, FUTURE_AFTER_S, OLD, OLD_AFTER_S, Description, Mark, Presence, Reading
@@ -25,7 +25,9 @@ _FUTURE_NS = FUTURE_AFTER_S * 1_000_000_000
 class Pipeline:
     """Takes what the device endpoint has checked; ``on_presence`` are told of changes, for what is no stream."""
 
-    def __init__(self, journal: Journal, hub: Hub, on_presence: list[Callable[[Device], None]] | None = None) -> None:
+    def __init__(
+        self, journal: Journal, hub: Hub[Any], on_presence: list[Callable[[Device], None]] | None = None
+    ) -> None:
         self._append = journal.append
         self._hub = hub
         self.on_presence = on_presence if on_presence is not None else []

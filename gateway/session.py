@@ -3,8 +3,8 @@
 Pure: no clock, no I/O.  One :class:`Session` a boot of a device; it outlives connections.
 
 The sequence of a session is cut by two numbers.  Readings up to ``highest`` were taken (or refused for good); those up
-to ``durable`` are decided, and ``ack`` may say so.  ``durable <= highest`` always.  After a reading at ``held`` could not
-be kept, nothing behind it is taken until it comes again, so that a cumulative ack never covers a hole:
+to ``durable`` are decided, and ``ack`` may say so.  ``durable <= highest`` always.  After a reading at ``held`` could
+not be kept, nothing behind it is taken until it comes again, so that a cumulative ack never covers a hole:
 
     seq <= highest                 DUPLICATE
     held and seq > held            HELD, until GIVE_UP_S have passed since it was held: then it is given up

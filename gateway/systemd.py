@@ -1,7 +1,7 @@
 """What the service tells systemd: sd_notify(3).
 
-With systemd-python where it is installed, else by the protocol's few lines: one datagram to ``$NOTIFY_SOCKET``, a leading
-``@`` meaning an abstract address.
+With systemd-python where it is installed, else by the protocol's few lines: one datagram to ``$NOTIFY_SOCKET``, a
+leading ``@`` meaning an abstract address.
 """
 
 from __future__ import annotations

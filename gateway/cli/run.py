@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(options: argparse.Namespace) -> int:
     """Run it."""
-    import asyncio
+    from asyncio import Runner
 
     from ..app import run as run_app
     from ..config import load
@@ -28,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     settings = load()
     configure(settings.log.level, settings.log.format)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run_app(settings))
     except OSError as error:
         print(f"gateway: {error}", file=sys.stderr)
@@ -36,10 +41,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _loop_factory():  # type: ignore[no-untyped-def]
+def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
     """uvloop where it is installed: it has no wheel for every machine."""
     try:
         import uvloop
     except ImportError:
         return None
-    return uvloop.new_event_loop
+    factory: Callable[[], AbstractEventLoop] = uvloop.new_event_loop
+    return factory

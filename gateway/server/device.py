@@ -34,8 +34,6 @@ UNDECODABLE_MAX = 5  # in a row, then 1011
 REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing each other
 ACKS = ("durable", "delivered", "none")
 
-_STRANGE = frozenset("\x7f").union(map(chr, range(33)))
-
 
 class _Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
     unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
@@ -91,9 +89,7 @@ class DeviceEndpoint:
             max_message_bytes=self.settings.max_message_bytes,
         )
 
-    async def _admit(
-        self, request: Request, call_next: Callable[[Request], Awaitable[Response | None]]
-    ) -> Response | None:
+    async def _admit(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Check the name and the query before the upgrade."""
         name = request.path_params.get("device")
         if not isinstance(name, str):
@@ -101,7 +97,7 @@ class DeviceEndpoint:
         if not is_device(name):
             return request.refuse(400, "a device's name is [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
         session = request.query.get("session")
-        if session is not None and (not 0 < len(session) <= MAX_SESSION or _STRANGE.intersection(session)):
+        if session is not None and (not 0 < len(session) <= MAX_SESSION or not session.isprintable() or " " in session):
             return request.refuse(400, f"session: 1 to {MAX_SESSION} visible characters")
         if request.query.get("ack", "durable") not in ACKS:
             return request.refuse(400, f"ack: one of {', '.join(ACKS)}")
@@ -162,7 +158,7 @@ class Connection:
         device, endpoint = self.device, self._endpoint
         previous, device.link = device.link, self
         if previous is not None:
-            previous.replaced()
+            previous.replaced(self._contested)
         now = endpoint.now()
         resumed = device.begin(self._ws.query.get("session"), secrets.token_hex(4))
         device.last_seen = now
@@ -192,13 +188,10 @@ class Connection:
         if self._acks and self._ws.pending_bytes <= REPLIES_MAX:
             self._transmit({"type": "ack", "seq": seq})
 
-    def replaced(self) -> None:
-        """Another connection of this device took over."""
-        again = self._contested or len(self.device.replacements) > 1
-        reason = (
-            "replaced again and again: do two devices use this name?" if again else "replaced by a newer connection"
-        )
-        self._ws.close_soon(4001, reason)
+    def replaced(self, contested: bool) -> None:
+        """Another connection of this device took over, for the third time or more in a short while if ``contested``."""
+        again = "replaced again and again: do two devices use this name?"
+        self._ws.close_soon(4001, again if contested else "replaced by a newer connection")
 
     # -- the layer's callbacks -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from ..ws import Request, Response
 
 __all__ = ["Guard"]
 
-Next = Callable[[Request], Awaitable[Response | None]]
+Next = Callable[[Request], Awaitable[Response]]
 
 
 class Guard:
@@ -29,7 +29,7 @@ class Guard:
         self._listed = {name for origin in self._origins if (name := _hostname(origin))}
         self.refused = 0
 
-    async def __call__(self, request: Request, call_next: Next) -> Response | None:
+    async def __call__(self, request: Request, call_next: Next) -> Response:
         """Let the request pass, or refuse it."""
         problem = self.problem(request.headers.get("host"), request.headers.get("origin"))
         if problem:
@@ -44,12 +44,12 @@ class Guard:
             return "this name is not the gateway's: add it to GATEWAY_ORIGINS, such as http://name:8080"
         if origin is None:
             return ""
-        origin = origin.lower().rstrip("/")
+        origin = origin.lower()
         if origin in self._origins:
             return ""
         if origin == "null":
             return "origin null is not listed in GATEWAY_ORIGINS"
-        if not origin.startswith(("http://", "https://")):
+        if not origin.startswith(("http:", "https:")):
             return ""  # not a web page's: a device, an application
         return "" if self._ours(_hostname(origin)) else "this origin is not listed in GATEWAY_ORIGINS"
 

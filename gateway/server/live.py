@@ -220,10 +220,8 @@ class Client:
     def message(self, message: Message) -> None:
         """One message of the dashboard."""
         try:
-            if message.kind == "text":
-                request = _from_json.decode(message.data)
-            else:
-                request = _from_msgpack.decode(message.data)  # type: ignore[arg-type]
+            decoder = _from_json if message.kind == "text" else _from_msgpack
+            request = decoder.decode(message.data)  # type: ignore[arg-type]
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             self._error(self._id_of(message), "bad_request", str(error))
             return

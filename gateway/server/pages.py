@@ -1,7 +1,7 @@
 """GET addresses: the dashboard's files, the API, health and metrics (section 1 of the contract).
 
-Answers are buffered whole, so their size is bounded: rows by :data:`ROWS_MAX`, and what was cut says so.  Rendering many
-rows happens in a thread.
+Answers are buffered whole, so their size is bounded: rows by :data:`ROWS_MAX`, and what was cut says so.  Rendering
+many rows happens in a thread.
 """
 
 from __future__ import annotations

@@ -67,15 +67,15 @@ function push(series, metric, time, value) {
   (known.last ?? known.mean).push(value);
 }
 
-/** The last five minutes of one metric for a sparkline: [[time, value], ...]; at most `together` requests run at once. */
+/** One metric's readings for a sparkline: [[time, value], ...]; at most `together` requests run at once, the queue is bounded by the number of series. */
 export class Sparks {
   #queue = []; #running = 0;
 
   constructor(together = 2) { this.together = together; }
 
-  /** Asks for a sparkline. `wanted()` is asked again before the request leaves: when false, and when it fails, `done` gets null. */
-  ask(device, metric, span, step, wanted, done) {
-    this.#queue.push({ device, metric, span, step, wanted, done });
+  /** Asks for the `span` milliseconds before `end`. `wanted()` is asked again before the request leaves: when false, and when it fails, `done` gets null. */
+  ask(device, metric, { end, span, step }, wanted, done) {
+    this.#queue.push({ device, metric, end, span, step, wanted, done });
     this.#next();
   }
 
@@ -86,7 +86,7 @@ export class Sparks {
     if (!job.wanted()) { job.done(null); this.#next(); return; }
     this.#running += 1;
     try {
-      const params = { device: job.device, metric: job.metric, from: `-${job.span / 1000}s`, step: stepWord(job.step) };
+      const params = { device: job.device, metric: job.metric, from: job.end - job.span, to: job.end, step: stepWord(job.step) };
       const { rows } = await rowsOf(params);
       job.done(rows.map((row) => [row.time, row.value]));
     } catch {

@@ -34,7 +34,7 @@ export class DeviceList {
 
   #build(change) {
     this.#input = el("input", {
-      type: "search", placeholder: "Find a device or metric", "aria-label": "Find a device or metric", autocomplete: "off", spellcheck: "false", maxlength: "100",
+      type: "search", placeholder: "Find device or metric", "aria-label": "Find a device or metric", autocomplete: "off", spellcheck: "false", maxlength: "100",
       on: { input: () => { change({ q: this.#input.value }); this.refresh(); }, keydown: (event) => this.#inSearch(event, change) },
     });
     this.#input.value = this.#state.q;
@@ -219,17 +219,16 @@ export class DeviceList {
       if (row.drawn !== "-") { row.path.setAttribute("d", ""); row.drawn = "-"; }
       return;
     }
-    const spark = sparkOf(metric);
+    const spark = sparkOf(metric), end = Math.floor((device.state === "online" ? now : Math.min(now, metric.time)) / SPARK.step) * SPARK.step;
     if (!spark.asked) {
       spark.asked = true;
-      this.#sparks.ask(device.name, metric.name, SPARK.span, SPARK.step, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), (points) => {
+      this.#sparks.ask(device.name, metric.name, { end: end + SPARK.step, ...SPARK }, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), (points) => {
         if (!points) { spark.asked = false; return; }
         const begun = spark.first;
         for (const [time, v] of points) if (typeof v === "number" && time < begun) spark.add(time, v);
         this.#soon();
       });
     }
-    const end = Math.floor(now / SPARK.step) * SPARK.step;
     const key = `${metric.name} ${end} ${spark.length} ${spark.lastValue}`;
     if (row.drawn === key) return;
     row.drawn = key;

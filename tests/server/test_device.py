@@ -1,0 +1,378 @@
+"""The device endpoint over real sockets: section 3 of the contract."""
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.running import acked, gateway, receive, send
+
+
+async def closing(ws):
+    """Read to the end; the close code and reason."""
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                await ws.recv()
+    except ConnectionClosed:
+        return ws.close_code, ws.close_reason
+
+
+async def test_welcome_comes_first_and_says_the_terms(tmp_path):
+    """The first frame is welcome, with the device's name, session and limits."""
+    async with gateway(tmp_path) as gw, gw.device("pump-1") as ws:
+        welcome = await receive(ws)
+        assert welcome.pop("session")
+        assert welcome.pop("time") > 1_700_000_000_000
+        assert welcome == {
+            "type": "welcome",
+            "device": "pump-1",
+            "resumed": False,
+            "last_seq": 0,
+            "heartbeat_s": 20.0,
+            "max_message_bytes": 65536,
+            "rate": {"per_s": 100.0, "burst": 200.0},
+        }
+
+
+async def test_three_shapes_of_a_reading(tmp_path):
+    """Flat, envelope and array are stored alike, values of every type exactly."""
+    async with gateway(tmp_path) as gw, gw.device("pump-1") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"temperature": 22.5, "door": True, "ts": 1764000000000, "seq": 1})
+        await send(ws, {"ts": 1764000001000, "seq": 2, "values": {"temperature": 23, "state": "on"}})
+        await send(ws, [{"ts": 1764000002, "seq": 3, "n": 2**60}, {"ts": 1764000003, "seq": 4, "values": {}}])
+        await acked(ws, 4)
+        rows = await gw.rows("pump-1", until=5)
+        assert [(row["time"], row["metric"], row["value"]) for row in rows] == [
+            (1764000000000, "door", True),
+            (1764000000000, "temperature", 22.5),
+            (1764000001000, "state", "on"),
+            (1764000001000, "temperature", 23),
+            (1764000002000, "n", str(2**60)),
+        ]
+        assert (await gw.ledger("pump-1"))["stored"] == 4
+
+
+@pytest.mark.parametrize(
+    ("protocols", "replies"),
+    [([], "text"), (["gateway.v1.msgpack"], "binary"), (["arduino", "gateway.v1.msgpack"], "binary")],
+)
+async def test_msgpack(tmp_path, protocols, replies):
+    """Binary frames carry the same model; replies are MessagePack where it was agreed on, else JSON text."""
+    async with gateway(tmp_path) as gw, gw.device("m", subprotocols=protocols or None) as ws:
+        assert ws.subprotocol == ("gateway.v1.msgpack" if protocols else None)
+        welcome = await ws.recv()
+        assert isinstance(welcome, str if replies == "text" else bytes)
+        await ws.send(msgspec.msgpack.encode([{"seq": 1, "a": 1.5}, {"seq": 2, "a": 2}]))
+        ack = await ws.recv()
+        decoded = json.loads(ack) if replies == "text" else msgspec.msgpack.decode(ack)
+        assert decoded == {"type": "ack", "seq": 2}
+
+
+async def test_unknown_subprotocol_is_none(tmp_path):
+    """A device that offers only what is not known is served as one that offers nothing."""
+    async with gateway(tmp_path) as gw, gw.device("m", subprotocols=["arduino"], origin="file://") as ws:
+        assert ws.subprotocol is None
+        assert (await receive(ws))["type"] == "welcome"
+
+
+async def test_format_for_clients_that_cannot_offer_one(tmp_path):
+    """The query names the format instead."""
+    async with gateway(tmp_path) as gw, gw.device("m", "?format=gateway.v1.msgpack") as ws:
+        assert msgspec.msgpack.decode(await ws.recv())["type"] == "welcome"
+        await send(ws, "{}")
+        assert (await closing(ws))[0] == 1003
+
+
+@pytest.mark.parametrize(("protocol", "frame"), [("gateway.v1.json", b"\x80"), ("gateway.v1.msgpack", "{}")])
+async def test_wrong_kind_of_frame(tmp_path, protocol, frame):
+    """The other opcode than the subprotocol's closes with 1003 at once."""
+    async with gateway(tmp_path) as gw, gw.device("m", subprotocols=[protocol]) as ws:
+        await ws.recv()
+        await ws.send(frame)
+        assert (await closing(ws))[0] == 1003
+
+
+async def test_one_error_a_refusal_and_the_rest_is_kept(tmp_path):
+    """A bad reading is named by code, seq and index, and is final: the ack covers it."""
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, [{"seq": 1, "a": 1}, {"seq": 2, "a": [1]}, {"seq": 3, "a b": 1}, {"seq": 4, "a": 4}])
+        first, second = await receive(ws, "error"), await receive(ws, "error")
+        assert (first["code"], first["seq"], first["index"]) == ("bad_value", 2, 1)
+        assert "a: an array" in first["detail"]
+        assert (second["code"], second["seq"], second["index"]) == ("bad_name", 3, 2)
+        await acked(ws, 4)
+        await send(ws, '{"seq":5,"a":NaN}')
+        assert (await receive(ws))["code"] == "bad_value"
+        await acked(ws, 5)
+        ledger = await gw.ledger("d")
+        assert (ledger["received"], ledger["stored"], ledger["rejected"]) == (5, 2, 3)
+        assert len(await gw.rows("d", until=2)) == 2
+
+
+async def test_five_undecodable_in_a_row_close(tmp_path):
+    """The fifth in a row closes with 1011; an accepted reading resets the count; each is counted once."""
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        for _ in range(4):
+            await send(ws, "nonsense")
+            assert (await receive(ws, "error"))["code"] == "undecodable"
+        await send(ws, {"a": 1}, *["nonsense"] * 5)
+        errors = [await receive(ws, "error") for _ in range(5)]
+        assert {error["code"] for error in errors} == {"undecodable"}
+        assert (await closing(ws))[0] == 1011
+        ledger = await gw.ledger("d")
+        assert (ledger["received"], ledger["rejected"]) == (10, 9)
+
+
+async def test_bad_utf8_and_too_big(tmp_path):
+    """Bad UTF-8 closes with 1007, a message beyond the limit with 1009."""
+    async with gateway(tmp_path, limits={"max_message_bytes": 1000}) as gw:
+        async with gw.device("d") as ws:
+            await receive(ws, "welcome")
+            await ws.send(b"\xff\xfe", text=True)
+            assert (await closing(ws))[0] == 1007
+        async with gw.device("d") as ws:
+            await receive(ws, "welcome")
+            await send(ws, '{"a":"' + "x" * 1000 + '"}')
+            assert (await closing(ws))[0] == 1009
+
+
+async def test_throttled_and_go_back(tmp_path):
+    """At the burst's end throttled names the seq; nothing behind it is kept until it comes again."""
+    async with gateway(tmp_path, limits={"device_rate": 20, "device_burst": 5}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, *({"seq": n, "a": n} for n in range(1, 9)))
+        throttled = await receive(ws, "throttled")
+        assert (throttled["seq"], throttled["dropped"]) == (6, 1)
+        assert 0 < throttled["retry_after_ms"] <= 51
+        await asyncio.sleep(0.5)
+        await send(ws, {"seq": 9, "a": 9}, {"seq": 6, "a": 6}, {"seq": 7, "a": 7})
+        await acked(ws, 7)
+        assert [row["value"] for row in await gw.rows("d", until=7)] == [1, 2, 3, 4, 5, 6, 7]
+        ledger = await gw.ledger("d")
+        assert (ledger["received"], ledger["stored"], ledger["throttled"]) == (11, 7, 4)
+
+
+async def test_array_is_taken_up_to_the_first_that_does_not_fit(tmp_path):
+    """The rest of the array is named by the first seq and the count."""
+    async with gateway(tmp_path, limits={"device_rate": 1, "device_burst": 3}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, [{"seq": n, "a": n} for n in range(1, 8)])
+        throttled = await receive(ws, "throttled")
+        assert (throttled["seq"], throttled["dropped"]) == (4, 4)
+        assert 900 <= throttled["retry_after_ms"] <= 1001
+        await acked(ws, 3)
+        await send(ws, {"seq": 4, "values": {}}, {"seq": 5, "values": {}})
+        await acked(ws, 5)
+
+
+async def test_throttled_without_seq_is_dropped_and_counted(tmp_path):
+    """A device without seq is told how many were dropped."""
+    async with gateway(tmp_path, limits={"device_rate": 0.01, "device_burst": 2}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, [{"a": n} for n in range(5)], {"a": 9})
+        first, second = await receive(ws, "throttled"), await receive(ws, "throttled")
+        assert (first["dropped"], second["dropped"]) == (3, 1)
+        assert "seq" not in first
+        assert (await gw.ledger("d"))["throttled"] == 4
+
+
+async def test_policy_close(tmp_path):
+    """With policy close, going beyond the rate closes with 1008."""
+    async with (
+        gateway(tmp_path, limits={"device_rate": 1, "device_burst": 1, "policy": "close"}) as gw,
+        gw.device("d") as ws,
+    ):
+        await receive(ws, "welcome")
+        await send(ws, {"a": 1}, {"a": 2})
+        assert (await closing(ws))[0] == 1008
+
+
+async def test_resume_and_duplicates(tmp_path):
+    """A session resumes at its last durable seq; what comes again is counted, not stored, and acked again."""
+    async with gateway(tmp_path) as gw:
+        async with gw.device("d", "?session=boot1") as ws:
+            await receive(ws, "welcome")
+            await send(ws, {"seq": 5, "a": 5}, {"seq": 6, "a": 6})
+            await acked(ws, 6)
+        async with gw.device("d", "?session=boot1") as ws:
+            welcome = await receive(ws)
+            assert (welcome["session"], welcome["resumed"], welcome["last_seq"]) == ("boot1", True, 6)
+            await send(ws, {"seq": 6, "a": 6})
+            assert await receive(ws) == {"type": "ack", "seq": 6}
+            await send(ws, {"seq": 9, "a": 9})
+            await acked(ws, 9)
+        async with gw.device("d", "?session=boot2") as ws:
+            welcome = await receive(ws)
+            assert (welcome["resumed"], welcome["last_seq"]) == (False, 0)
+        ledger = await gw.ledger("d")
+        assert (ledger["stored"], ledger["duplicate"], ledger["missing"]) == (3, 1, 2)
+
+
+async def test_session_survives_a_restart(tmp_path):
+    """The newest session and the counts are there after a restart."""
+    async with gateway(tmp_path) as gw, gw.device("d", "?session=boot1") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": 2})
+        await acked(ws, 2)
+    async with gateway(tmp_path) as gw, gw.device("d", "?session=boot1") as ws:
+        welcome = await receive(ws)
+        assert (welcome["resumed"], welcome["last_seq"]) == (True, 2)
+        assert (await gw.ledger("d"))["stored"] == 2
+        assert len(await gw.rows("d")) == 2
+
+
+async def test_no_acks_where_none_are_asked_for(tmp_path):
+    """ack=none sends none; a reading without seq gets none."""
+    async with gateway(tmp_path) as gw, gw.device("d", "?ack=none") as quiet, gw.device("e") as ws:
+        await receive(quiet, "welcome")
+        await receive(ws, "welcome")
+        await send(quiet, {"seq": 1, "a": 1})
+        await send(ws, {"a": 1})
+        await gw.rows("*", until=2)
+        await send(ws, {"seq": 1, "a": 1})
+        await acked(ws, 1)
+        await send(quiet, "nonsense")
+        assert (await receive(quiet))["type"] == "error"
+
+
+async def test_times_of_receipt_strictly_increase(tmp_path):
+    """Readings without a time do not overwrite each other."""
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, [{"a": n} for n in range(50)])
+        assert [row["value"] for row in await gw.rows("d", until=50)] == list(range(50))
+
+
+async def test_replacement(tmp_path):
+    """A second connection replaces the first with 4001, and presence does not change."""
+    async with gateway(tmp_path) as gw, gw.device("d") as first:
+        await receive(first, "welcome")
+        since = (await gw.json("/api/v1/devices"))[0]["since"]
+        async with gw.device("d") as second:
+            await receive(second, "welcome")
+            assert (await closing(first))[0] == 4001
+            row = (await gw.json("/api/v1/devices"))[0]
+            assert (row["state"], row["since"]) == ("online", since)
+            await send(second, {"seq": 1, "a": 1})
+            await acked(second, 1)
+
+
+async def test_two_that_keep_replacing_each_other_are_told_and_slowed_down(tmp_path, monkeypatch):
+    """From the fourth replacement within a short time on, the newcomer waits, and the reason says why."""
+    monkeypatch.setattr("gateway.server.device.REPLACEMENT_DELAY_S", 0.3)
+    async with gateway(tmp_path) as gw:
+        loop = asyncio.get_running_loop()
+        connections = [await gw.device("d") for _ in range(4)]
+        started = loop.time()
+        connections.append(await gw.device("d"))
+        assert loop.time() - started >= 0.3
+        code, reason = await closing(connections[-2])
+        assert code == 4001
+        assert "two devices" in reason
+        for ws in connections:
+            await ws.close()
+
+
+async def test_describe_is_kept(tmp_path):
+    """What a device says of itself is kept over a restart; a bad description is refused by name."""
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(
+            ws,
+            {
+                "type": "describe",
+                "name": "Boiler pump",
+                "interval_s": 60,
+                "metrics": {"t": {"unit": "Cel", "class": "temperature", "more": 1}},
+            },
+        )
+        await send(ws, {"type": "describe", "interval_s": -1})
+        assert (await receive(ws))["code"] == "bad_description"
+    async with gateway(tmp_path) as gw:
+        (row,) = await gw.json("/api/v1/devices")
+        assert (row["name"], row["interval_s"], row["metrics"]) == (
+            "Boiler pump",
+            60,
+            {"t": {"unit": "Cel", "class": "temperature"}},
+        )
+
+
+async def test_heartbeat_and_unknown_types(tmp_path):
+    """A heartbeat needs no answer; an unknown type, a result nobody asked for and a sub-device are refused."""
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"type": "heartbeat"}, {"type": "party"}, {"type": "result", "id": "c1", "ok": True})
+        assert [(await receive(ws))["code"] for _ in range(2)] == ["bad_message", "unknown_command"]
+        await send(ws, {"device": "other", "a": 1, "seq": 1}, {"device": "d", "a": 1, "seq": 2})
+        assert (await receive(ws))["code"] == "bad_device"
+        await acked(ws, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("a%20b", 400),
+        ("-a", 400),
+        ("a/b", 404),
+        ("a%2Fb", 404),
+        ("", 400),
+        ("d?ack=perhaps", 400),
+        ("d?session=" + "x" * 65, 400),
+        ("d?session=a%00b", 400),
+        ("d?format=gateway.v2", 400),
+    ],
+)
+async def test_refused_before_the_upgrade(tmp_path, path, status):
+    """Names and queries are checked at the edge."""
+    async with gateway(tmp_path) as gw:
+        with pytest.raises(InvalidStatus) as info:
+            await gw.device(path)
+        assert info.value.response.status_code in (status, 404)
+
+
+async def test_foreign_origin_is_refused(tmp_path):
+    """A web page from elsewhere cannot speak for a device."""
+    async with gateway(tmp_path) as gw:
+        with pytest.raises(InvalidStatus) as info:
+            await gw.device("d", origin="http://evil.example")
+        assert info.value.response.status_code == 403
+
+
+async def test_too_many_devices(tmp_path):
+    """Beyond the bound a new name is refused with 503 and Retry-After."""
+    async with gateway(tmp_path, limits={"max_devices": 1}) as gw, gw.device("a") as ws:
+        await receive(ws, "welcome")
+        with pytest.raises(InvalidStatus) as info:
+            await gw.device("b")
+        assert info.value.response.status_code == 503
+        assert info.value.response.headers["Retry-After"] == "60"
+
+
+async def test_presence(tmp_path):
+    """Online with the connection, offline within a second of its end, with the reason; a stop changes nothing."""
+    async with gateway(tmp_path) as gw:
+        async with gw.device("d") as ws:
+            await receive(ws, "welcome")
+            assert (await gw.json("/api/v1/devices"))[0]["state"] == "online"
+        async with asyncio.timeout(5):
+            while (row := (await gw.json("/api/v1/devices"))[0])["state"] == "online":
+                await asyncio.sleep(0.01)
+        assert row["reason"]
+        async with gw.device("e") as ws:
+            await receive(ws, "welcome")
+            await gw.json("/readyz") if False else None
+            stopped = gw
+    assert stopped
+    async with gateway(tmp_path, heartbeat={"interval_s": 0.2, "timeout_s": 0.2}) as gw:
+        rows = {row["device"]: row for row in await gw.json("/api/v1/devices")}
+        assert (rows["e"]["state"], rows["e"]["confirmed"], rows["d"]["state"]) == ("online", False, "offline")
+        async with asyncio.timeout(5):
+            while (await gw.json("/api/v1/devices?device=e"))[0]["state"] == "online":
+                await asyncio.sleep(0.02)
+        assert "not seen" in (await gw.json("/api/v1/devices?device=e"))[0]["reason"]

@@ -1,0 +1,107 @@
+"""Settings from the environment, every fault named at once."""
+
+import json
+
+import pytest
+
+from gateway.cli import main
+from gateway.config import load, shown, variables
+from gateway.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch, tmp_path):
+    """No settings but a test's own."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("GATEWAY_") or name in ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_of_the_contract():
+    """The defaults that other programs rely on."""
+    settings = load()
+    assert (settings.listen.host, settings.listen.port) == ("127.0.0.1", 8080)
+    assert (settings.limits.device_rate, settings.limits.device_burst, settings.limits.policy) == (100, 200, "drop")
+    assert (settings.limits.max_message_bytes, settings.limits.max_connections) == (65_536, None)
+    assert (settings.journal.commit_ms, settings.journal.on_full) == (50, "refuse")
+    assert (settings.batch.max_readings, settings.batch.max_delay_ms) == (1000, 250)
+    assert (settings.heartbeat.interval_s, settings.heartbeat.timeout_s) == (20, 20)
+    assert (settings.mqtt.url, settings.mqtt.prefix, settings.mqtt.qos, settings.mqtt.layout) == (
+        "",
+        "gateway",
+        1,
+        "flat",
+    )
+    assert settings.influx.measurement == "telemetry"
+
+
+def test_environment_dotenv_credentials_and_toml(monkeypatch, tmp_path):
+    """The environment wins over .env, that over credentials, that over the TOML file."""
+    (tmp_path / ".env").write_text("GATEWAY_LISTEN__PORT=1\nGATEWAY_ID=from-dotenv\nOTHER=x\n")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "GATEWAY_MQTT__PASSWORD").write_text("secret\n")
+    toml = tmp_path / "gateway.toml"
+    toml.write_text('id = "from-toml"\n[mqtt]\nurl = "mqtt://broker"\npassword = "other"\n[log]\nlevel = "debug"\n')
+    monkeypatch.setenv("GATEWAY_CONFIG", str(toml))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    monkeypatch.setenv("GATEWAY_LISTEN__PORT", "2")
+    settings = load()
+    assert (settings.listen.port, settings.id, settings.log.level) == (2, "from-dotenv", "debug")
+    assert (settings.mqtt.url, settings.mqtt.password.get_secret_value()) == ("mqtt://broker", "secret")
+
+
+def test_every_fault_is_named_at_once(monkeypatch):
+    """The variable, what is wrong and an accepted form, a line each."""
+    faulty = {
+        "GATEWAY_LISTEN__PORT": "x",
+        "GATEWAY_LISTEN__HOST": "0.0.0.0",
+        "GATEWAY_MQTT__URL": "http://broker",
+        "GATEWAY_MQTT__ULR": "mqtt://broker",
+        "GATEWAY_ORIGINS": "dash.example",
+        "GATEWAY_LIMITS__POLICY": "panic",
+        "GATEWAY_JOURNAL__COMMIT_MS": "nan",
+        "GATEWAY_AUTH__MODE": "token",
+    }
+    for name, value in faulty.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as info:
+        load()
+    lines = str(info.value).splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == sorted(faulty)
+    assert any("GATEWAY_MQTT__URL?" in line for line in lines if "ULR" in line)
+
+
+def test_beyond_loopback_needs_to_be_meant(monkeypatch):
+    """Listening where others reach it, without authentication, is a fault unless it is asked for."""
+    monkeypatch.setenv("GATEWAY_LISTEN__HOST", "::")
+    with pytest.raises(ConfigError, match="ALLOW_INSECURE"):
+        load()
+    monkeypatch.setenv("GATEWAY_AUTH__ALLOW_INSECURE", "true")
+    assert load().listen.host == "::"
+
+
+def test_secrets_are_masked(monkeypatch):
+    """Neither passwords nor tokens are shown."""
+    monkeypatch.setenv("GATEWAY_MQTT__URL", "mqtt://user:canary@broker")
+    monkeypatch.setenv("GATEWAY_MQTT__PASSWORD", "canary")
+    monkeypatch.setenv("GATEWAY_INFLUX__TOKEN", "canary")
+    assert "canary" not in json.dumps(shown(load()))
+    assert set(shown(load())) == set(variables())
+
+
+def test_commands(monkeypatch, capsys):
+    """check-config ends with 0 or 78 and names the faults on stderr; config show prints what is in force."""
+    assert main(["check-config"]) == 0
+    monkeypatch.setenv("GATEWAY_LISTEN__PORT", "70000")
+    assert main(["check-config", "--json"]) == 78
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["ok"] is False
+    assert "GATEWAY_LISTEN__PORT" in err
+    assert main(["run"]) == 78
+    monkeypatch.delenv("GATEWAY_LISTEN__PORT")
+    assert main(["config", "show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["GATEWAY_LISTEN__PORT"] == 8080

@@ -1,0 +1,139 @@
+"""The device book: sessions, acks, snapshots and replay."""
+
+import pytest
+
+from gateway.devices import DeviceBook
+from gateway.errors import GatewayError, Overloaded
+from gateway.liveness import Status
+from gateway.reading import ASSIGNED, Batch, Description, Mark, Presence, Reading
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book of its own."""
+    return DeviceBook(tmp_path / "devices.msgpack", rate=10, burst=20, max_devices=3)
+
+
+def reading(seq, *, device="a", session="s1", at=1, flags=0):
+    """A reading of the device's session."""
+    return Reading(device, session, seq, at, at, {"t": 1.0}, flags)
+
+
+class Link:
+    """A connection that keeps its acks."""
+
+    def __init__(self):
+        self.acks = []
+
+    def acknowledge(self, seq):
+        self.acks.append(seq)
+
+    def replaced(self, contested):
+        self.acks.append("replaced")
+
+
+def test_commit_acks_the_current_session_alone(book):
+    """A commit of an earlier session's readings is counted, and nobody is told."""
+    device = book.open("a")
+    device.link = link = Link()
+    assert device.begin("s1", "x") is False
+    old = device.session
+    device.ledger.received = device.ledger.accepted = 3
+    device.committed((2, 5, old))
+    assert (device.ledger.stored, device.session.durable, link.acks) == (2, 5, [5])
+    device.begin("s2", "x")
+    device.committed((3, 6, old))
+    assert (device.ledger.stored, device.session.durable, link.acks) == (3, 0, [5])
+
+
+def test_sessions_resume_by_their_name_alone(book):
+    """A connection without a session never resumes one, and its own is not resumed."""
+    device = book.open("a")
+    device.begin("s1", "x")
+    device.session.accept(4)
+    assert device.begin("s1", "x") is True
+    assert device.begin(None, "fresh") is False
+    assert (device.session.id, device.session.highest) == ("fresh", 0)
+    assert device.begin("fresh", "x") is False
+
+
+def test_bound(book):
+    """Beyond the bound a new device is refused, known ones are not."""
+    for name in "abc":
+        book.open(name)
+    with pytest.raises(Overloaded):
+        book.open("d")
+    assert book.open("a").name == "a"
+
+
+async def test_snapshot_and_replay_meet(book, tmp_path):
+    """A saved book and the journal behind it give what was durable: sequence, counts, presence, description."""
+    device = book.open("a")
+    device.begin("s1", "x")
+    device.status = Status("online", 7)
+    device.ledger.received, device.ledger.accepted, device.ledger.stored, device.ledger.duplicate = 4, 3, 2, 1
+    device.session.accept(9)
+    device.session.decided(8)
+    device.described = {"name": "Pump"}
+    await book.save("epoch", 50)
+
+    again = DeviceBook(tmp_path / "devices.msgpack", rate=10, burst=20)
+    again.load("epoch")
+    assert again.offset == 50
+    found = again.get("a")
+    assert found is not None
+    assert (found.session.id, found.session.highest, found.session.durable) == ("s1", 8, 8)
+    assert found.ledger.as_dict() == {
+        "received": 3, "stored": 2, "rejected": 0, "duplicate": 1, "throttled": 0, "dropped": 0, "in_flight": 0, "missing": 0,
+    }  # fmt: skip
+    assert (found.status, found.display_name) == (Status("online", 7, "", confirmed=False), "Pump")
+
+    items = [
+        reading(8),
+        reading(9, at=20, flags=ASSIGNED),
+        Mark("a", "s1", 10),
+        Presence("a", "offline", 30, "ping timeout", "s1"),
+        reading(1, device="b", session="q"),
+        Description("b", 1, {"name": "B"}),
+        reading(1, session="s2", at=40),
+    ]
+    again.replay(Batch(49, items, 4), skip_below=50)
+    assert (found.session.id, found.session.highest, found.session.durable) == ("s2", 1, 1)
+    assert (found.ledger.received, found.ledger.stored, found.ledger.rejected) == (6, 4, 1)
+    assert (found.last_time, found.last_seen) == (20, 40)
+    assert found.status == Status("offline", 30, "ping timeout", confirmed=False)
+    other = again.get("b")
+    assert other is not None
+    assert (other.display_name, other.session.durable) == ("B", 1)
+
+
+async def test_snapshot_of_another_journal(book, tmp_path):
+    """Its devices are kept, its offset means nothing."""
+    book.open("a")
+    await book.save("epoch", 50)
+    again = DeviceBook(tmp_path / "devices.msgpack", rate=10, burst=20)
+    again.load("another")
+    assert again.offset is None
+    assert again.get("a") is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x94\x01\xa1e\x05\x91\x01", b"\xff" * 100])
+def test_damaged_snapshot_says_so(tmp_path, data):
+    """A damaged file is an error with a hint, not a traceback."""
+    (tmp_path / "devices.msgpack").write_bytes(data)
+    with pytest.raises(GatewayError) as info:
+        DeviceBook(tmp_path / "devices.msgpack", rate=1, burst=1).load("e")
+    assert info.value.hint
+
+
+def test_newer_snapshot_is_refused(tmp_path):
+    """A file of a later version is not guessed at."""
+    (tmp_path / "devices.msgpack").write_bytes(b"\x94\x63\xa1e\x05\x90")
+    with pytest.raises(GatewayError, match="version 99"):
+        DeviceBook(tmp_path / "devices.msgpack", rate=1, burst=1).load("e")
+
+
+def test_missing_snapshot_is_an_empty_book(book):
+    """The first start finds nothing."""
+    book.load("e")
+    assert (len(book), book.offset) == (0, None)
