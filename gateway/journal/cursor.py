@@ -156,9 +156,7 @@ class Cursor:
         """End a waiting read with ``error``, and let go of the file."""
         if self._wake is not None and not self._wake.done():
             self._wake.set_exception(error)
-        if self._reader is not None and (self._reading is None or self._reading.done()):
-            self._reader.close()
-            self._reader = None
+        self._close_file()
 
     def drop_below(self, position: Position) -> None:
         """What lies below ``position`` is gone to make room."""
@@ -168,6 +166,12 @@ class Cursor:
             self._dropped_from = self.position
         self.overflowed += position.readings - self.position.readings
         self.position = position
+        self._close_file()  # an open file would keep its space
+
+    def release(self) -> None:
+        """Let go of the file; no thread reads any more."""
+        if self._reader is not None:
+            self._reader.close()
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -181,11 +185,17 @@ class Cursor:
         self.overflowed -= max(0, readings - start.readings - missing)
         self._dropped_from = None if offset >= self.position.offset else Position(offset, readings)
 
+    def _close_file(self) -> None:
+        if self._reader is not None and (self._reading is None or self._reading.done()):
+            self._reader.close()
+
     async def _wait(self, wanted: int, deadline: float | None) -> None:
         """Until items below ``wanted`` are durable, or the loop's clock shows ``deadline``."""
         loop = asyncio.get_running_loop()
         if self._journal.durable_offset >= wanted:
             return
+        if self._wake is not None:
+            raise RuntimeError(f"cursor {self.name!r} is being read already")
         self._wake_at = wanted
         self._wake = future = loop.create_future()
         timer = None if deadline is None else loop.call_at(deadline, self.wake, wanted)

@@ -28,19 +28,21 @@ import contextlib
 import errno
 import logging
 import os
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gateway.errors import JournalError, Overloaded
-from gateway.journal import places, record
+from gateway.journal import record
+from gateway.journal.bounds import Bounds
+from gateway.journal.counters import Counters
 from gateway.journal.cursor import Cursor, Position
 from gateway.journal.holdings import Holdings
 from gateway.journal.opening import Opened, take
-from gateway.journal.places import Place, Places
+from gateway.journal.places import Place
 from gateway.journal.reader import Damage, Reader, Taken, seek_readings
 from gateway.journal.recovery import JUMP
 from gateway.journal.ring import Ring
+from gateway.journal.roster import Roster
 from gateway.journal.writer import Committed, Writer
 
 if TYPE_CHECKING:
@@ -55,7 +57,6 @@ PERSIST_S = 1.0  # at most one write of the cursors' places in this time
 PROBE_S = 0.5  # between two looks at the free space while appends are refused for it
 PENDING_BYTES = 32 << 20  # of encoded items appended and not durable, judged by the size of those before
 MIN_SEGMENT_BYTES = 64 << 10
-LATENCIES = 512  # commits whose latency is remembered
 SPARE_READERS = 4  # places kept for read_from; a reader that is not among them searches its segment
 
 log = logging.getLogger(__name__)
@@ -97,10 +98,9 @@ class Journal:
         self._commit_s = commit_ms / 1000
         # Room is given back by whole segments: a bound must hold several.
         self._segment_bytes = max(MIN_SEGMENT_BYTES, min(segment_bytes, max_bytes // 8))
-        self._max_bytes = max_bytes
+        self._bounds = Bounds(max_bytes, keep_free_bytes)
         self._drop_oldest = on_full == "drop_oldest"
         self._max_pending = max_pending
-        self._keep_free = keep_free_bytes
         # Appended and not handed to the writer: the first has offset _pending_base.
         self._pending: list[Item] = []
         self._pending_base = 0
@@ -109,46 +109,17 @@ class Journal:
         self._due = False  # the pending group's time has come
         self._pending_since = 0.0  # the loop's time of the first append
         self._in_flight_since = 0.0
-        self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self._in_flight = 0  # items the writer has
         self._in_flight_waiters: dict[Waiter, object] = {}
         self._limit = max_pending
         self._room = 0  # how long _pending may grow; 0 refuses
-        # What stands in the way of appending.
         self._state: Literal["new", "open", "closing", "closed"] = "new"
-        self._failure = ""
-        self._full = False
-        self._low = False
-        self._free_bytes = 0
-
-        self._cursors: dict[str, Cursor] = {}
-        self._places: dict[str, Place] = {}
-        self._storing: dict[Cursor, int] | None = None
         self._places_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
+        self._probing = False
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
-        self._spare: list[Reader] = []
-        self._counts = dict.fromkeys(
-            (
-                "commits",
-                "records",
-                "written_bytes",
-                "commit_seconds",
-                "sync_seconds",
-                "sync_seconds_max",
-                "failures",
-                "refused",
-                "torn_bytes",
-                "foreign_segments",
-                "damaged_segments",
-                "damages",
-                "set_aside",
-                "dropped_segments",
-                "removed_segments",
-                "places_failures",
-            ),
-            0.0,
-        )
+        self._spare: dict[int, Reader] = {}  # by the offset each would read next
+        self._counts = Counters()
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
@@ -175,19 +146,14 @@ class Journal:
     def _take(self, opened: Opened) -> None:
         recovered = opened.recovered
         self._lock = opened.lock
-        self._free_bytes = opened.free
+        self._bounds.free = opened.free
         self.epoch = recovered.epoch.hex()
         self.seed = record.seed_of(recovered.epoch)
         self.durable_offset = self._pending_base = recovered.base
         self.stored = recovered.stored
         self._holdings = Holdings([*recovered.segments, opened.tail.segment])
-        self._places = recovered.places
-        counts = self._counts
-        counts["torn_bytes"] = recovered.torn_bytes
-        counts["foreign_segments"] = recovered.foreign
-        counts["set_aside"] = recovered.set_aside
-        counts["damages"] = len(recovered.damages)
-        counts["damaged_segments"] = sum(1 for segment in recovered.segments if segment.damaged_at)
+        self._cursors = Roster(recovered.places)
+        self._counts.opened(recovered)
         for damage in recovered.damages:
             log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
         self._writer = Writer(
@@ -215,25 +181,26 @@ class Journal:
             return
         self._state = "closing"
         self._update_room()
-        if not self._failure:
+        if not self._bounds.failure:
             with contextlib.suppress(JournalError):
                 await self.flush()
         for timer in (self._timer, self._places_timer, self._probe_timer):
             if timer is not None:
                 timer.cancel()
-        self._writer.store(self._snapshot())
+        self._writer.store(self._cursors.snapshot(bytes.fromhex(self.epoch), self.durable_offset, self.stored))
         self._writer.stop()
         await self._loop.run_in_executor(self._executor, self._writer.join)
-        await asyncio.sleep(0)  # what the writer told last
         self._state = "closed"
         error = JournalError("the journal is closed")
-        for cursor in list(self._cursors.values()):
+        for cursor in self._cursors:
             cursor.stop(error)
         for _, future in self._flushes:
             if not future.done():
                 future.set_exception(error)
         self._executor.shutdown(wait=True)
-        for reader in self._spare:
+        for cursor in self._cursors:
+            cursor.release()
+        for reader in self._spare.values():
             reader.close()
         os.close(self._lock)
 
@@ -282,18 +249,10 @@ class Journal:
     @property
     def reason(self) -> str:
         """Why nothing can be appended now, in words; empty when all is well."""
-        if self._state != "open":
-            return "the journal is not open"
-        if self._failure:
-            return f"the disk fails: {self._failure}"
-        if self._full:
-            return f"the journal holds its {self._max_bytes} bytes"
-        if self._low:
-            return f"the disk has only {self._free_bytes} bytes free"
-        return ""
+        return self._bounds.reason if self._state == "open" else "the journal is not open"
 
     def _overloaded(self) -> Overloaded:
-        self._counts["refused"] += 1
+        self._counts.refused += 1
         reason = self.reason
         if reason:
             return Overloaded(reason, retry_after_ms=1000)
@@ -326,8 +285,7 @@ class Journal:
         self._writer.commit(base, items)
 
     def _update_room(self) -> None:
-        blocked = self._state != "open" or self._failure or self._full or self._low
-        self._room = 0 if blocked else max(0, self._limit - self._in_flight)
+        self._room = 0 if self.reason else max(0, self._limit - self._in_flight)
 
     # -- what the writer tells -------------------------------------------------------------------------------------
 
@@ -344,23 +302,17 @@ class Journal:
             self.stored += written.batch.readings
             size += written.size
         self.durable_offset = committed.records[-1].batch.end
-        counts = self._counts
-        counts["commits"] += 1
-        counts["records"] += len(committed.records)
-        counts["written_bytes"] += size
-        counts["commit_seconds"] += committed.seconds
-        counts["sync_seconds"] += committed.sync_s
-        counts["sync_seconds_max"] = max(counts["sync_seconds_max"], committed.sync_s)
+        self._counts.committed(committed, size, now - self._in_flight_since)
         self._limit = max(1, min(self._max_pending, PENDING_BYTES * self._in_flight // size))
         self._in_flight = 0
         waiters, self._in_flight_waiters = self._in_flight_waiters, {}
-        self._latencies.append(now - self._in_flight_since)
-        if self._failure:
+        if self._bounds.failure:
             log.info("the journal's disk works again")
-            self._failure = ""
+            self._bounds.failure = ""
         if committed.segments:
             self._holdings.add(committed.segments)
-        self._free_bytes = committed.free_bytes
+        if not self._probing:
+            self._bounds.free = committed.free_bytes
         self._check_bytes()
         if self._flushes:
             self._end_flushes()
@@ -368,7 +320,7 @@ class Journal:
             self._hand_over()
         self._tell(iter(waiters.items()))
         durable = self.durable_offset
-        for cursor in self._cursors.values():
+        for cursor in self._cursors:
             cursor.wake(durable)
 
     def _tell(self, waiters: Iterator[tuple[Waiter, object]]) -> None:
@@ -392,11 +344,11 @@ class Journal:
 
     def on_failed(self, error: OSError) -> None:
         """A try of the group in flight failed; the next follows by itself."""
-        self._counts["failures"] += 1
+        self._counts.failures += 1
         failure = error.strerror or str(error)
-        if failure != self._failure:
+        if failure != self._bounds.failure:
             log.error("the journal cannot be written: %s", failure)
-        self._failure = failure
+        self._bounds.failure = failure
         self._update_room()
         if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._holdings) > 1:
             self._drop(1)
@@ -408,44 +360,46 @@ class Journal:
 
     def on_places(self, error: OSError | None) -> None:
         """The cursors' places are durable, or not."""
-        storing, self._storing = self._storing, None
+        self._cursors.end_store(done=error is None)
         if error is not None:
-            self._counts["places_failures"] += 1
+            self._counts.places_failures += 1
             log.warning("the cursors' places cannot be written: %s", error)
             self._arm_places()
             return
-        for cursor, offset in (storing or {}).items():
-            cursor.persisted = max(cursor.persisted, offset)
         self._trim()
 
     def on_removed(self, kept_aside: int, errors: int) -> None:
         """Segments are gone from the directory."""
-        self._counts["set_aside"] += kept_aside
-        self._counts["failures"] += errors
+        self._counts.set_aside += kept_aside
+        self._counts.failures += errors
 
     def on_probed(self, free_bytes: int) -> None:
         """The file system's free bytes."""
-        self._free_bytes = free_bytes
+        self._probing = False
+        self._bounds.free = free_bytes
         self._check_bytes()
 
     # -- bounds on disk --------------------------------------------------------------------------------------------
 
     def _check_bytes(self) -> None:
         """Judge the bounds on disk, make room where that is wanted, and keep looking while space is short."""
-        held = self._holdings.bytes
-        low = self._keep_free - self._free_bytes
-        if self._drop_oldest and (need := max(held - self._max_bytes + 1, low)) > 0:
+        bounds = self._bounds
+        # The free space is not judged again before it was looked at after the last removal.
+        if self._drop_oldest and (need := bounds.need(self._holdings.bytes, look_at_free=not self._probing)) > 0:
             self._drop(self._holdings.covering(need))
-            held = self._holdings.bytes
-        self._full = held >= self._max_bytes
-        self._low = low > 0
+        bounds.judge(self._holdings.bytes)
         self._update_room()
-        if self._low and self._probe_timer is None and self._state == "open":
-            self._probe_timer = self._loop.call_later(PROBE_S, self._probe)
+        if bounds.low and self._probe_timer is None and self._state == "open":
+            self._probe_timer = self._loop.call_later(PROBE_S, self._probe_again)
+
+    def _probe_again(self) -> None:
+        self._probe_timer = None
+        self._probe()
 
     def _probe(self) -> None:
-        self._probe_timer = None
-        self._writer.probe()
+        if not self._probing:
+            self._probing = True
+            self._writer.probe()
 
     def _drop(self, count: int) -> None:
         """Let the ``count`` oldest segments go, whoever has not read them."""
@@ -453,21 +407,19 @@ class Journal:
             return
         dropped = self._holdings.take_oldest(count)
         first = self._holdings.oldest
-        for cursor in self._cursors.values():
-            cursor.drop_below(Position(first.base, first.before))
-        self._counts["dropped_segments"] += count
+        self._cursors.drop_below(Position(first.base, first.before))
+        self._counts.dropped_segments += count
         log.warning("dropped %d segments below offset %d to make room", count, first.base)
         self._writer.remove(dropped)
-        self._writer.probe()
+        self._probe()
         self._arm_places()
 
     def _trim(self) -> None:
         """Let the segments go that every cursor has passed durably."""
-        if not self._cursors:
-            return
-        count = self._holdings.passed(min(cursor.persisted for cursor in self._cursors.values()))
+        floor = self._cursors.floor
+        count = 0 if floor is None else self._holdings.passed(floor)
         if count:
-            self._counts["removed_segments"] += count
+            self._counts.removed_segments += count
             self._writer.remove(self._holdings.take_oldest(count))
             self._check_bytes()
 
@@ -487,12 +439,9 @@ class Journal:
         than 64 bytes, :class:`JournalError` when the journal is closed or too many cursors are open.
         """
         self.check_open()
-        if name in self._cursors or not 0 < len(name.encode()) <= places.MAX_NAME:
-            raise ValueError(f"cursor {name!r} is open, or no name for a cursor")
-        if len(self._cursors) >= places.MAX_PLACES:
-            raise JournalError(f"more than {places.MAX_PLACES} cursors")
+        self._cursors.check(name)
         oldest = self._holdings.oldest
-        place = self._places.get(name, Place(oldest.base, oldest.before))
+        place = self._cursors.kept(name) or Place(oldest.base, oldest.before)
         if start is not None:
             offset = start if isinstance(start, int) else start.offset
             if offset > self.next_offset:
@@ -502,7 +451,7 @@ class Journal:
         cursor = Cursor(self, name, place, own_place=start is not None)
         # What went while the cursor was not open counts as dropped.
         cursor.drop_below(Position(oldest.base, oldest.before))
-        self._cursors[name] = cursor
+        self._cursors.add(cursor)
         self._arm_places()
         return cursor
 
@@ -546,9 +495,7 @@ class Journal:
 
     def forget(self, cursor: Cursor) -> None:
         """A cursor is closed."""
-        if self._cursors.get(cursor.name) is cursor:
-            self._places[cursor.name] = cursor.place
-            del self._cursors[cursor.name]
+        if self._cursors.remove(cursor):
             self._arm_places()
 
     def _arm_places(self) -> None:
@@ -557,19 +504,11 @@ class Journal:
 
     def _store_places(self) -> None:
         self._places_timer = None
-        if self._storing is not None:
+        state = self._cursors.begin_store(bytes.fromhex(self.epoch), self.durable_offset, self.stored)
+        if state is None:
             self._arm_places()
-            return
-        self._storing = {cursor: cursor.position.offset for cursor in self._cursors.values()}
-        self._writer.store(self._snapshot())
-
-    def _snapshot(self) -> Places:
-        for cursor in self._cursors.values():
-            self._places.pop(cursor.name, None)  # the order tells who was open last
-            self._places[cursor.name] = cursor.place
-        while len(self._places) > places.MAX_PLACES:
-            del self._places[next(iter(self._places))]
-        return Places(places.VERSION, bytes.fromhex(self.epoch), self.durable_offset, self.stored, self._places)
+        else:
+            self._writer.store(state)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -579,21 +518,25 @@ class Journal:
         ``None`` when there is none.  Raises :class:`JournalError` when the disk cannot be read.
         """
         self.check_open()
-        offset = self.next_held(offset)
-        if offset >= self.durable_offset:
+        max_items = max(1, max_readings)
+        start = self.next_held(offset)
+        if start >= self.durable_offset:
             return None
-        if self.ring.find(offset) is not None:
-            return self.ring.take(offset, max(1, max_readings))[0]
-        spare = self._spare
-        index = next((i for i, reader in enumerate(spare) if reader.position >= offset), None)
-        reader = Reader(self.seed) if index is None else spare.pop(index)
+        if self.ring.find(start) is not None:
+            return self.ring.take(start, max_items)[0]
+        reader = self._spare.pop(offset, None) or Reader(self.seed)
         try:
-            taken = await asyncio.shield(self.start_reading(reader, offset, max(1, max_readings)))
+            taken = await asyncio.shield(self.start_reading(reader, start, max_items))
         except OSError as error:
             raise JournalError(f"cannot read the journal at offset {offset}: {error}") from error
-        spare.append(reader)
-        if len(spare) > SPARE_READERS:
-            spare.pop(0).close()
+        if taken.batch is None:
+            reader.close()
+            return None
+        if (other := self._spare.pop(taken.batch.end, None)) is not None:
+            other.close()
+        self._spare[taken.batch.end] = reader
+        if len(self._spare) > SPARE_READERS:
+            self._spare.pop(next(iter(self._spare))).close()
         return taken.batch
 
     def start_reading(self, reader: Reader, offset: int, max_items: int) -> asyncio.Future[Taken]:
@@ -611,8 +554,8 @@ class Journal:
     def _note(self, damages: list[Damage]) -> None:
         for damage in damages:
             place_is_new, file_is_new = self._holdings.note(damage)
-            self._counts["damages"] += place_is_new
-            self._counts["damaged_segments"] += file_is_new
+            self._counts.damages += place_is_new
+            self._counts.damaged_segments += file_is_new
             if place_is_new:
                 log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
 
@@ -624,23 +567,20 @@ class Journal:
         """
         if self._state == "new":
             return {}
-        latencies = sorted(self._latencies) or [0.0]
         since = self._in_flight_since if self._in_flight else self._pending_since
         pending = len(self._pending) + self._in_flight
         return {
-            **self._counts,
+            **self._counts.as_dict(),
             "next_offset": self.next_offset,
             "durable_offset": self.durable_offset,
             "oldest_offset": self.oldest_offset,
             "stored": self.stored,
             "pending": pending,
             "oldest_pending_s": self._loop.time() - since if pending else 0.0,
-            "ack_ms_p50": 1000 * latencies[len(latencies) // 2],
-            "ack_ms_p99": 1000 * latencies[len(latencies) * 99 // 100],
             "segments": len(self._holdings),
             "bytes": self._holdings.bytes,
-            "max_bytes": self._max_bytes,
-            "free_bytes": self._free_bytes,
+            "max_bytes": self._bounds.max_bytes,
+            "free_bytes": self._bounds.free,
             "ring_bytes": self.ring.cost,
             "ring_batches": len(self.ring),
             "cursors": len(self._cursors),
