@@ -1,0 +1,25 @@
+"""What the writer's thread and the readers share: names and numbers, and what a query sees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.history.memtable import Memtable, Shape
+
+__all__ = ["Catalogue", "Snapshot"]
+
+
+class Snapshot(NamedTuple):
+    """What a query sees: rows with orders below ``bound`` in chunks, the others in ``memtables``, oldest first."""
+
+    memtables: tuple[Memtable, ...]
+    bound: int
+
+
+class Catalogue:
+    """Names and numbers; the writer's thread adds to them before a chunk uses them, and replaces them whole."""
+
+    def __init__(self) -> None:
+        self.devices: dict[str, int] = {}
+        self.shapes: dict[Shape, int] = {}
+        self.shape_of: dict[int, Shape] = {}

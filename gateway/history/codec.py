@@ -1,0 +1,291 @@
+"""The body of a chunk: a frame, sorted by time, packed.
+
+Pure.  All work over many values is done in C: differences by ``map``, bytes shuffled by slices, then zlib at its
+fastest level with a window and tables that fit small data (the default ones cost ten times the time of a small chunk,
+for setting them up).
+
+Layout::
+
+    body     = version (1 byte) | mode (1 byte) | rest
+    rest     = mode ONE:     zlib(length of header, 4 bytes | header | section | section ...)
+               mode MANY:    length of header, 4 bytes | header | zlib(section) | zlib(section) ...
+    header   = MessagePack of [rows, [Section, ...]]
+    sections = times, lags (received - time, milliseconds), orders, then one a metric of the shape
+
+Integers are little-endian.  A section of integers is kept as unsigned numbers ``u`` of 0, 1, 2, 4 or 8 bytes, their
+bytes shuffled (all first bytes, then all second ones, ...)::
+
+    PLAIN    value[i] = base + factor * u[i]
+    DELTA    value[0] = base;  value[i] = value[i - 1] + step + factor * u[i - 1]
+
+With width 0 all ``u`` are 0 and nothing is kept.  Floats that are decimals are integers with a ``scale``: value =
+integer / scale, which is exact, bit for bit, or the doubles are kept as they are (RAW, shuffled).  Strings and mixed
+values are a MessagePack array (PACKED).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import zlib
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, repeat
+from operator import add, floordiv, mul, sub, truediv
+from typing import Any, Final
+
+import msgspec
+
+from gateway.history.column import BOOL, EXACT, FLOAT, INT, OBJECT, Column
+from gateway.history.frame import Frame
+from gateway.reading import Value
+
+__all__ = ["MAX_COLUMNS", "DamagedChunk", "decode", "encode"]
+
+VERSION: Final = 1
+ONE: Final = 0
+MANY: Final = 1
+
+PLAIN: Final = 0
+DELTA: Final = 1
+RAW: Final = 2
+PACKED: Final = 3
+
+MAX_COLUMNS: Final = 32  # wider shapes are cut: one metric of many is read without unpacking them all
+SMALL: Final = 16_384  # sections of up to so many bytes in all are one zlib stream
+
+MILLISECOND: Final = 1_000_000
+
+_WIDTHS: Final = ((1 << 8, 1, "B"), (1 << 16, 2, "H"), (1 << 32, 4, "I"), (1 << 64, 8, "Q"))
+_TYPECODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_SCALES: Final = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+
+
+class DamagedChunk(Exception):
+    """A body that cannot be read back."""
+
+
+class Section(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How one section is kept; ``size`` is that of its bytes in the body."""
+
+    kind: int
+    form: int
+    size: int = 0
+    width: int = 0
+    base: int = 0
+    step: int = 0
+    factor: int = 1
+    scale: int = 0
+
+
+class Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Rows of the chunk and its sections."""
+
+    rows: int
+    sections: list[Section]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_header = msgspec.msgpack.Decoder(Header).decode
+_decode_values = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
+
+
+def encode(frame: Frame) -> bytes:
+    """The body of a frame that is sorted by time and has at least one row."""
+    times, rows = frame.times, len(frame)
+    lags = list(map(floordiv, map(sub, frame.received, times), repeat(MILLISECOND)))
+    orders: Sequence[int] = (frame.orders,) if isinstance(frame.orders, int) else frame.orders
+    packed = [_pack_times(times), _pack_integers(INT, lags), _pack_integers(INT, orders)]
+    packed += map(_pack_column, frame.columns)
+    total = sum(len(data) for _, data in packed)
+    if total <= SMALL:
+        header = _encode(Header(rows, [section for section, _ in packed]))
+        content = b"".join((len(header).to_bytes(4, "little"), header, *(data for _, data in packed)))
+        objects = any(section.form == PACKED for section, _ in packed)
+        return bytes((VERSION, ONE)) + _deflate(content, objects)
+    sections, bodies = [], []
+    for section, data in packed:
+        body = _deflate(data, section.form == PACKED) if data else b""
+        sections.append(msgspec.structs.replace(section, size=len(body)))
+        bodies.append(body)
+    header = _encode(Header(rows, sections))
+    return b"".join((bytes((VERSION, MANY)), len(header).to_bytes(4, "little"), header, *bodies))
+
+
+def decode(body: bytes, columns: Iterable[int] | None = None, *, received: bool = False, orders: bool = False) -> Frame:
+    """The frame of a body; only the columns with these indices, in this order (None: all).
+
+    Without ``received`` that array is empty, without ``orders`` the orders are 0.  Raises :class:`DamagedChunk`.
+    """
+    try:
+        if len(body) < 2 or body[0] != VERSION:
+            raise DamagedChunk("unknown version")
+        one = body[1] == ONE
+        content = zlib.decompress(body[2:]) if one else body[2:]
+        start = 4 + int.from_bytes(content[:4], "little")
+        header = _decode_header(content[4:start])
+        offsets = list(accumulate((section.size for section in header.sections), initial=start))
+
+        def data_of(index: int) -> bytes:
+            data = content[offsets[index] : offsets[index + 1]]
+            return data if one or not data else zlib.decompress(data)
+
+        rows, sections = header.rows, header.sections
+        times = array("q", _unpack_integers(sections[0], rows, data_of(0)))
+        got = array("q")
+        if received:
+            lags = _unpack_integers(sections[1], rows, data_of(1))
+            got = array("q", map(add, map(mul, lags, repeat(MILLISECOND)), times))
+        order: int | array[int] = 0
+        if orders:
+            constant = sections[2].width == 0 and sections[2].step == 0
+            order = sections[2].base if constant else array("q", _unpack_integers(sections[2], rows, data_of(2)))
+        wanted = range(len(sections) - 3) if columns is None else columns
+        return Frame(times, got, order, [_unpack_column(sections[i + 3], rows, data_of(i + 3)) for i in wanted])
+    except (zlib.error, msgspec.MsgspecError, ValueError, OverflowError, IndexError) as error:
+        raise DamagedChunk(str(error)) from error
+
+
+def _deflate(data: bytes, objects: bool) -> bytes:
+    # Shuffled numbers have runs, not phrases: Z_RLE is faster than the search for matches, and smaller.
+    if objects:
+        deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 8)
+    else:
+        deflate = zlib.compressobj(1, zlib.DEFLATED, 12, 6, zlib.Z_RLE)
+    return deflate.compress(data) + deflate.flush()
+
+
+def _shuffle(data: bytes, width: int) -> bytes:
+    return data if width == 1 else b"".join([data[i::width] for i in range(width)])
+
+
+def _unshuffle(data: bytes, width: int) -> bytes:
+    if width == 1:
+        return data
+    rows = len(data) // width
+    whole = bytearray(rows * width)
+    for i in range(width):
+        whole[i::width] = data[i * rows : (i + 1) * rows]
+    return bytes(whole)
+
+
+def _to_bytes(numbers: array[int] | array[float]) -> bytes:
+    if sys.byteorder == "big":
+        numbers = numbers[:]
+        numbers.byteswap()
+    return _shuffle(numbers.tobytes(), numbers.itemsize)
+
+
+def _from_bytes(data: bytes, width: int, typecode: str) -> array[int]:
+    numbers = array(typecode)
+    numbers.frombytes(_unshuffle(data, width))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _unsigned(numbers: Iterable[int], span: int) -> tuple[int, bytes]:
+    """Width and shuffled bytes of numbers from 0 to ``span``."""
+    for bound, width, typecode in _WIDTHS:
+        if span < bound:
+            return width, _to_bytes(array(typecode, numbers))
+    raise OverflowError(f"span of {span} in 64 bits")
+
+
+def _factor(numbers: list[int]) -> int:
+    """What all of these divide by; the sample is there because mostly it is 1."""
+    factor = math.gcd(*numbers[:16])
+    return math.gcd(factor, *numbers) if factor > 1 else factor
+
+
+def _pack_times(times: array[int]) -> tuple[Section, bytes]:
+    deltas = list(map(sub, times[1:], times))
+    if not deltas:
+        return Section(INT, PLAIN, base=times[0]), b""
+    low, high = min(deltas), max(deltas)
+    if low == high:
+        return Section(INT, DELTA, base=times[0], step=low), b""
+    factor = _factor(deltas) or 1
+    if factor > 1:
+        deltas = list(map(floordiv, deltas, repeat(factor)))
+    width, data = _unsigned(deltas, high // factor)
+    return Section(INT, DELTA, len(data), width, base=times[0], factor=factor), data
+
+
+def _pack_integers(kind: int, numbers: Sequence[int], scale: int = 0) -> tuple[Section, bytes]:
+    low, high = min(numbers), max(numbers)
+    if low == high:
+        return Section(kind, PLAIN, base=low, scale=scale), b""
+    # Differences, where a sample says that they are much smaller than the numbers.
+    sample = numbers[: min(len(numbers), 48)]
+    jumps = list(map(sub, sample[1:], sample))
+    if len(jumps) > 8 and (high - low) >= 32 and 4 * (max(jumps) - min(jumps)) < high - low:
+        deltas = list(map(sub, numbers[1:], numbers))
+        least, most = min(deltas), max(deltas)
+        if most - least < (high - low) // 2:
+            width, data = _unsigned(map(sub, deltas, repeat(least)), most - least) if most > least else (0, b"")
+            return Section(kind, DELTA, len(data), width, numbers[0], least, scale=scale), data
+    width, data = _unsigned(numbers if low == 0 else map(sub, numbers, repeat(low)), high - low)
+    return Section(kind, PLAIN, len(data), width, low, scale=scale), data
+
+
+def _unpack_integers(section: Section, rows: int, data: bytes) -> Iterable[int]:
+    base, step, factor = section.base, section.step, section.factor
+    if section.form == PLAIN:
+        if section.width == 0:
+            return repeat(base, rows)
+        unsigned = _from_bytes(data, section.width, _TYPECODES[section.width])
+        return unsigned if base == 0 else map(add, unsigned, repeat(base))
+    if section.form != DELTA:
+        raise DamagedChunk("not integers")
+    if section.width == 0:
+        return range(base, base + rows * step, step) if step else repeat(base, rows)
+    unsigned = _from_bytes(data, section.width, _TYPECODES[section.width])
+    if factor != 1:
+        return accumulate(map(mul, unsigned, repeat(factor)), initial=base)
+    return accumulate(unsigned if step == 0 else map(add, unsigned, repeat(step)), initial=base)
+
+
+def _exact(data: array[float], scale: int) -> list[int] | None:
+    """The numbers times ``scale`` as integers, if dividing them gives back every bit."""
+    try:
+        integers = list(map(round, map(mul, data, repeat(float(scale)))))
+    except (OverflowError, ValueError):
+        return None
+    if max(integers) > EXACT or min(integers) < -EXACT:
+        return None
+    # Bytes, since -0.0 equals 0.0.
+    return integers if array("d", map(truediv, integers, repeat(scale))).tobytes() == data.tobytes() else None
+
+
+def _pack_column(column: Column) -> tuple[Section, bytes]:
+    data: Any = column.data
+    if column.kind == OBJECT:
+        packed = _encode(data)
+        return Section(OBJECT, PACKED, len(packed)), packed
+    if column.kind != FLOAT or column.scale:
+        return _pack_integers(column.kind, data, column.scale)
+    # A scale that suits the sample and then not the whole gets one more try.
+    sample = data[:: -(-len(data) // 12)]
+    tries = 0
+    for scale in _SCALES:
+        if _exact(sample, scale) is None:
+            continue
+        integers = _exact(data, scale)
+        if integers is not None:
+            return _pack_integers(FLOAT, integers, scale)
+        tries += 1
+        if tries == 2:
+            break
+    raw = _to_bytes(data)
+    return Section(FLOAT, RAW, len(raw), 8), raw
+
+
+def _unpack_column(section: Section, rows: int, data: bytes) -> Column:
+    if section.form == PACKED:
+        unpacked: list[Value] = _decode_values(data)
+        return Column(OBJECT, unpacked)
+    if section.form == RAW:
+        return Column(FLOAT, _from_bytes(data, 8, "d"))
+    return Column(section.kind, array("B" if section.kind == BOOL else "q", _unpack_integers(section, rows, data)),
+                  section.scale)  # fmt: skip

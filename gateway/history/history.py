@@ -1,0 +1,422 @@
+"""The embedded time-series store.
+
+Readings land in a memtable of typed columns; when it is full, or old, it is frozen and flushed: packed into chunks in
+an SQLite file by one thread, together with the offset of the journal up to which all is there.  The journal is the
+write-ahead log: what was not flushed is read from it again after a crash, from ``position``.  So every reading gets
+into a chunk exactly once.
+
+======================  ==================================================================================
+column, frame, codec    pure: values of one series; rows of one device; a chunk's body
+memtable, regroup       pure: what is not on disk yet, and its way into chunks
+glob, downsample,       pure: the parts of an answer
+collector
+schema, store           the file and its writing side (one thread)
+query                   the reading side (two threads, a connection each)
+history                 this: the one owner of all, on the event loop
+======================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final, TypeVar
+
+import apsw
+
+from gateway.errors import HistoryError, Overloaded
+from gateway.history.catalogue import Catalogue, Snapshot
+from gateway.history.collector import Row
+from gateway.history.downsample import AGGREGATES
+from gateway.history.memtable import Memtable
+from gateway.history.query import Cancelled, Latest, Query, latest, run_query
+from gateway.history.schema import connect, translated
+from gateway.history.store import Store
+from gateway.reading import Batch
+
+__all__ = ["History", "Latest", "Row"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+READERS: Final = 2
+# Queries that run or wait; one more is refused (Overloaded).
+MAX_QUERIES: Final = 64
+DAY_NS: Final = 86_400 * 1_000_000_000
+EXPIRE_S: Final = 3600.0  # how often old chunks are looked for, at most
+RETRY_S: Final = (1.0, 60.0)  # first and longest pause after a flush that failed
+REST: Final = 4  # background work rests so many times as long as it worked
+
+
+class History:
+    """The store in the file ``path``.  All methods belong to one event loop.
+
+    ``retention_days``: chunks whose every row is older are deleted (0: kept for ever).  ``memtable_bytes``: how much is
+    held in memory before it is flushed; there may be twice as much while a flush is under way.  ``flush_s``: how old a
+    reading in memory may become.  ``clock`` gives seconds since the epoch, for the retention.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        retention_days: float = 30,
+        memtable_bytes: int = 4 << 20,
+        flush_s: float = 600.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.position = 0
+        self.end = 0
+        self._path = path
+        self._retention = int(retention_days * DAY_NS)
+        self._limit = memtable_bytes
+        self._flush_s = flush_s
+        self._clock = clock
+        self._stage = max(16, min(2048, memtable_bytes // 2048))
+        self._store: Store | None = None
+        self._catalogue = Catalogue()
+        self._snapshot = Snapshot((Memtable(0),), 0)
+        self._live = self._snapshot.memtables[0]
+        self._frozen: Memtable | None = None
+        self._frozen_end = 0
+        self._shift = 0
+        self._due: float | None = None  # when the live memtable becomes too old, on the loop's clock
+        self._failure: HistoryError | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._closing = False
+        self._wake = asyncio.Event()
+        self._attempt = asyncio.Event()  # set, and replaced by a new one, after each flush that was tried
+        self._connections: SimpleQueue[apsw.Connection] = SimpleQueue()
+        self._running: set[threading.Event] = set()
+        self._counts: dict[str, float] = dict.fromkeys(
+            ("queries", "query_seconds", "queries_refused", "flushes", "flush_seconds", "flush_failures", "damaged"), 0
+        )
+
+    async def open(self, epoch: str = "") -> None:
+        """Open or make the file; ``position`` and ``end`` are then those of its chunks.
+
+        ``epoch`` is the journal's: with another one than before ``position`` is 0 again, since offsets of two journals
+        cannot be compared.  Raises :class:`HistoryError`: no file that we can use, or one of a later version.
+        """
+        self._writer = ThreadPoolExecutor(1, "history-writer")
+        self._readers = ThreadPoolExecutor(READERS, "history-reader")
+        try:
+            self._store = store = await self._in_writer(partial(self._open, epoch))
+        except BaseException:
+            self._writer.shutdown()
+            self._readers.shutdown()
+            raise
+        self.position = self.end = store.position
+        self._shift = store.shift
+        self._catalogue = store.catalogue
+        self._begin()
+        self._keeper = asyncio.create_task(self._keep(store), name="history")
+
+    def _open(self, epoch: str) -> Store:
+        with translated(f"cannot open {self._path}"):
+            store = Store(self._path, epoch=epoch, span=self._retention // 30)
+            try:
+                for _ in range(READERS):
+                    self._connections.put(connect(self._path, readonly=True))
+            except BaseException:
+                self._close_all(store)
+                raise
+            return store
+
+    def _close_all(self, store: Store) -> None:
+        while not self._connections.empty():
+            self._connections.get().close()
+        store.close()
+
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    def _begin(self) -> None:
+        """A new live memtable behind the frozen one, if there is one."""
+        self._live = Memtable(self.end + self._shift, self._stage)
+        self._due = None
+        self._show()
+
+    def _show(self) -> None:
+        oldest = self._live if self._frozen is None else self._frozen
+        memtables = (self._live,) if self._frozen is None else (self._frozen, self._live)
+        self._snapshot = Snapshot(memtables, oldest.base)
+
+    def _view(self) -> Snapshot:
+        return self._snapshot
+
+    async def write(self, batch: Batch) -> int:
+        """Add the batch, without what lies below ``end``; returns ``position``.
+
+        Waits while the live memtable is full and the frozen one is not on disk yet.  Raises :class:`HistoryError`
+        instead while the disk refuses to take it.  One call at a time.
+        """
+        while self._frozen is not None and self._live.size >= self._limit:
+            self._raise_failure()
+            await self._attempt.wait()
+        self._check_open()
+        if batch.end > self.end:
+            seen = self.end - batch.base
+            items, base, readings = batch.items, batch.base, batch.readings
+            if seen > 0:
+                items, base = items[seen:], self.end
+                readings = min(readings, len(items))
+            self._live.add(base + self._shift, items, readings)
+            self.end = batch.end
+            if self._due is None:
+                self._due = asyncio.get_running_loop().time() + self._flush_s
+                self._wake.set()
+            if self._frozen is None and self._live.size >= self._limit:
+                self._freeze()
+        return self.position
+
+    def _freeze(self) -> None:
+        self._frozen, self._frozen_end = self._live, self.end
+        self._begin()
+        self._wake.set()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise HistoryError(str(self._failure), hint=self._failure.hint)
+
+    def _check_open(self) -> None:
+        if self._store is None or self._closing:
+            raise HistoryError("the history is closed")
+
+    async def _keep(self, store: Store) -> None:
+        try:
+            await self._keep_up(store)
+        except Exception as error:
+            log.exception("the history's writer has failed")
+            self._failure = HistoryError(f"the history's writer has failed: {error}")
+            self._closing = True
+            self._tell()
+
+    async def _keep_up(self, store: Store) -> None:
+        """Flush what is frozen, freeze what is old, and in between the background work, one step after the other."""
+        loop = asyncio.get_running_loop()
+        retry, expire_at, work_at = RETRY_S[0], loop.time(), loop.time()
+        expired: int | None = None  # the last device that was looked at, while that is going on
+        while True:
+            now = loop.time()
+            if self._frozen is None and self._due is not None and (self._closing or self._due <= now):
+                self._freeze()
+            if self._frozen is not None:
+                if await self._flush_frozen(store):
+                    retry = RETRY_S[0]
+                    continue
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._sleep(retry)
+                retry = min(2 * retry, RETRY_S[1])
+                continue
+            if self._closing:
+                return
+            if expired is None and self._retention and now >= expire_at:
+                expired, expire_at = 0, now + min(EXPIRE_S, self._retention / 50e9)
+            if now >= work_at and (expired is not None or store.ready or self._may_shrink):
+                began = now
+                try:
+                    expired = await self._in_writer(partial(self._work, store, expired))
+                except HistoryError as error:
+                    log.warning("%s", error)
+                    work_at = loop.time() + RETRY_S[1]
+                else:
+                    work_at = loop.time() + REST * (loop.time() - began)
+                continue
+            self._wake.clear()
+            times = [at for at in (self._due, expire_at if self._retention else None) if at is not None]
+            if expired is not None or store.ready or self._may_shrink:
+                times.append(work_at)
+            await self._sleep(min(times) - loop.time() if times else None)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    _may_shrink = False
+
+    def _work(self, store: Store, expired: int | None) -> int | None:
+        """One step of the background work; returns the device up to which old chunks are deleted, None: of all."""
+        with translated("cannot tidy the history"):
+            if expired is not None:
+                before = int(self._clock() * 1e9) - self._retention
+                expired = store.expire(before, expired)
+                if expired is None:
+                    store.forget()
+                    self._may_shrink = True
+            elif store.ready:
+                store.merge()
+                self._may_shrink = True
+            else:
+                self._may_shrink = store.shrink()
+        return expired
+
+    async def _flush_frozen(self, store: Store) -> bool:
+        assert self._frozen is not None
+        memtable, end = self._frozen, self._frozen_end
+        began = time.perf_counter()
+        try:
+            await self._in_writer(partial(self._flush, store, memtable, end))
+        except HistoryError as error:
+            log.warning("%s", error)
+            self._failure = error
+            self._counts["flush_failures"] += 1
+        else:
+            self._failure = None
+            self._frozen = None
+            self.position = end
+            self._show()
+            self._counts["flushes"] += 1
+            self._counts["flush_seconds"] += time.perf_counter() - began
+        if self._frozen is None and self._live.size >= self._limit:
+            self._freeze()
+        self._tell()
+        return self._failure is None
+
+    def _tell(self) -> None:
+        self._attempt.set()
+        self._attempt = asyncio.Event()
+
+    def _flush(self, store: Store, memtable: Memtable, end: int) -> None:
+        with translated("cannot write to the history"):
+            store.flush(memtable, end)
+
+    async def query(
+        self,
+        *,
+        devices: str = "*",
+        metrics: str = "*",
+        start: int,
+        end: int,
+        step: int | None = None,
+        agg: str = "mean",
+        limit: int = 100_000,
+    ) -> tuple[list[Row], bool]:
+        """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, and whether the answer was cut.
+
+        Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``).  Rows ascend by time; those of one
+        time by device and metric, then as they came.  With ``step`` one row a bucket of so many nanoseconds: its time
+        is the bucket's start, a multiple of ``step`` (which may lie before ``start``), its value the ``agg`` (``mean``,
+        ``min``, ``max``, ``last``, ``count``) of the rows asked for.  Of more than ``limit`` rows the earliest come.
+
+        Raises ``ValueError`` for a bad ``step``, ``agg`` or ``limit``, :class:`Overloaded` when too many queries wait,
+        and :class:`HistoryError` when the file cannot be read.
+        """
+        if step is not None and step < 1:
+            raise ValueError("step below 1")
+        if agg not in AGGREGATES:
+            raise ValueError(f"agg is none of {', '.join(AGGREGATES)}")
+        if limit < 1:
+            raise ValueError("limit below 1")
+        start, end = max(start, -(1 << 63)), min(end, (1 << 63) - 1)
+        question = Query(devices, metrics, start, end, step, agg, limit)
+
+        def ask(connection: apsw.Connection, stop: threading.Event) -> tuple[list[Row], bool, int]:
+            return run_query(connection, self._catalogue, self._view, question, stop)
+
+        rows, truncated, damaged = await self._read(ask)
+        self._counts["damaged"] += damaged
+        return rows, truncated
+
+    async def latest(self) -> list[Latest]:
+        """``(device, metric, time, received, value)`` of the newest row of each series, sorted by device and metric.
+
+        Newest: of the greatest time, and of those the last that came.  Raises as :meth:`query`.
+        """
+        return await self._read(lambda connection, stop: latest(connection, self._catalogue, self._view))
+
+    async def _read(self, work: Callable[[apsw.Connection, threading.Event], T]) -> T:
+        self._check_open()
+        if len(self._running) >= MAX_QUERIES:
+            self._counts["queries_refused"] += 1
+            raise Overloaded("too many queries of the history at once")
+        stop = threading.Event()
+
+        def run() -> T:
+            if stop.is_set():
+                raise Cancelled
+            connection = self._connections.get()
+            try:
+                with translated("cannot read the history"):
+                    return work(connection, stop)
+            finally:
+                self._connections.put(connection)
+
+        began = time.perf_counter()
+        self._running.add(stop)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        except Cancelled:
+            raise HistoryError("the history is closed") from None
+        finally:
+            stop.set()
+            self._running.discard(stop)
+            self._counts["queries"] += 1
+            self._counts["query_seconds"] += time.perf_counter() - began
+
+    async def flush(self) -> None:
+        """All that was written so far is in chunks on return.  Raises :class:`HistoryError` if the disk refuses."""
+        self._check_open()
+        target = self.end
+        while self.position < target:
+            if self._frozen is None:
+                self._freeze()
+            self._wake.set()
+            await self._attempt.wait()
+            self._raise_failure()
+
+    async def close(self) -> None:
+        """Flush, stop the threads, close the file.
+
+        What cannot be flushed is in the journal still; that is logged, not raised.  Calling it again does nothing.
+        """
+        if self._store is None or self._closing:
+            return
+        self._closing = True
+        for stop in self._running:
+            stop.set()
+        self._wake.set()
+        if self._keeper is not None:
+            await self._keeper
+        if self.position < self.end:
+            log.warning("history: offsets %d to %d are left to the journal", self.position, self.end)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._readers.shutdown)
+        await self._in_writer(partial(self._close_all, self._store))
+        self._writer.shutdown()
+
+    def stats(self) -> dict[str, float]:
+        """Numbers for metrics: bytes, seconds, counts since the start."""
+        store = self._store
+        counts = dict(self._counts)
+        counts["memtable_bytes"] = self._live.size + (self._frozen.size if self._frozen else 0)
+        counts["memtable_readings"] = self._live.readings + (self._frozen.readings if self._frozen else 0)
+        counts["position"] = self.position
+        counts["end"] = self.end
+        counts["queries_running"] = len(self._running)
+        if store is not None:
+            counts["damaged"] += store.damaged
+            counts |= {
+                "chunks_written": store.chunks,
+                "rows_written": store.rows,
+                "values_written": store.values,
+                "chunk_bytes_written": store.bytes,
+                "chunks_merged": store.merged,
+                "chunks_expired": store.expired,
+                "file_bytes": store.size,
+                "devices": len(store.catalogue.devices),
+            }
+        return counts
