@@ -7,7 +7,8 @@ Constraints
 - Every record can be judged by itself.  It carries its offset, how many readings lie before it, and a checksum that is
   seeded with the epoch, so that a reader finds the next whole record behind a damaged place, and a record of another
   state directory is never taken for one of ours.
-- Zeros where a record would start mean the end of what was written (file systems leave them after a power cut).
+- Zeros where a record would start mean the end of what was written: the writer leaves them ahead of small records,
+  file systems after a power cut.
 
 Layout, little-endian
 ---------------------

@@ -192,7 +192,8 @@ def _scan(segment: Segment, seed: int, result: Recovered, *, newest: bool) -> No
     fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if segment.size > end:
-            result.torn_bytes += segment.size - end
+            torn = os.pread(fd, segment.size - end, end)
+            result.torn_bytes += len(torn.rstrip(b"\0"))  # zeros were written ahead of the records
             os.ftruncate(fd, end)
             segment.size = end
         # The last record may never have been synced, or its sync may have failed and been forgotten by the kernel:

@@ -285,7 +285,7 @@ class Writer:
         size = record.HEAD_SIZE + head.size
         tail = self._tail
         try:
-            if tail is None or tail.segment.end != head.base or self._is_full(tail.segment, size):
+            if tail is None or tail.segment.end != head.base or self._is_full(tail, size):
                 tail = self._roll(head.base)
             began = time.monotonic()
             tail.append(head, parts)
@@ -300,8 +300,8 @@ class Writer:
         self._stored += head.readings
         self._records.append(Written(Batch(head.base, items, head.readings), head.before, size))
 
-    def _is_full(self, segment: Segment, size: int) -> bool:
-        return segment.end > segment.base and segment.size + size > self._segment_bytes
+    def _is_full(self, tail: Tail, size: int) -> bool:
+        return tail.segment.end > tail.segment.base and tail.used + size > self._segment_bytes
 
     def _roll(self, base: int) -> Tail:
         """Close the tail, if there is one, and begin a segment at ``base``, which is not durable yet."""
