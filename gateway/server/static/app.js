@@ -115,26 +115,25 @@ function settle() {
   }
 }
 
-let asking = 0, asked = 0;
+let asking = 0, asked = 0, allAt = 0;
 
-/** Names, units and ledgers come from the list of devices, asked for as often as its size allows. */
+/** Names, units and ledgers: of the chosen device each two seconds, of all as often as their number allows. */
 async function askDevices() {
   clearTimeout(asking);
-  asked = performance.now();
-  let rows = 0;
+  const now = asked = performance.now(), all = now >= allAt || !state.device;
   if (!document.hidden && live.state.phase === "open") {
     try {
-      const { body } = await getJson("api/v1/devices");
-      const found = Array.isArray(body) ? body : body.devices;
-      rows = found.length;
-      store.rows(found);
+      const { body } = await getJson("api/v1/devices", { params: all ? {} : { device: state.device } });
+      store.rows(body, all);
+      if (all) allAt = now + Math.min(20_000, Math.max(2000, body.length * 15));
     } catch { /* no answer: what is known stays, the feed tells about the connection */ }
   }
   clearTimeout(asking);
-  asking = setTimeout(askDevices, Math.min(20_000, Math.max(2000, rows * 15)));
+  asking = setTimeout(askDevices, 2000);
 }
 
 function askDevicesSoon() {
+  allAt = 0;
   clearTimeout(asking);
   asking = setTimeout(askDevices, Math.max(150, asked + 1000 - performance.now()));
 }

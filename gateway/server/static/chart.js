@@ -182,7 +182,7 @@ export class BoolStrip extends Plot {
 
   constructor(metric, hands) { super(metric, "bool", hands); }
 
-  /** Draws {t, v} (v 0 or 1, each holding until the next) in the window; nothing is claimed beyond `end`. */
+  /** Draws {t, v} (v 0, 1 or null for unknown, each holding until the next) in the window; nothing is claimed beyond `end`. */
   draw(data, { from, to }, end) {
     this.from = from;
     this.to = to;
@@ -191,10 +191,10 @@ export class BoolStrip extends Plot {
     let on = 0, known = 0, turns = 0;
     for (let i = 0; i < data.t.length; i += 1) {
       const a = Math.max(from, data.t[i]), b = Math.min(this.#end, data.t[i + 1] ?? this.#end);
-      if (b <= a) continue;
+      if (b <= a || data.v[i] === null) continue;
       known += b - a;
       if (data.v[i]) on += b - a;
-      if (i && data.t[i] > from && data.v[i] !== data.v[i - 1]) turns += 1;
+      if (i && data.t[i] > from && data.v[i - 1] !== null && data.v[i] !== data.v[i - 1]) turns += 1;
     }
     this.extentText = known ? `on ${count(Math.round(on / known * 100))} %, ${turns === 1 ? "1 change" : `${count(turns)} changes`}` : "";
     if (!this.plot || this.plot.cursor.left < 0) this.at("");
@@ -214,7 +214,7 @@ export class BoolStrip extends Plot {
       while (j < t.length && v[j] === v[i]) j += 1;
       const x = u.valToPos(Math.max(t[i], this.from), "x", true), end = u.valToPos(Math.min(t[j] ?? this.#end, this.#end), "x", true);
       ctx.fillStyle = v[i] ? accent : line;
-      if (end > x) ctx.fillRect(Math.round(x), bbox.top, Math.max(1, Math.round(end) - Math.round(x)), bbox.height);
+      if (end > x && v[i] !== null) ctx.fillRect(Math.round(x), bbox.top, Math.max(1, Math.round(end) - Math.round(x)), bbox.height);
       i = j;
     }
     ctx.restore();
@@ -222,7 +222,7 @@ export class BoolStrip extends Plot {
 
   under(time) {
     const { t, v } = this.#data, i = lowerBound(t, time + 1) - 1;
-    return `${clock(time, { seconds: true })}  ${i < 0 || time > this.#end ? "no reading" : v[i] ? "on" : "off"}`;
+    return `${clock(time, { seconds: true })}  ${i < 0 || v[i] === null || time > this.#end ? "no reading" : v[i] ? "on" : "off"}`;
   }
 }
 

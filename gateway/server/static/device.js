@@ -1,12 +1,13 @@
 // The chosen device: presence, the ledger as a sum, and a chart for each metric over one window of time that is live at its right edge
 // or stands still.
 
+import { numbers, steps, storedSpans, summary, texts } from "./assemble.js";
 import { BoolStrip, NumberChart, TextLog } from "./chart.js";
 import { el, icon, setClass, setIcon, setText } from "./dom.js";
 import { clock, count, span, unit, value } from "./format.js";
 import { load } from "./history.js";
 import { PresenceStrip } from "./presence.js";
-import { appendRaw, appendReduced, breakGaps, columns, lowerBound, usualStep } from "./series.js";
+import { usualStep } from "./series.js";
 import { Series } from "./store.js";
 
 const LIVE_SPAN_S = 300, REFRESH_LEAST = 30_000, REFRESH_MOST = 300_000, RETRY_MS = 5000;
@@ -156,10 +157,10 @@ export class DevicePanel extends EventTarget {
     const interval = this.#interval(device);
     const fresh = Math.max(10_000, interval * 3);
     for (const card of this.#cards.values()) card.current(now, fresh);
-    this.#strip.draw(device, window, this.#storedSpans(window, interval));
+    this.#strip.draw(device, window, this.#spans(window, interval), this.#heard);
     let revisions = 0;
     for (const series of this.#series.values()) revisions += series.revision;
-    const key = `${window.from} ${window.to} ${revisions} ${this.#cards.size}`;
+    const key = this.#view === "table" ? `${Math.floor(now / 1000)} ${window.from}` : `${window.from} ${window.to} ${revisions} ${this.#cards.size}`;
     if (key === this.#drawn) return;
     this.#drawn = key;
     if (this.#view === "table") this.#drawTable(device, window);
@@ -187,7 +188,7 @@ export class DevicePanel extends EventTarget {
     if (device.state !== "online" && device.since) facts.push(`since ${clock(device.since)}${device.reason ? `: ${device.reason}` : ""}`);
     if (device.lastSeen) facts.push(now - device.lastSeen < 1000 ? "last reading now" : `last reading ${span(now - device.lastSeen)} ago`);
     const interval = this.#interval(device);
-    if (interval) facts.push(`${device.interval ? "" : "about "}every ${span(Math.max(100, interval), interval < 10_000 && interval % 1000 !== 0)}`);
+    if (interval) facts.push(`${device.interval ? "every" : "about every"} ${span(Math.max(100, interval), interval < 10_000 && interval % 1000 !== 0)}`);
     const skew = row.clock_ms ?? row.skew_ms ?? (Math.abs(this.#skew) > 2000 && Number.isFinite(this.#skew) ? this.#skew : null);
     if (typeof skew === "number") facts.push(`clock ${skew < 0 ? "−" : "+"}${Math.abs(skew) < 1000 ? `${Math.round(Math.abs(skew))} ms` : span(Math.abs(skew))}`);
     if (!device.confirmed) facts.push("not heard of since the gateway started");
@@ -242,47 +243,18 @@ export class DevicePanel extends EventTarget {
   #ask(window) { this.dispatchEvent(new CustomEvent("window", { detail: window })); }
 
   #drawCard(metric, card, window, interval) {
+    const nothing = this.#loading ? "Loading" : "No reading in this range";
     if (card.kind === "number") {
-      const data = this.#columns(metric, window, interval, card.width);
+      const data = numbers(metric, this.#base, this.#ring(metric, "number"), window, interval, card.width);
       card.draw(data, window);
-      card.empty(data.t.length ? "" : this.#loading ? "Loading" : "No reading in this range");
+      card.empty(data.t.length ? "" : nothing);
     } else if (card.kind === "bool") {
-      const data = this.#steps(metric, window);
-      card.draw(data, window, this.#store.now());
-      card.empty(data.t.length ? "" : this.#loading ? "Loading" : "No reading in this range");
+      const data = steps(metric, this.#base, this.#ring(metric, "bool"), interval, this.#heard);
+      card.draw(data, window, this.#heard);
+      card.empty(data.t.length ? "" : nothing);
     } else {
-      card.draw(this.#texts(metric), window, `${this.#series.get(metric)?.revision ?? 0} ${this.#base?.to ?? 0}`);
+      card.draw(texts(metric, this.#base, this.#ring(metric, "text")), window, `${this.#series.get(metric)?.revision ?? 0} ${this.#base?.to ?? 0}`);
     }
-  }
-
-  /** What is drawn of a number: the loaded columns, then the feed's own readings after them; gaps stay gaps. */
-  #columns(metric, window, interval, width) {
-    const base = this.#base?.series.get(metric), ring = this.#ring(metric, "number"), out = columns();
-    const step = this.#base?.step ?? 0;
-    let after = window.from - 1;
-    if (base?.mean) {
-      const whole = step && ring && ring.first <= Math.floor(this.#base.to / step) * step;
-      const end = whole ? lowerBound(base.t, Math.floor(this.#base.to / step) * step) : base.t.length;
-      for (let i = Math.max(0, lowerBound(base.t, window.from) - 1); i < end; i += 1) {
-        out.t.push(step ? Math.min(base.t[i] + step / 2, this.#base.to) : base.t[i]);
-        out.mean.push(base.mean[i]);
-        out.min.push(base.min[i]);
-        out.max.push(base.max[i]);
-      }
-      out.band = step > 0;
-      after = whole ? Math.floor(this.#base.to / step) * step - 1 : step ? this.#base.to : base.t.at(-1) ?? after;
-    }
-    const least = Math.max(step, 1);
-    if (ring?.length) {
-      const { times, values } = ring;
-      let i = lowerBound(times, after + 1);
-      if (!base && i > 0) i -= 1;
-      const j = lowerBound(times, window.to + 1);
-      const reduced = step || (j - i > width * 1.5 ? Math.ceil((window.to - window.from) / width * 1.5) : 0);
-      if (reduced) appendReduced(out, times, values, i, j, reduced); else appendRaw(out, times, values, i, j);
-    }
-    const usual = Math.max(usualStep(out.t), least, interval);
-    return breakGaps(out, Math.max(usual * 3.5, 2000));
   }
 
   #ring(metric, kind) {
@@ -290,37 +262,17 @@ export class DevicePanel extends EventTarget {
     return series?.kind === kind ? series.data : null;
   }
 
-  #steps(metric, window) {
-    const base = this.#base?.series.get(metric), ring = this.#ring(metric, "bool"), out = { t: [], v: [] };
-    if (base?.last) for (let i = 0; i < base.t.length; i += 1) { out.t.push(base.t[i]); out.v.push(Number(base.last[i])); }
-    if (ring?.length) {
-      const { times, values } = ring;
-      for (let i = Math.max(0, lowerBound(times, Math.max(window.from, (out.t.at(-1) ?? -1) + 1)) - (out.t.length ? 0 : 1)); i < times.length; i += 1) { out.t.push(times[i]); out.v.push(values[i]); }
-    }
-    return out;
-  }
+  /** Until when something is known: now, or when the feed was last heard. */
+  get #heard() { return this.#live.state.phase === "open" ? this.#store.now() : this.#live.heard; }
 
-  #texts(metric) {
-    const base = this.#base?.series.get(metric), log = this.#ring(metric, "text");
-    const rows = base?.last ? base.t.map((t, i) => [t, base.last[i]]) : [];
-    const end = rows.at(-1)?.[0] ?? -Infinity;
-    return log ? rows.concat(log.rows.filter(([t]) => t > end)) : rows;
-  }
-
-  /** Where readings are stored in the window, from the fullest series at hand; looked at anew each few seconds. */
-  #storedSpans(window, interval) {
+  /** Where readings are stored in the window; looked at anew each few seconds. */
+  #spans(window, interval) {
     const key = `${this.#name} ${Math.floor(window.from / 5000)} ${this.#base?.to ?? 0} ${this.#series.size}`;
-    if (this.#stored.key === key) return this.#stored.spans;
-    let times = [];
-    for (const [, series] of this.#series) if (series.kind === "number" && series.data.length > times.length) times = series.data.times;
-    if (this.#base) for (const [, series] of this.#base.series) if (series.t.length && series.t[0] < (times[0] ?? Infinity)) times = series.t;
-    const gap = Math.max(5000, interval * 4, (this.#base?.step ?? 0) * 1.5, usualStep(times) * 3), hold = this.#base?.step || interval, spans = [];
-    for (let i = 0; i < times.length; i += 1) {
-      const last = spans.at(-1);
-      if (last && times[i] - last[1] <= gap) last[1] = times[i] + hold; else spans.push([times[i], times[i] + hold]);
+    if (this.#stored.key !== key) {
+      const rings = [...this.#series.values()].filter((series) => series.kind === "number").map((series) => series.data);
+      this.#stored = { key, spans: storedSpans(this.#base, rings, interval) };
     }
-    this.#stored = { key, spans };
-    return spans;
+    return this.#stored.spans;
   }
 
   #drawTable(device, window) {
@@ -329,7 +281,7 @@ export class DevicePanel extends EventTarget {
       const cells = [el("th", { scope: "row", text: metric.label, title: metric.name }), el("td", { class: kind === "text" ? "text" : "" }, value(metric.value, metric.digits), " ", el("small", { text: unit(metric.unit) }))];
       const at = el("td", { class: "mute", text: clock(metric.time, { seconds: true }) });
       if (kind !== "number") return el("tr", {}, ...cells, el("td"), el("td"), el("td"), el("td"), at);
-      const { min, mean, max, n } = summary(this.#columns(metric.name, window, this.#interval(device), Infinity), window);
+      const { min, mean, max, n } = summary(numbers(metric.name, this.#base, this.#ring(metric.name, "number"), window, this.#interval(device), Infinity), window);
       for (const v of [min, mean, max]) cells.push(el("td", { text: n ? value(v, metric.digits) : "–" }));
       return el("tr", {}, ...cells, el("td", { text: count(n) }), at);
     });
@@ -338,15 +290,3 @@ export class DevicePanel extends EventTarget {
 }
 
 const most = (metrics) => Math.max(0, ...Object.values(metrics ?? {}).map((points) => points.length));
-
-function summary(data, { from, to }) {
-  let n = 0, sum = 0, min = Infinity, max = -Infinity;
-  for (let i = 0; i < data.t.length; i += 1) {
-    if (data.mean[i] === null || data.t[i] < from || data.t[i] > to) continue;
-    n += 1;
-    sum += data.mean[i];
-    min = Math.min(min, data.min[i]);
-    max = Math.max(max, data.max[i]);
-  }
-  return { n, min, max, mean: sum / n };
-}

@@ -21,7 +21,7 @@ const BASE_MS = 500, CAP_MS = 15_000, LEAST_MS = 200, OPENING_MS = 10_000, STEAD
 const FINAL = new Set([1008, 4001]);
 
 export class GatewayLive extends EventTarget {
-  #url; #token; #random; #socket = null; #subscriptions = new Map(); #timer = 0; #watch = 0; #attempt = 0; #opened = 0; #last = 0;
+  #url; #token; #random; #socket = null; #subscriptions = new Map(); #timer = 0; #watch = 0; #attempt = 0; #opened = 0; #last = 0; #begun = 0;
   #state = { phase: "idle", reason: "", seconds: 0, retryAt: 0, attempt: 0 };
   #skew = 0;
 
@@ -40,6 +40,9 @@ export class GatewayLive extends EventTarget {
 
   /** The gateway's clock, in milliseconds, as far as this side knows it. */
   now() { return Date.now() + this.#skew; }
+
+  /** When anything was last heard, by the gateway's clock. */
+  get heard() { return this.#last + this.#skew; }
 
   start() {
     if (!["idle", "stopped", "refused"].includes(this.#state.phase)) return;
@@ -91,7 +94,7 @@ export class GatewayLive extends EventTarget {
       return;
     }
     this.#socket = socket;
-    this.#last = Date.now();
+    this.#begun = Date.now();
     socket.onmessage = (event) => this.#receive(event.data);
     socket.onclose = (event) => this.#ended(event.code, event.reason);
     socket.onopen = () => { if (this.#token) socket.send(JSON.stringify({ type: "auth", token: this.#token })); };
@@ -110,7 +113,7 @@ export class GatewayLive extends EventTarget {
   }
 
   #look() {
-    const silent = Date.now() - this.#last;
+    const silent = Date.now() - Math.max(this.#last, this.#begun);
     if (this.#state.phase === "open") {
       if (silent > this.heartbeat_s * 2500) this.#ended(0, `nothing heard for ${Math.round(silent / 1000)} s`);
     } else if (silent > OPENING_MS) {

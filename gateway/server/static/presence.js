@@ -15,11 +15,11 @@ export class PresenceStrip {
     this.node = el("div", { class: "strip" }, this.#bars, el("div", { class: "ends" }, this.#left, this.#say, this.#right));
   }
 
-  /** `stored`: [[from, to], ...] where readings are stored, ascending. `now`: whether the range ends now. */
-  draw(device, { from, to, live }, stored) {
-    const spans = spansOf(device, from, to, stored);
+  /** `stored`: [[from, to], ...] where readings are stored, ascending. `heard`: until when anything is known. */
+  draw(device, { from, to, live }, stored, heard) {
+    const spans = spansOf(device, from, Math.min(to, heard), stored);
     const scale = WIDE / (to - from);
-    const bars = spans.map(({ state, from: a, to: b }) => [state, Math.round((Math.max(a, from) - from) * scale), Math.max(2, Math.round((Math.min(b, to) - Math.max(a, from)) * scale))]);
+    const bars = spans.map(({ state, from: a, to: b }) => [state, Math.round((Math.max(a, from) - from) * scale), Math.max(2, Math.round((Math.min(b, to, heard) - Math.max(a, from)) * scale))]);
     const key = JSON.stringify(bars);
     if (key !== this.#drawn) {
       this.#drawn = key;

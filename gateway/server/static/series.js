@@ -155,22 +155,28 @@ export function calmScale(min, max, before = null) {
     const [low, , high] = before;
     if (min >= low && max <= high && (max - min >= (high - low) * 0.35 || high - low <= leastSpan(min, max) * 2.01)) return before;
   }
-  const span = Math.max(max - min, leastSpan(min, max));
-  if (span > 1e300) return [-Number.MAX_VALUE, 0, Number.MAX_VALUE];
-  const middle = (min + max) / 2;
-  for (let step = niceAbove(span / 2); ; step = niceAbove(step * 1.01)) {
-    const low = Math.floor((middle - step) / (step / 2) + 0.5) * (step / 2);
-    for (const from of [low, low - step / 2, low + step / 2]) {
-      if (from <= min && from + 2 * step >= max) return [from, from + step, from + 2 * step].map(tidy);
+  const span = Math.max(max - min, leastSpan(min, max)), middle = (min + max) / 2;
+  if (!(span < 1e300)) return [-Number.MAX_VALUE, 0, Number.MAX_VALUE];
+  for (let step = niceAbove(span / 2, STEPS); ; step = niceAbove(step * 1.01, STEPS)) {
+    for (const grain of [step, niceBelow(step / 2)]) {
+      const near = Math.round((middle - step) / grain) * grain;
+      for (const from of [near, near - grain, near + grain]) {
+        if (from <= min && from + 2 * step >= max) return [from, from + step, from + 2 * step].map(tidy);
+      }
     }
   }
 }
 
+const STEPS = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10], GRAINS = [5, 2, 1];
 const leastSpan = (min, max) => Math.max(Math.abs(min), Math.abs(max)) * 0.01 || 1;
 const tidy = (x) => Number(x.toPrecision(12));
 
-function niceAbove(x) {
+function niceAbove(x, mantissas) {
   const power = 10 ** Math.floor(Math.log10(x));
-  for (const m of [1, 2, 4, 5, 10]) if (m * power >= x * 0.999999) return m * power;
-  return 10 * power;
+  return (mantissas.find((m) => m * power >= x * 0.999999) ?? 10) * power;
+}
+
+function niceBelow(x) {
+  const power = 10 ** Math.floor(Math.log10(x));
+  return (GRAINS.find((m) => m * power <= x * 1.000001) ?? 1) * power;
 }

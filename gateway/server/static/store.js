@@ -88,20 +88,21 @@ class Device {
   describe(row) {
     this.row = row;
     this.title = row.name || this.name;
-    this.interval = row.interval_s || 0;
+    this.interval = row.interval_s > 0 ? row.interval_s : 0;
     this.ledger = row.ledger ?? this.ledger;
-    this.confirmed = row.confirmed !== false;
-    if (row.last_seen > this.lastSeen) this.lastSeen = row.last_seen;
     for (const [name, known] of Object.entries(row.metrics ?? {})) {
       const metric = this.metric(name);
-      metric.unit = known.unit ?? "";
-      metric.integer = known.integer === true;
+      metric.unit = typeof known?.unit === "string" ? known.unit : "";
+      metric.integer = known?.integer === true;
     }
     this.#index();
   }
 
-  /** Takes a state; keeps the changes seen by this page, at most 200 of them (the oldest goes). */
-  turn(state, since, reason) {
+  /** Takes {state, since, reason, last_seen, confirmed}; keeps the changes seen by this page, at most 200 (the oldest goes). */
+  stand({ state, since = 0, reason = "", last_seen: seen = 0, confirmed = true }) {
+    if (seen > this.lastSeen) this.lastSeen = seen;
+    if (!state || since < this.since) return;
+    this.confirmed = confirmed;
     const before = this.changes.at(-1);
     if (before?.state === state && before.since === since) { before.reason = reason; } else {
       if (!before || since > before.since) this.changes.push({ state, since, reason });
@@ -147,8 +148,7 @@ export class Store extends EventTarget {
   snapshot(message) {
     for (const [name, known] of Object.entries(message.devices ?? {})) {
       const device = this.#ensure(name);
-      if (known.state) device.turn(known.state, known.since ?? 0, known.reason ?? "");
-      if (known.last_seen > device.lastSeen) device.lastSeen = known.last_seen;
+      device.stand(known);
       for (const [metric, [time, value]] of Object.entries(known.values ?? {})) device.metric(metric).take(time, value);
     }
     this.loaded = true;
@@ -171,28 +171,29 @@ export class Store extends EventTarget {
   presence(message) {
     for (const [name, known] of Object.entries(message.devices ?? {})) {
       const device = this.#ensure(name), before = device.state;
-      device.turn(known.state, known.since ?? this.now(), known.reason ?? "");
-      if (known.last_seen > device.lastSeen) device.lastSeen = known.last_seen;
+      device.stand({ since: this.now(), ...known });
       if (known.state === "online" && !device.lastSeen) device.lastSeen = device.since;
       if (before !== known.state) this.dispatchEvent(new CustomEvent("turned", { detail: device }));
     }
     this.#changed(true);
   }
 
-  /** Rows of /api/v1/devices: complete, so a device that is not among them has been forgotten. */
-  rows(rows) {
+  /** Rows of /api/v1/devices. When they are `all` of them, a device that is not among them has been forgotten. */
+  rows(rows, all = true) {
     const named = new Set();
     for (const row of rows) {
       named.add(row.device);
       const device = this.#ensure(row.device);
       device.describe(row);
-      if (row.state && (row.since ?? 0) >= device.since) device.turn(row.state, row.since ?? 0, row.reason ?? "");
+      device.stand(row);
     }
-    const recent = this.now() - 10_000;
-    for (const device of this.devices.values()) {
-      if (!named.has(device.name) && device.lastSeen < recent) this.devices.delete(device.name);
+    if (all) {
+      const recent = this.now() - 10_000;
+      for (const device of this.devices.values()) {
+        if (!named.has(device.name) && device.lastSeen < recent) this.devices.delete(device.name);
+      }
+      this.loaded = this.named = true;
     }
-    this.loaded = this.named = true;
     this.#changed(true);
   }
 

@@ -1,0 +1,89 @@
+// What a window shows of a series: what was loaded from the store (`base`, see history.js) and after it the feed's own readings.
+// Silence stays a gap, it is never drawn as data. Pure.
+
+import { appendRaw, appendReduced, breakGaps, columns, lowerBound, usualStep } from "./series.js";
+
+const GAP_LEAST = 2000, GAP_STEPS = 3.5;
+
+/** Columns {t, mean, min, max, band} of a number; `width` in pixels bounds how many there are. `interval`: ms between readings, 0: unknown. */
+export function numbers(metric, base, ring, window, interval, width) {
+  const loaded = base?.series.get(metric), step = base?.step ?? 0, out = columns();
+  let after = -Infinity;
+  if (loaded?.mean) {
+    // The last column may have been loaded half filled: the ring draws it when it holds the whole of it.
+    const edge = step && Math.floor(base.to / step) * step, whole = step > 0 && ring !== null && ring.first <= edge;
+    const end = whole ? lowerBound(loaded.t, edge) : loaded.t.length;
+    for (let i = Math.max(0, lowerBound(loaded.t, window.from) - 1); i < end; i += 1) {
+      out.t.push(step ? Math.min(loaded.t[i] + step / 2, base.to) : loaded.t[i]);
+      out.mean.push(loaded.mean[i]);
+      out.min.push(loaded.min[i]);
+      out.max.push(loaded.max[i]);
+    }
+    out.band = step > 0;
+    after = whole ? edge - 1 : step ? base.to : loaded.t.at(-1) ?? after;
+  }
+  if (ring?.length) {
+    const { times, values } = ring, j = lowerBound(times, window.to + 1);
+    let i = lowerBound(times, Math.max(after + 1, window.from));
+    if (i > 0 && times[i - 1] > after) i -= 1;
+    const reduced = step || (j - i > width * 1.5 ? Math.ceil((window.to - window.from) / width * 1.5) : 0);
+    if (reduced) appendReduced(out, times, values, i, j, reduced); else appendRaw(out, times, values, i, j);
+  }
+  return breakGaps(out, Math.max(Math.max(usualStep(out.t), step, interval) * GAP_STEPS, GAP_LEAST));
+}
+
+/**
+ * A boolean as {t, v}: v 0 or 1 holds until the next; null where nothing is known. One that comes with every reading ends with them, one
+ * that comes when it changes holds until it does.
+ */
+export function steps(metric, base, ring, interval, heard) {
+  const loaded = base?.series.get(metric), t = [], v = [];
+  if (loaded?.last) for (let i = 0; i < loaded.t.length; i += 1) { t.push(loaded.t[i]); v.push(Number(loaded.last[i])); }
+  if (ring?.length) {
+    const { times, values } = ring;
+    for (let i = t.length ? lowerBound(times, t[t.length - 1] + 1) : 0; i < times.length; i += 1) { t.push(times[i]); v.push(values[i]); }
+  }
+  const usual = Math.max(usualStep(t), base?.step ?? 0);
+  if (!interval || usual > Math.max(interval * 2, base?.step ?? 0)) return { t, v };
+  const gap = Math.max(usual * GAP_STEPS, GAP_LEAST), out = { t: [], v: [] };
+  for (let i = 0; i < t.length; i += 1) {
+    out.t.push(t[i]);
+    out.v.push(v[i]);
+    if ((t[i + 1] ?? heard) - t[i] > gap) { out.t.push(t[i] + usual); out.v.push(null); }
+  }
+  return out;
+}
+
+/** Texts as [[time, text], ...]. */
+export function texts(metric, base, log) {
+  const loaded = base?.series.get(metric), rows = loaded?.last ? loaded.t.map((t, i) => [t, loaded.last[i]]) : [];
+  const end = rows.at(-1)?.[0] ?? -Infinity;
+  return log ? rows.concat(log.rows.filter(([t]) => t > end)) : rows;
+}
+
+/** Where readings are stored: [[from, to], ...], from the fullest of the series at hand. */
+export function storedSpans(base, rings, interval) {
+  let times = [];
+  for (const ring of rings) if (ring.length > times.length) times = ring.times;
+  const step = base?.step ?? 0;
+  for (const series of base?.series.values() ?? []) if (series.t.length && series.t[0] < (times[0] ?? Infinity)) times = series.t;
+  const gap = Math.max(5000, interval * 4, step * 1.5, usualStep(times) * 3), hold = step || interval, spans = [];
+  for (const time of times) {
+    const last = spans.at(-1);
+    if (last && time - last[1] <= gap) last[1] = time + hold; else spans.push([time, time + hold]);
+  }
+  return spans;
+}
+
+/** {n, min, mean, max} of what columns hold within the window. */
+export function summary(data, { from, to }) {
+  let n = 0, sum = 0, min = Infinity, max = -Infinity;
+  for (let i = 0; i < data.t.length; i += 1) {
+    if (data.mean[i] === null || data.t[i] < from || data.t[i] > to) continue;
+    n += 1;
+    sum += data.mean[i];
+    min = Math.min(min, data.min[i]);
+    max = Math.max(max, data.max[i]);
+  }
+  return { n, min, max, mean: sum / n };
+}
