@@ -79,7 +79,7 @@ async def test_an_early_cursor_is_found_out_by_a_kill(tmp_path: Path, mosquitto:
 async def test_an_ack_is_written_after_the_sync_of_its_record(tmp_path: Path, patch: str) -> None:
     """Every write of an ack to a device's socket begins after an fdatasync of the file with its record has ended."""
     trace = tmp_path / "trace"
-    calls = "trace=write,writev,pwrite64,sendto,sendmsg,fdatasync,fsync"
+    calls = "trace=write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,fdatasync,fsync"
     prefix = ["strace", "-f", "-y", "-qq", "-s", "1000000", "-e", calls, "-e", "signal=none", "-o", str(trace)]
     daemon = Daemon(tmp_path, {}, prefix=prefix, launcher=launcher(patch) if patch else None)
     devices = [Device(f"pump-{n}") for n in range(2)]
