@@ -87,7 +87,7 @@ class Plot extends Card {
           stroke, font, size: rem * 1.5, gap: 4, grid: none, ticks: none, space: rem * 3.9,
           values: (u, splits, _axis, _space, step) => splits.map((t) => {
             const x = u.valToPos(t, "x");
-            return x < rem * 1.2 || x > u.bbox.width / devicePixelRatio - rem * 0.5 ? "" : tick(t, step);
+            return x < rem * 1.2 || x > u.bbox.width / devicePixelRatio - rem ? "" : tick(t, step);
           }),
         },
         { stroke, font, side: 1, size: rem * 3, gap: 6, ticks: none, grid: axis.grid ? { stroke: () => colours().line, width: 1 } : none, splits: axis.splits, values: axis.values },

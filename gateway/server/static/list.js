@@ -183,7 +183,7 @@ export class DeviceList {
     row.value = el("div", { class: "v" }, row.number, " ", row.unit, row.metric);
     row.spark = svg("svg", { class: "spark", viewBox: "0 0 72 24", preserveAspectRatio: "none", "aria-hidden": "true" }, row.path);
     row.node = el("div", { class: "row", role: "option", id: `row-${i}`, on: { click: () => { if (row.entry) this.#pick(row.entry.device.name); } } },
-      row.icon, el("div", {}, row.name, el("div", { class: "s" }, row.id, el("span", { class: "t" }, ", ", row.state, ", ", row.seen))), row.spark, row.value);
+      row.icon, el("div", {}, row.name, el("div", { class: "s" }, row.id, el("span", { class: "t" }, row.state, ", ", row.seen))), row.spark, row.value);
     this.#rows.append(row.node);
     return row;
   }
@@ -200,7 +200,7 @@ export class DeviceList {
     setClass(row.node, `row is-${device.state}${chosen ? " sel" : ""}`);
     setIcon(row.icon, device.state);
     setText(row.name, device.title);
-    setText(row.id, device.name);
+    setText(row.id, device.title === device.name ? "" : device.name);
     setText(row.state, device.state);
     setClass(row.state, device.state === "online" ? "" : device.state);
     setText(row.seen, device.lastSeen ? age(now - device.lastSeen) : "not seen yet");

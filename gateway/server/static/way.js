@@ -92,7 +92,7 @@ export function stagesOf(health, passed) {
   for (const sink of sinks) if (sink.name !== "history") stages.push(sinkStage(sink, passed, sink.title || sink.name, ""));
   const stored = sinks.find((sink) => sink.name === "history") ?? { name: "history", state: "ok", pending: history.pending ?? 0 };
   const held = history.since ? `holds ${span((health.time ?? 0) + passed * 1000 - history.since)}` : history.retention_days ? `keeps ${count(history.retention_days)} d` : "";
-  stages.push({ ...sinkStage(stored, passed, "History", held), hover: history.bytes ? `${bytes(history.bytes)} on disk, kept for ${count(history.retention_days)} days` : "" });
+  stages.push({ ...sinkStage({ ...stored, pending: history.pending ?? stored.pending }, passed, "History", held), hover: history.bytes ? `${bytes(history.bytes)} on disk, kept for ${count(history.retention_days)} days` : "" });
   stages.push({
     key: "dashboards", title: "Dashboards", strong: count(dashboards.clients ?? 0), tone: "", word: "", rest: dashboards.p99_ms ? `p99 ${count(Math.max(1, Math.round(dashboards.p99_ms)))} ms` : "connected",
   });
