@@ -115,6 +115,7 @@ class Journal:
         self._room = 0  # how long _pending may grow; 0 refuses
         self._state: Literal["new", "open", "closing", "closed"] = "new"
         self._places_timer: asyncio.TimerHandle | None = None
+        self._stored: asyncio.Future[None] | None = None  # while closing: the next word of the places
         self._probe_timer: asyncio.TimerHandle | None = None
         self._probing = False
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
@@ -187,7 +188,7 @@ class Journal:
         for timer in (self._timer, self._places_timer, self._probe_timer):
             if timer is not None:
                 timer.cancel()
-        self._writer.store(self._cursors.snapshot(bytes.fromhex(self.epoch), self.durable_offset, self.stored))
+        await self._store_last()
         self._writer.stop()
         await self._loop.run_in_executor(self._executor, self._writer.join)
         self._state = "closed"
@@ -361,12 +362,14 @@ class Journal:
     def on_places(self, error: OSError | None) -> None:
         """The cursors' places are durable, or not."""
         self._cursors.end_store(done=error is None)
-        if error is not None:
+        if error is None:
+            self._trim()
+        else:
             self._counts.places_failures += 1
             log.warning("the cursors' places cannot be written: %s", error)
             self._arm_places()
-            return
-        self._trim()
+        if self._stored is not None and not self._stored.done():
+            self._stored.set_result(None)
 
     def on_removed(self, kept_aside: int, errors: int) -> None:
         """Segments are gone from the directory."""
@@ -504,11 +507,22 @@ class Journal:
 
     def _store_places(self) -> None:
         self._places_timer = None
-        state = self._cursors.begin_store(bytes.fromhex(self.epoch), self.durable_offset, self.stored)
-        if state is None:
+        if not self._begin_store():
             self._arm_places()
-        else:
+
+    def _begin_store(self) -> bool:
+        state = self._cursors.begin_store(bytes.fromhex(self.epoch), self.durable_offset, self.stored)
+        if state is not None:
             self._writer.store(state)
+        return state is not None
+
+    async def _store_last(self) -> None:
+        """Write the places as they are now, behind what may be under way, and let go what they free."""
+        begun = False
+        while not begun:
+            begun = self._begin_store()
+            self._stored = self._loop.create_future()
+            await self._stored
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

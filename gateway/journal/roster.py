@@ -75,7 +75,11 @@ class Roster:
         if self._storing is not None:
             return None
         self._storing = {cursor: cursor.position.offset for cursor in self._open.values()}
-        return self.snapshot(epoch, end, stored)
+        for cursor in self._open.values():
+            self._keep(cursor)
+        while len(self._kept) > places.MAX_PLACES:
+            del self._kept[next(iter(self._kept))]
+        return Places(places.VERSION, epoch, end, stored, dict(self._kept))
 
     def end_store(self, *, done: bool) -> None:
         """It was written, or not."""
@@ -83,14 +87,6 @@ class Roster:
         if done:
             for cursor, offset in storing.items():
                 cursor.persisted = max(cursor.persisted, offset)
-
-    def snapshot(self, epoch: bytes, end: int, stored: int) -> Places:
-        """Every place, as it is written to disk."""
-        for cursor in self._open.values():
-            self._keep(cursor)
-        while len(self._kept) > places.MAX_PLACES:
-            del self._kept[next(iter(self._kept))]
-        return Places(places.VERSION, epoch, end, stored, dict(self._kept))
 
     def _keep(self, cursor: Cursor) -> None:
         self._kept.pop(cursor.name, None)  # the order tells who was open last

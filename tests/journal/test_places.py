@@ -1,0 +1,98 @@
+"""The file of the cursors' places."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.journal.places import MAX_NAME, MAX_PLACES, SLOT, VERSION, Place, Places, PlacesFile, load, pack_slot
+
+EPOCH = bytes(16)
+
+
+def state(number: int) -> Places:
+    return Places(VERSION, EPOCH, 1000 + number, 900 + number, {"mqtt": Place(number, number)})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cursors"
+
+
+def test_the_newest_state_is_read(path: Path) -> None:
+    """Of many states written the last is found, also by a later run that goes on writing."""
+    assert load(path) == (0, None, False)
+    for run in range(3):
+        number, _, _ = load(path)
+        file = PlacesFile(path, number)
+        for step in range(3):
+            file.write(state(run * 3 + step))
+            assert load(path)[1] == state(run * 3 + step)
+        file.close()
+    assert path.stat().st_size == 2 * SLOT
+
+
+def test_a_torn_write_leaves_the_state_before(path: Path) -> None:
+    """A slot torn at any block or byte gives the state before it, never a mixture."""
+    file = PlacesFile(path, 0)
+    for number in range(3):
+        file.write(state(number))
+    before = path.read_bytes()
+    file.write(state(3))
+    after = path.read_bytes()
+    file.close()
+    changed = next(at for at in (0, SLOT) if before[at : at + SLOT] != after[at : at + SLOT])
+    for cut in range(1, SLOT):
+        path.write_bytes(before[:changed] + after[changed : changed + cut] + before[changed + cut :])
+        assert load(path)[1] in (state(2), state(3))
+    torn = after[changed : changed + 40]
+    path.write_bytes(before[:changed] + torn + before[changed + 40 :])
+    assert load(path)[1] == state(2)
+
+
+def test_damage_costs_one_state(path: Path) -> None:
+    """A flipped bit in the newer slot gives the older state; in both, nothing, and that is told."""
+    file = PlacesFile(path, 0)
+    file.write(state(0))
+    file.write(state(1))
+    file.close()
+    data = bytearray(path.read_bytes())
+    newer = SLOT * (load(path)[0] % 2)
+    data[newer + 30] ^= 1
+    path.write_bytes(data)
+    assert load(path)[1] == state(0)
+    data[SLOT - newer + 30] ^= 1
+    path.write_bytes(data)
+    assert load(path) == (0, None, True)
+
+
+def test_a_failed_write_spares_the_whole_slot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a write that failed half way the next one takes the same slot again."""
+    file = PlacesFile(path, 0)
+    file.write(state(0))
+    real = os.pwrite
+
+    def half(fd: int, data: bytes, at: int) -> int:
+        return real(fd, data[:20], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", half)
+        for _ in range(3):
+            with pytest.raises(OSError, match="short write"):
+                file.write(state(1))
+            assert load(path)[1] == state(0)
+    file.write(state(2))
+    assert load(path)[1] == state(2)
+    file.close()
+
+
+def test_the_most_and_longest_names_fit() -> None:
+    """As many cursors as allowed, with the longest names and largest numbers, fit a slot; more are refused."""
+    most = 2**63
+    places = {f"{number:0{MAX_NAME}d}": Place(most, most, most, most) for number in range(MAX_PLACES)}
+    assert len(pack_slot(most, Places(VERSION, EPOCH, most, most, places))) == SLOT
+    places |= {f"{number:x>{MAX_NAME}}": Place(most, most, most, most) for number in range(10)}
+    with pytest.raises(ValueError, match="too many"):
+        pack_slot(most, Places(VERSION, EPOCH, most, most, places))

@@ -1,0 +1,311 @@
+"""Opening a directory after a clean stop, a crash, and damage."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import JournalError, StateLocked
+from gateway.journal import Journal, record
+from gateway.journal.recovery import DAMAGED_JUMP, JUMP
+from gateway.journal.segment import AHEAD, SET_ASIDE_KEPT, name_of
+from gateway.reading import Item
+
+from .support import copy, fill, held, mixed, opened, reading, segments
+
+
+async def made(directory: Path, items: list[Item], group: int = 1, **settings: int) -> list[tuple[int, Item]]:
+    """A journal of ``items`` in ``directory``, closed; the items with their offsets."""
+    async with opened(directory, **settings) as journal:
+        offsets = await fill(journal, items, group)
+    return list(zip(offsets, items, strict=True))
+
+
+async def test_a_clean_stop_loses_nothing(tmp_path: Path) -> None:
+    """What was stored is there after a restart, with its offsets, its epoch and its count of readings."""
+    first = await made(tmp_path, [mixed(number) for number in range(20)], group=3)
+    async with opened(tmp_path) as journal:
+        epoch = journal.epoch
+        assert await held(journal) == first
+        assert journal.stored == record.count_readings([item for _, item in first])
+        second = [(journal.append(item), item) for item in [mixed(21), mixed(22)]]
+        await journal.flush()
+        assert await held(journal) == first + second
+    async with opened(tmp_path) as journal:
+        assert journal.epoch == epoch
+        assert journal.stats()["torn_bytes"] == 0
+        assert await held(journal) == first + second
+
+
+async def test_what_was_appended_before_close_is_durable(tmp_path: Path) -> None:
+    """Closing commits what is pending, also when the group's time has not come."""
+    async with opened(tmp_path, commit_ms=60_000) as journal:
+        items = [(journal.append(mixed(number)), mixed(number)) for number in range(5)]
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items
+
+
+async def test_no_offset_is_used_twice_over_a_crash_loop(tmp_path: Path) -> None:
+    """Each start goes on beyond all that an earlier one may have shown, though nothing of it was durable."""
+    shown = 0
+    directory = tmp_path / "0"
+    for start in range(5):
+        async with opened(directory, max_pending=JUMP, commit_ms=60_000) as journal:
+            assert journal.next_offset > shown
+            shown = journal.next_offset + JUMP - 1  # the last of as many appends as the bound allows
+            directory = copy(directory, tmp_path / str(start + 1))
+    assert len(segments(directory)) <= 2
+
+
+@pytest.mark.parametrize("zeros", [0, 100])
+async def test_a_record_torn_at_any_byte_is_cut(tmp_path: Path, zeros: int) -> None:
+    """A crash in the middle of a write leaves everything before it and nothing of it, wherever it was torn."""
+    whole = tmp_path / "whole"
+    items = await made(whole, [mixed(number) for number in range(4)], group=2)
+    (path,) = segments(whole)
+    data = path.read_bytes()
+    last = data.rindex(record.MARK)
+    for cut in range(last, len(data)):
+        torn = data[:cut] + bytes(zeros)
+        if torn.startswith(data):
+            continue  # only zeros were cut off
+        target = tmp_path / "torn"
+        shutil.copytree(whole, target)
+        (target / "cursors").unlink()  # written at the clean stop: a crash has none that knows of the last record
+        (target / path.name).write_bytes(torn)
+        async with opened(target) as journal:
+            assert await held(journal) == items[:2]
+            assert journal.stored == 1
+            stats = journal.stats()
+            assert stats["torn_bytes"] == len(data[last:cut].rstrip(b"\0"))
+            assert stats["damages"] == 0
+            assert (target / path.name).stat().st_size == last
+        shutil.rmtree(target)
+
+
+async def test_a_birth_cut_short_is_forgotten(tmp_path: Path) -> None:
+    """The newest file with a header torn at any byte, or none, is removed, and its offsets are passed over."""
+    items = await made(tmp_path, [mixed(1)])
+    header = record.pack_header(record.Header(bytes(16), 1 << 30, 0, 0, 0))
+    for cut in [*range(0, record.HEADER_SIZE, 7), record.HEADER_SIZE - 1]:
+        base = 1 << 40
+        (tmp_path / name_of(base, 0)).write_bytes(header[:cut])
+        async with opened(tmp_path) as journal:
+            assert await held(journal) == items
+            assert journal.stats()["set_aside"] == 0
+            assert journal.next_offset == base + JUMP
+            assert len(segments(tmp_path)) == 2
+        segments(tmp_path)[-1].unlink()
+        (tmp_path / "cursors").unlink()
+
+
+@pytest.mark.parametrize("at", ["mark", "size", "base", "payload", "all"])
+async def test_a_damaged_record_costs_itself_alone(tmp_path: Path, at: str) -> None:
+    """The records before and behind a damaged one are read; it is counted once, and its file set aside when passed."""
+    items = await made(tmp_path, [reading(number) for number in range(6)])
+    (path,) = segments(tmp_path)
+    data = bytearray(path.read_bytes())
+    places = [at for at in range(len(data)) if data.startswith(record.MARK, at)]
+    third, fourth = places[2:4]
+    match at:
+        case "all":
+            data[third:fourth] = bytes(fourth - third)
+        case "payload":
+            data[third + record.HEAD_SIZE + 5] ^= 1
+        case _:
+            data[third + {"mark": 1, "size": 10, "base": 20}[at]] ^= 16
+    path.write_bytes(data)
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("sink")
+        assert await held(journal) == items[:2] + items[3:]
+        assert journal.stats()["damages"] == 1
+        assert journal.stats()["damaged_segments"] == 1
+        assert journal.stored == 6
+        offset = cursor.position.offset
+        for expected in (items[:2], items[3:]):
+            batch = await cursor.read(offset, max_delay=0)
+            assert list(enumerate(batch.items, batch.base)) == expected
+            offset = batch.end
+            cursor.confirm(offset)
+        assert (cursor.lost, cursor.pending) == (1, 0)
+        assert journal.stats()["damages"] == 1
+    assert not path.exists()
+    (aside,) = tmp_path.glob("*.damaged-*")
+    assert aside.read_bytes() == data
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("sink")
+        assert (cursor.lost, cursor.pending) == (1, 0)
+
+
+async def test_every_flipped_bit_never_gives_a_wrong_value(tmp_path: Path) -> None:
+    """Whatever byte of a segment is damaged, what is read is a part of what was written."""
+    whole = tmp_path / "whole"
+    items = await made(whole, [reading(number) for number in range(4)])
+    (path,) = segments(whole)
+    data = path.read_bytes()
+    for at in range(len(data)):
+        target = tmp_path / "flipped"
+        shutil.copytree(whole, target)
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << at % 8
+        (target / path.name).write_bytes(damaged)
+        async with opened(target) as journal:
+            found = await held(journal)
+            assert [entry for entry in items if entry in found] == found
+            assert len(found) == len(items) - (at >= record.HEADER_SIZE)
+            assert journal.stats()["damages"] + journal.stats()["damaged_segments"] > 0
+            assert journal.stored == 4
+        shutil.rmtree(target)
+
+
+async def test_a_tail_lost_by_the_disk_is_told_from_a_torn_one(tmp_path: Path) -> None:
+    """When records are missing that were durable at the clean stop, that is damage, and offsets jump further."""
+    items = await made(tmp_path, [reading(number) for number in range(4)])
+    (path,) = segments(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(record.MARK) + 30])
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items[:3]
+        assert journal.stats()["damages"] == 1
+        assert journal.stored == 4
+        assert journal.next_offset == items[-1][0] + 1 + DAMAGED_JUMP
+        cursor = journal.cursor("sink")
+        batch = await cursor.read(0, max_delay=0)
+        (offset,) = await fill(journal, [reading(5)])
+        cursor.confirm(batch.end)
+        batch = await cursor.read(batch.end, max_delay=0)
+        assert batch.base == offset
+        cursor.confirm(batch.end)
+        assert (cursor.pending, cursor.lost) == (0, 1)
+
+
+async def test_old_segments_truncated_or_gone_are_passed(tmp_path: Path) -> None:
+    """A segment that is empty, short or missing costs what it held; the count of what was lost is exact."""
+    items: list[tuple[int, Item]] = []
+    for run in range(5):
+        items += await made(tmp_path, [reading(run * 10 + number) for number in range(3)])
+    paths = segments(tmp_path)
+    paths[1].write_bytes(b"")
+    data = paths[2].read_bytes()
+    paths[2].write_bytes(data[: data.rindex(record.MARK)])
+    paths[3].unlink()
+    async with opened(tmp_path) as journal:
+        kept = items[:3] + items[6:8] + items[12:]
+        assert await held(journal) == kept
+        assert journal.stored == 15
+        cursor = journal.cursor("sink")
+        offset, count = cursor.position.offset, 0
+        while cursor.pending:
+            batch = await cursor.read(offset, max_delay=0)
+            count += batch.readings
+            offset = batch.end
+            cursor.confirm(offset)
+        assert (count, cursor.lost) == (8, 7)
+        assert journal.stats()["set_aside"] == 1
+
+
+async def test_a_foreign_segment_is_set_aside(tmp_path: Path) -> None:
+    """A segment of another state directory is neither read nor removed."""
+    await made(tmp_path / "other", [reading(99)])
+    items = await made(tmp_path / "ours", [reading(1)])
+    (foreign,) = segments(tmp_path / "other")
+    shutil.copy(foreign, tmp_path / "ours" / name_of(1 << 50, 0))
+    shutil.copy(foreign, tmp_path / "ours" / name_of(1, 0))
+    async with opened(tmp_path / "ours") as journal:
+        assert await held(journal) == items
+        assert journal.stats()["foreign_segments"] == 2
+        assert journal.next_offset > 1 << 50
+    assert len(list((tmp_path / "ours").glob("*.seg.foreign-*"))) == 2
+
+
+async def test_rubbish_is_set_aside(tmp_path: Path) -> None:
+    """A file that looks like a segment by name alone is set aside, the newest as well as an older one."""
+    items = await made(tmp_path, [reading(1)])
+    (tmp_path / name_of(5, 0)).write_bytes(b"rubbish" * 1000)
+    (tmp_path / name_of(1 << 40, 0)).write_bytes(b"rubbish" * 1000)
+    (tmp_path / "README").write_text("none of ours")
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items
+        assert journal.stats()["set_aside"] == 2
+        assert journal.next_offset == (1 << 40) + DAMAGED_JUMP
+    assert len(list(tmp_path.glob("*.seg.damaged-*"))) == 2
+
+
+async def test_files_set_aside_are_bounded(tmp_path: Path) -> None:
+    """Only the newest of many files set aside are kept."""
+    for number in range(SET_ASIDE_KEPT + 5):
+        (tmp_path / name_of(number, 0)).write_bytes(b"rubbish" * 1000)
+    async with opened(tmp_path):
+        pass
+    assert len(list(tmp_path.glob("*.seg.damaged-*"))) == SET_ASIDE_KEPT
+
+
+async def test_a_lost_epoch_is_that_of_the_segments(tmp_path: Path) -> None:
+    """Without its file, or with a damaged one, the directory keeps the identity that its segments carry."""
+    items = await made(tmp_path, [reading(1)])
+    epoch = (tmp_path / "epoch").read_text()
+    for damage in ("", "not hexadecimal", "ff"):
+        (tmp_path / "epoch").write_text(damage)
+        async with opened(tmp_path) as journal:
+            assert journal.epoch + "\n" == epoch
+            assert await held(journal) == items
+
+
+async def test_without_its_segments_offsets_still_grow(tmp_path: Path) -> None:
+    """Where all segments were deleted, the cursors' file alone keeps offsets and counts from starting again."""
+    items = await made(tmp_path, [reading(number) for number in range(3)])
+    for path in segments(tmp_path):
+        path.unlink()
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == []
+        assert journal.next_offset > items[-1][0]
+        assert journal.stored == 3
+
+
+async def test_a_newer_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older program names the file it does not understand, touches nothing, and can be followed by the newer."""
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "VERSION", 2)
+        items = await made(tmp_path, [reading(1)])
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(JournalError, match=r"format 2; this program knows 1"):
+        await Journal(tmp_path).open()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "VERSION", 2)
+        async with opened(tmp_path) as journal:
+            assert await held(journal) == items
+
+
+async def test_one_journal_a_directory(tmp_path: Path) -> None:
+    """A second journal on the same directory is refused while the first is open."""
+    async with opened(tmp_path):
+        with pytest.raises(StateLocked):
+            await Journal(tmp_path).open()
+    async with opened(tmp_path):
+        pass
+
+
+async def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A path that is no directory gives an error with a hint, and leaves nothing open."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError) as caught:
+        await Journal(tmp_path / "file" / "journal").open()
+    assert caught.value.hint
+
+
+async def test_zeros_ahead_are_cut_and_no_damage(tmp_path: Path) -> None:
+    """The zeros ahead of small records are gone after a clean stop, and after a crash they count as nothing."""
+    directory = tmp_path / "a"
+    async with opened(directory) as journal:
+        offsets = await fill(journal, [reading(1), reading(2)])
+        (path,) = segments(directory)
+        assert path.stat().st_size > AHEAD
+        crashed = copy(directory, tmp_path / "b")
+    assert path.stat().st_size < 1000
+    async with opened(crashed) as journal:
+        assert [offset for offset, _ in await held(journal)] == offsets
+        assert (journal.stats()["torn_bytes"], journal.stats()["damages"]) == (0, 0)
+    assert path.read_bytes() == (crashed / path.name).read_bytes()
