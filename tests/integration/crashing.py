@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from tools.toolkit.servers import Daemon
 
 __all__ = ["Device", "Killing", "launcher"]
 
-FIRST_TIME_MS = 1_764_000_000_000
+# An hour ago: within what the history keeps.
+FIRST_TIME_MS = int(time.time() * 1000) - 3_600_000
 SETTLE_S = 15.0
 
 

@@ -47,10 +47,28 @@ async def early(self, offset, **options):
 cursor.Cursor.read = early
 """
 
+# The history goes to disk every few commits, so that kills fall into that too.
+FLUSHING = """
+from gateway.history import History
+History.__init__.__kwdefaults__["flush_s"] = 0.06
+"""
 
-async def test_nothing_acked_is_lost_or_doubled_by_ten_kills(tmp_path: Path, mosquitto: Mosquitto) -> None:
+HISTORY_FORGETS = (
+    FLUSHING
+    + """
+open_ = History.open
+async def forget(self, *arguments):
+    await open_(self, *arguments)
+    self.position = self.end = 0
+History.open = forget
+"""
+)
+
+
+@pytest.mark.parametrize("patch", ["", FLUSHING], ids=["as it is", "history flushing"])
+async def test_nothing_acked_is_lost_or_doubled_by_ten_kills(tmp_path: Path, mosquitto: Mosquitto, patch: str) -> None:
     """After ten SIGKILLs under load each acked reading is in history exactly once, and was relayed to MQTT."""
-    async with Killing(tmp_path, mosquitto) as killing:
+    async with Killing(tmp_path, mosquitto, patch=patch) as killing:
         for number in range(ROUNDS):
             await killing.round((0.1, 0.5), broker_frozen=number in FROZEN_ROUNDS)
         assert min(device.acked for device in killing.devices) > 200
@@ -71,6 +89,15 @@ async def test_an_early_cursor_is_found_out_by_a_kill(tmp_path: Path, mosquitto:
         await killing.round((1.0, 1.0), broker_frozen=True)
         faults = await killing.settle()
     assert any("missing on MQTT" in fault for fault in faults)
+    assert not any("not in history" in fault for fault in faults)
+
+
+async def test_a_history_that_forgets_its_place_is_found_out(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """With a history that takes the journal from the beginning again after a start, readings stand twice in it."""
+    async with Killing(tmp_path, mosquitto, patch=HISTORY_FORGETS) as killing:
+        await killing.round((0.5, 0.5))
+        faults = await killing.settle()
+    assert any("2 times in history" in fault for fault in faults)
     assert not any("not in history" in fault for fault in faults)
 
 
