@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from .wire import Command, Incoming
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Handler = Callable[[Command], Any]
-
 __all__ = ["Commands", "Handler"]
+
+Handler = Callable[[Command], Any]
 
 REMEMBERED = 256  # answers; the oldest is forgotten
 RUNNING = 64  # at once; beyond, the answer is that the device is busy

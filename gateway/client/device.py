@@ -32,6 +32,7 @@ from .backoff import Backoff
 from .checks import Checks, Time, wire_time
 from .commands import Commands, Handler
 from .errors import Undelivered
+from .histogram import Histogram
 from .link import Ending, Link, write
 from .outbox import Level, Outbox
 from .uplink import State, Uplink
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..reading import Value
-    from .histogram import Histogram
 
 __all__ = ["DeviceClient", "Refused", "Stats"]
 
@@ -75,7 +75,7 @@ class Stats(msgspec.Struct, frozen=True):
     reconnects: int  # connections after the first
     unacked: int  # taken and not decided
     queued: int  # of these: not on the wire
-    latency: dict[str, float]  # from send() to the ack, see Histogram.summary
+    latency: Histogram  # from send() to the ack; the living one
 
 
 class DeviceClient:
@@ -216,6 +216,16 @@ class DeviceClient:
         """Why it is not online, in words."""
         return self._uplink.reason
 
+    @property
+    def was_online(self) -> bool:
+        """Whether there was a connection at any time."""
+        return self._uplink.connections > 0
+
+    @property
+    def final(self) -> bool:
+        """Whether the gateway ended this client for good."""
+        return self._uplink.ended is not None and self._uplink.ended.fatal
+
     # Readings
 
     async def send(
@@ -299,11 +309,6 @@ class DeviceClient:
         return self._outbox.full
 
     @property
-    def latency(self) -> Histogram:
-        """From hand-over to ack, in seconds."""
-        return self._outbox.latency
-
-    @property
     def stats(self) -> Stats:
         """The counts at this moment."""
         outbox = self._outbox
@@ -318,7 +323,7 @@ class DeviceClient:
             reconnects=max(0, self._uplink.connections - 1),
             unacked=len(outbox),
             queued=outbox.queued,
-            latency=outbox.latency.summary(),
+            latency=outbox.latency,
         )
 
     # Everything else a device says

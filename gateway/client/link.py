@@ -8,6 +8,7 @@ other half of flow control is here: above ``WRITE_LIMIT`` unsent bytes a link is
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,7 +145,9 @@ def failure_of(error: BaseException) -> Ending:
     if isinstance(error, InvalidHandshake):
         return Ending(f"no WebSocket there: {error}")
     if isinstance(error, OSError):
-        return Ending(error.strerror or str(error) or type(error).__name__)
+        # asyncio's own words name the call instead of the cause; resolver errors have negative numbers and good words.
+        words = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
+        return Ending(words or str(error) or type(error).__name__)
     return Ending(str(error) or type(error).__name__)
 
 

@@ -1,0 +1,119 @@
+"""What a simulation tells: a line while it runs, a table or an object at the end, an exit status.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from .histogram import Histogram
+
+__all__ = ["NOT_REACHABLE", "REFUSED", "UNACKED", "Report"]
+
+UNACKED = 1
+NOT_REACHABLE = 69  # EX_UNAVAILABLE of sysexits.h
+REFUSED = 77  # EX_NOPERM
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of a fleet; readings, but for devices, notices and connections."""
+
+    COUNTS: ClassVar[tuple[str, ...]] = (
+        "taken",
+        "sent",
+        "acked",
+        "throttled",
+        "overloaded",
+        "refused",
+        "resent",
+        "reconnects",
+        "unacked",
+    )
+
+    devices: int
+    connected: int  # devices, now
+    reached: int  # devices that were connected at least once
+    refusal: str  # why the gateway ended a device for good; empty: it did not
+    duration_s: float  # of making readings
+    cpu_s: float  # of this process, since all were connected
+    taken: int
+    sent: int
+    acked: int
+    throttled: int
+    overloaded: int
+    refused: int
+    resent: int
+    reconnects: int
+    unacked: int
+    skipped: int
+    latency: Histogram
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 all acked, 1 not all, 69 never reached, 77 never let in."""
+        if not self.reached:
+            return REFUSED if self.refusal else NOT_REACHABLE
+        return UNACKED if self.unacked or self.refused or self.refusal else 0
+
+    def plain(self) -> dict[str, object]:
+        """For ``--json``."""
+        duration = self.duration_s
+        return {
+            "devices": self.devices,
+            "reached": self.reached,
+            "duration_s": round(duration, 3),
+            **{name: getattr(self, name) for name in self.COUNTS},
+            "skipped": self.skipped,
+            "rate_per_s": round(self.sent / duration, 1) if duration > 0 else 0.0,
+            "cpu_s": round(self.cpu_s, 3),
+            "ack_latency_ms": self.latency.summary(),
+            "refusal": self.refusal,
+        }
+
+    def line(self) -> str:
+        """Progress, in at most 120 columns or so."""
+        parts = [
+            f"{self.duration_s:.0f} s",
+            f"{self.connected}/{self.devices} connected",
+            f"{self.sent:,} sent",
+            f"{self.acked:,} acked",
+            f"{self.unacked:,} waiting",
+        ]
+        for name in ("throttled", "overloaded", "refused", "resent", "reconnects", "skipped"):
+            count = getattr(self, name)
+            if count:
+                parts.append(f"{count:,} {name}")
+        if self.latency.count:
+            parts.append(f"ack p99 {_ms(self.latency.percentile(99))}")
+        return "  ".join(parts)
+
+    def table(self) -> str:
+        """The end's table: a name and a value a line."""
+        duration = self.duration_s
+        rows = [
+            ("devices", f"{self.devices:,}"),
+            ("duration", f"{duration:.1f} s"),
+            ("sent", f"{self.sent:,}" + (f"  ({self.sent / duration:,.0f} a second)" if duration > 0 else "")),
+            ("acked", f"{self.acked:,}"),
+            ("unacked", f"{self.unacked:,}"),
+            ("throttled", f"{self.throttled:,}"),
+            ("overloaded", f"{self.overloaded:,}"),
+            ("refused", f"{self.refused:,}"),
+            ("resent", f"{self.resent:,}"),
+            ("skipped", f"{self.skipped:,}"),
+            ("reconnects", f"{self.reconnects:,}"),
+        ]
+        rows += [(f"ack latency p{percent}", _ms(self.latency.percentile(percent))) for percent in (50, 90, 99)]
+        rows.append(("ack latency max", _ms(self.latency.max)))
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {value}" for name, value in rows]
+        if self.refusal:
+            lines.append(f"The gateway ended a device for good: {self.refusal}")
+        return "\n".join(lines)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:,.1f} ms" if seconds < 10 else f"{seconds:,.1f} s"
