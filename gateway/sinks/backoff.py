@@ -16,7 +16,7 @@ __all__ = ["Backoff"]
 class Backoff:
     """Delays in seconds between ``least`` and ``most``, each drawn from up to three times the one before.
 
-    A far side's own wish (``Retry-After``) is a floor, itself believed up to ``most_asked``.
+    A far side's own wish (``Retry-After``) goes instead, believed up to ``most_asked``.
     """
 
     def __init__(self, least: float, most: float, most_asked: float, rng: random.Random) -> None:
@@ -26,11 +26,11 @@ class Backoff:
 
     def next(self, asked: float | None = None) -> float:
         """The delay before the next try; ``asked`` is what the far side asked for."""
-        self._last = min(self._most, self._rng.uniform(self._least, self._last * 3))
         if asked is None or not asked > 0:
+            self._last = min(self._most, self._rng.uniform(self._least, self._last * 3))
             return self._last
-        # Those who were asked to wait alike do not come back alike.
-        return max(self._last, min(asked, self._most_asked) + self._rng.uniform(0, self._least))
+        # It knows better than we do; those who were asked to wait alike do not come back alike.
+        return max(self._least, min(asked, self._most_asked)) + self._rng.uniform(0, self._least)
 
     def reset(self) -> None:
         """It worked: the next delay is short again."""

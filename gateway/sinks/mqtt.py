@@ -42,6 +42,12 @@ _CONTENT = {
 }
 _LEAST_PAYLOAD = 256
 
+# Two clients with one id push each other out, and not every broker says so (mosquitto 2.0 just closes): so many
+# connections in a row that lasted less than SHORT_S make us wait.
+SHORT_LIVES = 3
+SHORT_S = 5.0
+SHORT_WAIT_S = 30.0
+
 
 class Address(NamedTuple):
     """Where a broker is, and who we are there."""
@@ -127,16 +133,27 @@ class MqttSink:
         self._keepalive_s, self._ack_s, self._connect_s = keepalive_s, ack_s, connect_s
         self._clock = clock
         self._link: Link | None = None
-        self._connects = self._publishes = self._refused_states = 0
+        self._connects = self._publishes = self._refused_states = self._short_lives = 0
 
     async def open(self) -> None:
         """Nothing: ``ready`` connects."""
 
     async def ready(self) -> bool:
-        """Connect where we are not connected; True when we just did."""
-        if self._link is not None and self._link.closed is None:
-            return False
-        self._forget()
+        """Connect where we are not connected; True when we just did.
+
+        What ended the connection before is raised first, if nobody was told: its reason may ask for patience.
+        """
+        if self._link is not None:
+            if self._link.closed is None:
+                return False
+            error, told = self._link.closed, self._link.told
+            self._short_lives = self._short_lives + 1 if self._link.lasted < SHORT_S else 0
+            self._forget()
+            if self._short_lives >= SHORT_LIVES and isinstance(error, Unavailable):
+                hint = f"does another client use the id {self._client_id}? Each gateway needs its own GATEWAY_ID"
+                raise Unavailable(f"{error}, again and again", retry_after_s=SHORT_WAIT_S, hint=hint)
+            if not told:
+                raise error
         link = await connect(
             self._address.host,
             self._address.port,

@@ -124,10 +124,16 @@ class _Session(Client):
 
 
 class Link(asyncio.Protocol):
-    """A connection; made by ``connect``.  ``closed`` holds why it ended, or None while it lasts."""
+    """A connection; made by ``connect``.
+
+    ``closed`` holds why it ended, or None while it lasts; ``told`` whether somebody was given that reason;
+    ``lasted`` the seconds from CONNACK to the end.
+    """
 
     def __init__(self, client_id: str, window: int, clock: Callable[[], float]) -> None:
         self.closed: GatewayError | None = None
+        self.told = False
+        self.lasted = 0.0
         self.on_closed: Callable[[], None] | None = None
         self.receive_maximum = 65535
         self.max_packet = 268_435_460
@@ -150,12 +156,14 @@ class Link(asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None
         self._paused = False
         self._topics: dict[str, bytes] = {}
-        # PINGREQs under way, in order: True is ours (a QoS 0 barrier), False paho's.
-        self._pings: deque[bool] = deque()
+        # PINGREQs under way, in order: the call of publish that waits for the answer, 0 for paho's own.
+        self._pings: deque[int] = deque()
+        self._call = 0
         self._mid = 0
         # Packet identifiers under way; -1 where whoever published it waits no more.
         self._under_way: dict[int, int] = {}
-        self._heard = clock()
+        self._owed = 0  # those of the present call
+        self._heard = self._began = clock()
         self._ack_s = 0.0
         # The present call of publish.
         self._messages: Sequence[Message] = ()
@@ -175,9 +183,11 @@ class Link(asyncio.Protocol):
         ``Unavailable``, ``Stopped``, ``Refused`` when the connection ends before.  One call at a time.
         """
         if self.closed is not None:
+            self.told = True
             raise self.closed
         if not messages:
             return {}
+        self._call += 1
         self._messages, self._next = messages, 0
         self._retain = retain and self.retains
         self._qos = min(qos, self.max_qos, 1)
@@ -189,7 +199,7 @@ class Link(asyncio.Protocol):
             await self._done
             return self._codes
         finally:
-            self._messages, self._done = (), None
+            self._messages, self._done, self._owed = (), None, 0
             for mid in self._under_way:
                 self._under_way[mid] = -1
 
@@ -212,6 +222,7 @@ class Link(asyncio.Protocol):
         asked.MaximumPacketSize = MAX_INBOUND
         self._session.connect(host, port, keepalive=keepalive, clean_start=True, properties=asked)
         await self._entered
+        self._began = self._clock()
         self._tick = self._loop.call_later(TICK_S, self._on_tick)
 
     @property
@@ -224,13 +235,14 @@ class Link(asyncio.Protocol):
     def send_for_paho(self, data: bytes) -> None:
         """Write whole packets of paho's."""
         if data == frames.PINGREQ:
-            self._pings.append(False)
+            self._pings.append(0)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def close_for_paho(self) -> None:
         """paho is done with the stream: what was written still goes out."""
-        if self._transport is not None:
+        # paho closes it once more when it is collected, perhaps after the loop's own end.
+        if self._transport is not None and self.closed is None:
             self._transport.close()
 
     def _connected(
@@ -287,12 +299,16 @@ class Link(asyncio.Protocol):
             under_way = self._under_way
             for mid, code in acks:
                 index = under_way.pop(mid, -1)
-                if code >= 0x80 and index >= 0:
-                    self._codes[index] = code
+                if index >= 0:
+                    self._owed -= 1
+                    if code >= 0x80:
+                        self._codes[index] = code
             self._pump()
         for packet in others:
-            if packet == frames.PINGRESP and self._pings and self._pings.popleft():
-                self._finish()
+            if packet == frames.PINGRESP and self._pings and (call := self._pings.popleft()):
+                self._heard = self._clock()
+                if call == self._call:
+                    self._finish()
                 continue
             self._stream.inbox += packet
             while self._stream.inbox and self.closed is None:
@@ -338,6 +354,7 @@ class Link(asyncio.Protocol):
                     continue
                 if mid:
                     self._under_way[mid] = index
+                    self._owed += 1
                     room -= 1
                 out.append(frame)
                 size += len(frame)
@@ -347,10 +364,10 @@ class Link(asyncio.Protocol):
         if self._next < count:
             return
         if self._qos == 0:
-            if True not in self._pings:
-                self._pings.append(True)
+            if self._call not in self._pings:
+                self._pings.append(self._call)
                 self._transport.write(frames.PINGREQ)
-        elif not self._under_way:
+        elif not self._owed:
             self._finish()
 
     def _finish(self) -> None:
@@ -375,8 +392,8 @@ class Link(asyncio.Protocol):
 
     def _on_tick(self) -> None:
         self._session.loop_misc()
-        owed = self._done is not None and (self._under_way or self._paused or True in self._pings)
-        if self.closed is None and owed and self._clock() - self._heard > self._ack_s:
+        waits = self._done is not None and (self._owed or self._paused or self._call in self._pings)
+        if self.closed is None and waits and self._clock() - self._heard > self._ack_s:
             self._end(Unavailable(f"nothing acknowledged for {self._ack_s:g} s"))
         if self.closed is None:
             self._tick = self._loop.call_later(TICK_S, self._on_tick)
@@ -385,6 +402,7 @@ class Link(asyncio.Protocol):
         if self.closed is not None:
             return
         self.closed = error
+        self.lasted = self._clock() - self._began
         if self._tick is not None:
             self._tick.cancel()
         if self._transport is not None:
@@ -395,6 +413,7 @@ class Link(asyncio.Protocol):
         for waiter in (self._entered, self._done):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(error)
+                self.told = True
         if self.on_closed is not None:
             self.on_closed()
 

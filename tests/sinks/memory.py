@@ -15,11 +15,21 @@ class Place(NamedTuple):
 
 
 class MemoryCursor:
-    """The journal's cursor over ``count`` items that ``make(offset)`` makes; ``append`` adds more."""
+    """The journal's cursor over ``count`` items that ``make(offset)`` makes; ``append`` adds more.
 
-    def __init__(self, count: int = 0, make: Callable[[int], Item] | None = None, base: int = 0) -> None:
+    All items are readings, except at the offsets in ``others``.
+    """
+
+    def __init__(
+        self,
+        count: int = 0,
+        make: Callable[[int], Item] | None = None,
+        base: int = 0,
+        others: frozenset[int] = frozenset(),
+    ) -> None:
         self.name = "memory"
         self.base = base
+        self.others = others
         self.end = base + count
         self.position = Place(base, 0)
         self.confirmed: list[int] = []
@@ -30,7 +40,10 @@ class MemoryCursor:
 
     @property
     def pending(self) -> int:
-        return self.end - self.position.offset
+        return self._readings(self.position.offset, self.end)
+
+    def _readings(self, start: int, stop: int) -> int:
+        return stop - start - sum(start <= other < stop for other in self.others)
 
     def append(self, item: Item) -> int:
         offset = self.end
@@ -51,7 +64,7 @@ class MemoryCursor:
     def confirm(self, offset: int) -> None:
         assert offset >= self.position.offset
         self.confirmed.append(offset)
-        self.position = Place(offset, offset - self.base)
+        self.position = Place(offset, self._readings(self.base, offset))
 
     def close(self) -> None:
         pass

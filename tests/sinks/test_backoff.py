@@ -16,8 +16,10 @@ def test_delays_stay_within_their_bounds(seed: int, asked: list[float | None]) -
     backoff = Backoff(0.5, 30, 600, random.Random(seed))
     for wish in asked:
         delay = backoff.next(wish)
-        floor = min(wish, 600) if wish is not None and wish > 0 else 0
-        assert max(0.5, floor) <= delay <= max(30, floor + 0.5)
+        if wish is not None and wish > 0:
+            assert max(0.5, min(wish, 600)) <= delay <= max(0.5, min(wish, 600)) + 0.5
+        else:
+            assert 0.5 <= delay <= 30
 
 
 def test_delays_grow_and_start_over() -> None:
