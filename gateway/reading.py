@@ -134,7 +134,7 @@ def check_value(value: object) -> str:
     if kind is str:
         if len(value) > MAX_STRING:  # type: ignore[arg-type]
             return f"string longer than {MAX_STRING} characters"
-        return "string with control characters or lone surrogates" if _bad_character(value) else ""  # type: ignore[arg-type]
+        return "string with control characters or lone surrogates" if _bad_character(value) else ""  # type: ignore[call-overload]
     if kind is dict:
         return "an object is not a value"
     if kind is list:

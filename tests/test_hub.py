@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from gateway import hub as hub_module
 from gateway.devices import DeviceBook
 from gateway.hub import Hub, Subscription
+from gateway.hub import hub as hub_module
 from gateway.liveness import Status
 from gateway.reading import Reading
 
@@ -37,7 +38,7 @@ class Bench:
         self.book = DeviceBook(Path("/nonexistent"), rate=1, burst=1)
         self.encoded: list[dict] = []
         self.hub: Hub[dict] = Hub(self.book, self._encode)
-        self.hub.begin(100)
+        self.hub.begin(100, floor=100)
         self.offset = 99
 
     def _encode(self, format: str, message: dict) -> dict:
@@ -303,3 +304,45 @@ def test_large_integers_are_digits(bench):
         "m": [[1, 2**53 - 1]],
         "k": [[1, str(-(2**53))]],
     }
+
+
+def test_large_updates_come_in_pieces(bench):
+    """No frame is large: a burst for every, and very many series for latest, are cut; nothing is left out."""
+    every, latest = Member(), Member()
+    bench.join(every, mode="every")
+    bench.join(latest)
+    bench.hub.tick()
+    for n in range(2000):
+        bench.publish(f"d{n % 700}", n, s="x" * 1000, n=n)
+    bench.hub.tick()
+    for member in (every, latest):
+        member.frames = [frame for frame in member.frames if frame["type"] == "update"]
+        assert len(member.frames) > 3
+        assert all(len(msgspec.json.encode(frame)) < 400_000 for frame in member.frames)
+        offsets = [frame["offset"] for frame in member.frames]
+        assert offsets == sorted(offsets)
+        assert offsets[-1] == bench.offset
+    seen = [v for frame in every.frames for series in frame["data"].values() for _, v in series["n"]]
+    assert sorted(seen) == list(range(2000))
+    newest = {d: series["n"][0][1] for frame in latest.frames for d, series in frame["data"].items()}
+    assert newest == {f"d{n % 700}": n for n in range(2000)}
+    assert sum(frame.get("skipped", 0) for frame in latest.frames) == 2 * (2000 - 700)
+
+
+def test_presence_waits_for_a_slow_member(bench):
+    """What it could not be told of presence is told when it has read, as it is by then."""
+    member = Member()
+    bench.join(member)
+    bench.publish("a", 1, t=1)
+    bench.hub.tick()
+    member.frames.clear()
+    member.pending_bytes = 10**6
+    device = bench.book.get("a")
+    for n, state in enumerate(("offline", "online", "offline")):
+        device.status = Status(state, n * MS)
+        bench.hub.presence(device)
+    assert member.frames == []
+    member.pending_bytes = 0
+    bench.hub.tick()
+    (presence,) = member.take("presence")
+    assert presence["devices"]["a"]["state"] == "offline"

@@ -3,24 +3,24 @@
 A :class:`Client` turns a dashboard's messages into subscriptions of the hub and sends what the hub hands it.  It never
 waits for its peer; what a peer does not read is bounded by the hub (:data:`gateway.hub.PENDING_MAX`).
 
-History joins the stream exactly: in one step of the loop the hub takes the snapshot, the history's end is noted and the
-readings above it are taken from the hub's memory; the query sees what the store held at that moment.  Until it is
-answered the hub holds the subscriber's updates.
+History joins the stream exactly.  In one step of the loop the hub takes the snapshot and the history's end is noted
+(:class:`Join`); until the query is answered the hub holds the subscriber's updates.  What the store had not taken in by
+then is in the hub's memory, and is told apart from what it took in while it was read (:func:`history_frames`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from ..errors import HistoryError
+from ..errors import HistoryError, Overloaded
 from ..history import History, Row
-from ..hub import GRID_S, Hub, Selection, Subscription, point, wire_value
+from ..hub import GRID_S, PENDING_MAX, Hub, Selection, Subscription, point, wire_value
 from ..reading import Reading, Value
 from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
@@ -38,7 +38,7 @@ POINTS_DOWNSAMPLED = 2_000
 ROWS_MAX = 200_000  # an answer; beyond it all is downsampled. Bounds the memory of one subscribe
 HISTORY_FRAME_BYTES = 400_000  # estimated from above; a frame stays below 512 KiB
 HISTORY_PENDING = 256 * 1024  # of history are on their way to a client at most, and one frame
-MAX_TIME = (1 << 63) - 1
+AHEAD_NS = 3600 * 10**9  # readings of clocks that run ahead by less than this are part of the history
 GRID_MS = round(GRID_S * 1000)
 
 MSGPACK = "gateway.v1.msgpack"
@@ -110,6 +110,56 @@ def thin(points: list[list[Value]], target: int) -> list[list[Value]]:
     return thinned
 
 
+class Join(msgspec.Struct, frozen=True):
+    """Where history ends and updates begin: offsets below ``stored`` were in the store, those above ``shown`` come as
+    updates; times in nanoseconds."""
+
+    stored: int
+    shown: int
+    start: int
+    end: int
+
+
+def history_frames(
+    subscription: Subscription, join: Join, rows: list[Row], newer: list[tuple[int, Reading]], complete: bool
+) -> Iterator[dict[str, object]]:
+    """The ``history`` messages of a subscription.
+
+    ``newer`` is everything published since ``join.stored``.  The store may have taken in some of it while it was read,
+    so ``rows`` lose what ``newer`` has; what of it was shown already is history, the rest comes as updates.
+    """
+    selection = Selection(subscription)
+    late = {(reading.device, reading.time) for _, reading in newer}
+    data: dict[str, dict[str, list[list[Value]]]] = {}
+    for time_ns, device, metric, value in rows:
+        if (device, time_ns) not in late and selection.metric(metric):
+            data.setdefault(device, {}).setdefault(metric, []).append([time_ns // 1_000_000, wire_value(value)])
+    for offset, reading in newer:
+        if offset <= join.shown and reading.time >= join.start:
+            for metric in selection.metrics(reading.values):
+                data.setdefault(reading.device, {}).setdefault(metric, []).append(point(reading, metric))
+    frame: dict[str, dict[str, list[list[Value]]]] = {}
+    room = HISTORY_FRAME_BYTES
+    for device, series in data.items():
+        for metric, points in series.items():
+            points.sort(key=itemgetter(0))  # late ones; stable, so that equal times keep their order
+            if len(points) > POINTS_RAW:
+                points = thin(points, POINTS_DOWNSAMPLED)
+            first = 0
+            for index, entry in enumerate(points):
+                room -= 40 + (len(entry[1]) * 6 if type(entry[1]) is str else 0)
+                if room <= 0:
+                    frame.setdefault(device, {})[metric] = points[first : index + 1]
+                    yield {"type": "history", "id": subscription.id, "data": frame, "last": False}
+                    frame, room, first = {}, HISTORY_FRAME_BYTES, index + 1
+            if first < len(points):
+                frame.setdefault(device, {})[metric] = points[first:]
+    last: dict[str, object] = {"type": "history", "id": subscription.id, "data": frame, "last": True}
+    if not complete:
+        last["complete"] = False
+    yield last
+
+
 class LiveEndpoint:
     """All dashboards."""
 
@@ -157,7 +207,8 @@ class LiveEndpoint:
             if frame is None:
                 beat: dict[str, object] = {"type": "heartbeat", "time": self.now() // 1_000_000}
                 frame = frames[client.format] = encode_frame(client.format, beat)
-            client.send(frame)
+            if client.pending_bytes <= PENDING_MAX["latest"]:
+                client.send(frame)
 
     def _opened(self, ws: WebSocket) -> None:
         client = ws.state["client"] = Client(self, ws)
@@ -264,18 +315,8 @@ class Client:
         if not request.history_s:
             hub.release(self, subscription)
             return
-        end = endpoint.now()
-        start = max(0, end - int(request.history_s * 1e9))
-        # The query takes its snapshot when it is called; what the store lacks by then is in the hub's memory.
-        above, complete = hub.since(endpoint.history.end - 1, subscription)
-        query = endpoint.history.query(
-            devices=subscription.devices or ("*",),
-            metrics=subscription.metrics or ("*",),
-            start=start,
-            end=MAX_TIME,
-            limit=ROWS_MAX,
-        )
-        task = asyncio.create_task(self._history(subscription, query, start, end, above, complete))
+        join = Join(endpoint.history.end, hub.offset, endpoint.now() - int(request.history_s * 1e9), endpoint.now())
+        task = asyncio.create_task(self._history(subscription, join))
         self._reading[request.id] = task
         endpoint.tasks.add(task)
         task.add_done_callback(endpoint.tasks.discard)
@@ -292,74 +333,37 @@ class Client:
 
     # -- history -------------------------------------------------------------------------------------------------
 
-    async def _history(
-        self,
-        subscription: Subscription,
-        query: Awaitable[tuple[list[Row], bool]],
-        start: int,
-        end: int,
-        above: list[Reading],
-        complete: bool,
-    ) -> None:
+    async def _history(self, subscription: Subscription, join: Join) -> None:
         """Send history, then let the hub go on."""
         endpoint = self._endpoint
         try:
-            rows, truncated = await query
+            rows, truncated = await self._query(subscription, join, None)
             if truncated:
-                step = max(1_000_000, (end - start) // POINTS_DOWNSAMPLED)
-                rows, truncated = await endpoint.history.query(
-                    devices=subscription.devices or ("*",),
-                    metrics=subscription.metrics or ("*",),
-                    start=start,
-                    end=end,
-                    step=step,
-                    limit=ROWS_MAX,
-                )
-                complete = complete and not truncated
-            for frame in self._history_frames(subscription, rows, above, start, complete):
-                self._say(frame)
-                await asyncio.sleep(0)
+                step = max(1_000_000, (join.end - join.start) // POINTS_DOWNSAMPLED)
+                rows, truncated = await self._query(subscription, join, step)
+            newer, complete = endpoint.hub.since(join.stored - 1, subscription)
+            for frame in history_frames(subscription, join, rows, newer, complete and not truncated):
                 while self._ws.pending_bytes > HISTORY_PENDING:
                     await asyncio.sleep(GRID_S)
                     if self._ws.closed:
                         return
-        except HistoryError as error:
+                self._say(frame)
+                await asyncio.sleep(0)
+        except (HistoryError, Overloaded) as error:
             self._error(subscription.id, "history_failed", str(error))
         finally:
             self._reading.pop(subscription.id, None)
             endpoint.hub.release(self, subscription)
 
-    def _history_frames(
-        self, subscription: Subscription, rows: list[Row], above: list[Reading], start: int, complete: bool
-    ) -> Iterator[dict[str, object]]:
-        data: dict[str, dict[str, list[list[Value]]]] = {}
-        for time_ns, device, metric, value in rows:
-            data.setdefault(device, {}).setdefault(metric, []).append([time_ns // 1_000_000, wire_value(value)])
-        selection = Selection(subscription)
-        for reading in above:
-            if reading.time >= start:
-                for metric in selection.metrics(reading.values):
-                    data.setdefault(reading.device, {}).setdefault(metric, []).append(point(reading, metric))
-        frame: dict[str, dict[str, list[list[Value]]]] = {}
-        room = HISTORY_FRAME_BYTES
-        for device, series in data.items():
-            for metric, points in series.items():
-                points.sort(key=itemgetter(0))  # `above` may hold late ones; stable, so equal times keep their order
-                if len(points) > POINTS_RAW:
-                    points = thin(points, POINTS_DOWNSAMPLED)
-                first = 0
-                for index, entry in enumerate(points):
-                    room -= 40 + (len(entry[1]) * 6 if type(entry[1]) is str else 0)
-                    if room <= 0:
-                        frame.setdefault(device, {})[metric] = points[first : index + 1]
-                        yield {"type": "history", "id": subscription.id, "data": frame, "last": False}
-                        frame, room, first = {}, HISTORY_FRAME_BYTES, index + 1
-                if first < len(points):
-                    frame.setdefault(device, {})[metric] = points[first:]
-        last: dict[str, object] = {"type": "history", "id": subscription.id, "data": frame, "last": True}
-        if not complete:
-            last["complete"] = False
-        yield last
+    async def _query(self, subscription: Subscription, join: Join, step: int | None) -> tuple[list[Row], bool]:
+        return await self._endpoint.history.query(
+            devices=subscription.devices or ("*",),
+            metrics=subscription.metrics or ("*",),
+            start=join.start,
+            end=join.end + AHEAD_NS if step is None else join.end,
+            step=step,
+            limit=ROWS_MAX,
+        )
 
     def _error(self, id: str, code: str, detail: str, **more: object) -> None:
         reply: dict[str, object] = {"type": "error", "code": code, "detail": detail[:512], **more}

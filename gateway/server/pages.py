@@ -21,9 +21,10 @@ from typing import Any
 import msgspec
 
 from ..devices import Device, DeviceBook
-from ..errors import HistoryError
+from ..errors import HistoryError, Overloaded
+from ..globs import matcher
 from ..history import History, Row
-from ..hub import Hub, globs, point, presence_of, wire_value
+from ..hub import Hub, point, presence_of, wire_value
 from ..ws import Request, Response, Router
 from .times import parse_duration, parse_time
 
@@ -104,12 +105,12 @@ class Pages:
     # -- the API -------------------------------------------------------------------------------------------------
 
     def _devices(self, request: Request) -> Response:
-        wanted = globs([glob] if (glob := request.query.get("device")) else [])
+        wanted = matcher(request.query.get("device") or "*")
         return _answer([_device_row(device) for device in self._book if device.status and wanted(device.name)])
 
     def _latest(self, request: Request) -> Response:
-        device = globs([glob] if (glob := request.query.get("device")) else [])
-        metric = globs([glob] if (glob := request.query.get("metric")) else [])
+        device = matcher(request.query.get("device") or "*")
+        metric = matcher(request.query.get("metric") or "*")
         rows: list[dict[str, object]] = []
         for name, series in self._hub.series.items():
             if device(name):
@@ -156,7 +157,7 @@ class Pages:
                 agg=aggregate,
                 limit=ROWS_MAX,
             )
-        except HistoryError as error:
+        except (HistoryError, Overloaded) as error:
             return request.refuse(503, str(error), headers={"Retry-After": "1"})
         if form == "csv":
             body = await asyncio.to_thread(_csv, rows)

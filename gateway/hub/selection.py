@@ -1,0 +1,61 @@
+"""What a dashboard asked for, and which devices and metrics that covers.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from ..globs import any_of
+from ..reading import Value
+
+__all__ = ["Selection", "Subscription"]
+
+ALL = ("*",)
+PRESENCE_ONLY = ("none",)  # the list of metrics that subscribes to presence alone
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """One subscription; equal ones share a group.  ``ticks`` is the interval in units of the grid."""
+
+    id: str
+    devices: tuple[str, ...]
+    metrics: tuple[str, ...]
+    mode: str
+    ticks: int
+    format: str
+
+
+class Selection:
+    """Which series a subscription covers; remembers its answers (bound: the names there are)."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        devices, metrics = subscription.devices or ALL, subscription.metrics or ALL
+        self._device = any_of(devices)
+        self._metric = any_of(() if metrics == PRESENCE_ONLY else metrics)
+        self._devices: dict[str, bool] = {}
+        self._metrics: dict[str, bool] = {}
+        self.all_devices = "*" in devices
+        self.all_metrics = "*" in metrics
+
+    def device(self, name: str) -> bool:
+        """Whether the device is covered."""
+        if self.all_devices:
+            return True
+        known = self._devices.get(name)
+        if known is None:
+            known = self._devices[name] = self._device(name)
+        return known
+
+    def metric(self, name: str) -> bool:
+        """Whether the metric is covered."""
+        if self.all_metrics:
+            return True
+        known = self._metrics.get(name)
+        if known is None:
+            known = self._metrics[name] = self._metric(name)
+        return known
+
+    def metrics(self, values: dict[str, Value]) -> Collection[str]:
+        """The covered ones of a reading's metrics."""
+        return values if self.all_metrics else [name for name in values if self.metric(name)]

@@ -1,0 +1,45 @@
+"""The listener: every endpoint behind one router, one guard and one set of limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from ..ws import Router, Server
+from .guard import Guard
+
+__all__ = ["Endpoint", "listener"]
+
+
+class Endpoint(Protocol):
+    """Addresses that belong together."""
+
+    def register(self, router: Router) -> None:
+        """Add the addresses to a router."""
+
+
+def listener(
+    endpoints: Iterable[Endpoint],
+    guard: Guard,
+    *,
+    host: str,
+    port: int,
+    heartbeat: tuple[float, float],
+    max_connections: int | None = None,
+    max_per_address: int | None = None,
+    stop_timeout: float = 3.0,
+) -> Server:
+    """A server, not listening yet; ``heartbeat`` is interval and timeout in seconds."""
+    router = Router()
+    router.middleware(guard)
+    for endpoint in endpoints:
+        endpoint.register(router)
+    return Server(
+        router,
+        host=host,
+        port=port,
+        heartbeat=heartbeat,
+        max_connections=max_connections,
+        max_per_address=max_per_address,
+        stop_timeout=stop_timeout,
+    )
