@@ -6,8 +6,10 @@ leading ``@`` meaning an abstract address.
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
+from typing import Any
 
 __all__ = ["notify", "watchdog_interval"]
 
@@ -19,7 +21,7 @@ def notify(*lines: str) -> bool:
         return False
     state = "\n".join(lines)
     try:
-        from systemd import daemon
+        daemon: Any = importlib.import_module("systemd.daemon")
     except ImportError:
         return _send(address, state)
     return bool(daemon.notify(state))

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"ok": True, "faults": []}))
     else:
         print(
-            f"the settings are good: http://{settings.listen.host}:{settings.listen.port}, state in {settings.state_dir}"
+            f"the settings are good: http://{settings.listen.host}:{settings.listen.port}, "
+            f"state in {settings.state_dir}"
         )
     return 0
