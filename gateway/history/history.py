@@ -8,7 +8,7 @@ into a chunk exactly once.
 ======================  ==================================================================================
 column, frame, codec    pure: values of one series; rows of one device; a chunk's body
 memtable, regroup       pure: what is not on disk yet, and its way into chunks
-glob, downsample,       pure: the parts of an answer
+downsample,             pure: the parts of an answer
 collector
 schema, store           the file and its writing side (one thread)
 query                   the reading side (two threads, a connection each)
@@ -22,7 +22,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -297,8 +297,8 @@ class History:
     async def query(
         self,
         *,
-        devices: str = "*",
-        metrics: str = "*",
+        devices: str | Iterable[str] = "*",
+        metrics: str | Iterable[str] = "*",
         start: int,
         end: int,
         step: int | None = None,
@@ -307,7 +307,7 @@ class History:
     ) -> tuple[list[Row], bool]:
         """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, and whether the answer was cut.
 
-        Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``).  Rows ascend by time; those of one
+        Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``), or several.  Rows ascend by time; those of one
         time by device and metric, then as they came.  With ``step`` one row a bucket of so many nanoseconds: its time
         is the bucket's start, a multiple of ``step`` (which may lie before ``start``), its value the ``agg`` (``mean``,
         ``min``, ``max``, ``last``, ``count``) of the rows asked for.  Of more than ``limit`` rows the earliest come.
@@ -321,8 +321,10 @@ class History:
             raise ValueError(f"agg is none of {', '.join(AGGREGATES)}")
         if limit < 1:
             raise ValueError("limit below 1")
-        start, end = max(start, -(1 << 63)), min(end, (1 << 63) - 1)
-        question = Query(devices, metrics, start, end, step, agg, limit)
+        # SQLite and the columns hold 64 bits.
+        start = min(max(start, -(1 << 63)), (1 << 63) - 1)
+        end = min(max(end, start), (1 << 63) - 1)
+        question = Query(_globs(devices), _globs(metrics), start, end, step, agg, limit)
 
         def ask(connection: apsw.Connection, stop: threading.Event) -> tuple[list[Row], bool, int]:
             return run_query(connection, self._catalogue, self._view, question, stop)
@@ -420,3 +422,7 @@ class History:
                 "devices": len(store.catalogue.devices),
             }
         return counts
+
+
+def _globs(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import apsw
 import msgspec
 
+from gateway.globs import any_of, is_pattern
 from gateway.history.breath import Breath
 from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.codec import DamagedChunk, decode
@@ -30,7 +31,6 @@ from gateway.history.collector import Collector, Row
 from gateway.history.column import pick, values
 from gateway.history.downsample import Buckets, Run, order_at
 from gateway.history.frame import Frame, Orders, sort_rows
-from gateway.history.glob import is_pattern, matcher
 from gateway.history.memtable import Shape
 from gateway.history.schema import fetch
 from gateway.reading import Value
@@ -53,10 +53,10 @@ class Cancelled(Exception):
 
 
 class Query(NamedTuple):
-    """Globs; times in nanoseconds, ``start`` included, ``end`` not; ``step`` None for raw rows."""
+    """Globs, any of which may match; times in nanoseconds, ``start`` included, ``end`` not; ``step`` None for raw rows."""
 
-    devices: str
-    metrics: str
+    devices: tuple[str, ...]
+    metrics: tuple[str, ...]
     start: int
     end: int
     step: int | None
@@ -87,7 +87,7 @@ class _Reader:
         self._query = query
         self._stop = stop
         self._breath = Breath()
-        self._metric = matcher(query.metrics)
+        self._metric = any_of(query.metrics)
         self._wanted: dict[Shape, list[int]] = {}
         self.damaged: set[int] = set()
 
@@ -118,7 +118,7 @@ class _Reader:
         return wanted
 
     def _memory(self) -> dict[str, list[tuple[Shape, Frame]]]:
-        match = matcher(self._query.devices)
+        match = any_of(self._query.devices)
         found: dict[str, list[tuple[Shape, Frame]]] = {}
         for memtable in self._snapshot.memtables:
             for name, frames in memtable.find(match).items():
@@ -127,10 +127,10 @@ class _Reader:
         return found
 
     def _names(self, memory: dict[str, list[tuple[Shape, Frame]]]) -> list[str]:
-        glob = self._query.devices
-        if not is_pattern(glob):
-            return [glob]
-        match = matcher(glob)
+        globs = self._query.devices
+        if not any(map(is_pattern, globs)):
+            return sorted(set(globs))
+        match = any_of(globs)
         return sorted({*filter(match, list(self._catalogue.devices)), *memory})
 
     def _pieces(self, name: str, frames: list[tuple[Shape, Frame]], horizon: int | None) -> list[_Piece]:
