@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ReadTimeoutError as SilenceError
 
 from gateway.sinks.base import Refused, Stopped, Unavailable
 from gateway.sinks.layouts.influx import Influx, Integer, never
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["InfluxSink"]
 
 GRACE_S = 2.0  # beyond the request's own time-out, which counts silence and not time
+_OBJECT = re.compile(r"<?[\w.]+(\([^)]*\)| object at 0x[0-9a-f]+)>?: ")
 _HINTS = {
     401: "check GATEWAY_INFLUX__TOKEN",
     403: "the token may not write there; check GATEWAY_INFLUX__TOKEN and GATEWAY_INFLUX__BUCKET",
@@ -112,6 +115,8 @@ class InfluxSink:
             raise Unavailable(f"no answer within {self._timeout_s:g} s") from None
         except ApiException as error:
             raise self._meaning(error) from error
+        except SilenceError:
+            raise Unavailable(f"no answer within {self._timeout_s:g} s") from None
         except (HTTPError, OSError, ValueError) as error:
             raise Unavailable(_words(error)) from error
         finally:
@@ -170,8 +175,9 @@ class InfluxSink:
 
 
 def _words(error: Exception) -> str:
+    # urllib3 wraps the reason, and names its objects with their addresses.
     text = str(getattr(error, "reason", None) or error).strip() or type(error).__name__
-    return " ".join(text.split())[:300]
+    return " ".join(_OBJECT.sub("", text).split())[:300]
 
 
 def _body_text(error: ApiException) -> str:
