@@ -71,12 +71,17 @@ class Position(Protocol):
 
 
 class Cursor(Protocol):
-    """A sink's place in the journal."""
+    """A sink's place in the journal (gateway.journal.Cursor)."""
 
     @property
     def position(self) -> Position: ...
     @property
     def pending(self) -> int: ...
+    @property
+    def overflowed(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    def is_drained(self, offset: int) -> bool: ...
     async def read(self, offset: int, *, max_readings: int = 1000, max_delay: float = 0.25) -> Batch: ...
     def confirm(self, offset: int) -> None: ...
 
@@ -103,7 +108,8 @@ class Sink(Protocol):
     async def write(self, batch: Batch) -> int:
         """Hand over ``batch``; returns the offset below which everything is safe on the far side.
 
-        That is ``batch.end``, less where the far side makes things safe later.  Raises ``Unavailable``,
+        That is ``batch.end``, less where the far side makes things safe later; then a batch without items comes
+        now and then, to ask again.  Raises ``Unavailable``,
         ``Stopped``, ``Rejected``, ``Refused``.
         """
         ...

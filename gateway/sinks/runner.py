@@ -27,7 +27,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, JournalError
 from gateway.reading import Batch, Mark, Reading
 from gateway.sinks.backoff import Backoff
 from gateway.sinks.base import Cursor, Key, Refused, Rejected, Sink, Stopped, Unavailable
@@ -41,6 +41,7 @@ __all__ = ["Runner"]
 log = logging.getLogger(__name__)
 
 STATES_AT_ONCE = 1000
+LAG_S = 5.0  # how often a sink that makes things safe later is asked again while nothing comes
 CLOSE_S = 3.0  # how long a sink may take to part from its far side
 BROKEN_HINT = "a fault in the gateway: its log has the details"
 
@@ -66,6 +67,7 @@ class Runner:
         retry_asked_s: float = 3600.0,
         stopped_retry_s: float = 60.0,
         refused_in_a_row: int = 100,
+        lag_s: float = LAG_S,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -79,6 +81,7 @@ class Runner:
         self._dead_letters = dead_letters
         self._stopped_retry_s = stopped_retry_s
         self._refused_in_a_row = refused_in_a_row
+        self._lag_s = lag_s
         self._clock = clock
         self._retry_most_s = retry_most_s
         self._backoff = Backoff(retry_least_s, retry_most_s, retry_asked_s, rng or random.Random())
@@ -87,8 +90,7 @@ class Runner:
         self._unsent: dict[Key, None] = {}
         # What is left of the batch that is being written, in order.
         self._parts: deque[Batch] = deque()
-        self._offset = cursor.position.offset
-        self._handed = cursor.position.readings  # readings below _offset
+        self._offset = self._safe = cursor.position.offset
         self._wake: asyncio.Event = asyncio.Event()
         self._hurry = False
         self._stopping = False
@@ -133,12 +135,17 @@ class Runner:
         }
 
     def stats(self) -> dict[str, float]:
-        """For the metrics.  ``confirmed`` is cumulative over restarts, the others are of this process or of
-        now."""
+        """For the metrics.
+
+        ``confirmed``, ``overflowed`` and ``lost`` (readings; the first holds the other two) are cumulative over
+        restarts, the others are of this process or of now.
+        """
         return {
             "confirmed": self._cursor.position.readings,
             "delivered": self._delivered,
             "pending": self.pending,
+            "overflowed": self._cursor.overflowed,
+            "lost": self._cursor.lost,
             "dead_lettered": self._put_aside,
             "dead_letters": self._dead_letters.count if self._dead_letters else 0,
             "retries": self._retries,
@@ -160,6 +167,11 @@ class Runner:
                 try:
                     await self._open()
                     await self._work()
+                    return
+                except JournalError as error:
+                    # The journal was closed under us: nothing is left to do, and nothing is lost.
+                    self.state, self.reason = "stopped", str(error)
+                    log.error("sink %s: %s", self.sink.name, error)
                     return
                 except Exception as error:
                     log.exception("sink %s: fault", self.sink.name)
@@ -228,15 +240,17 @@ class Runner:
             )
         woken = asyncio.ensure_future(self._wake.wait())
         try:
-            await asyncio.wait({self._next, woken}, return_when=asyncio.FIRST_COMPLETED)
+            lag = self._lag_s if self._safe < self._offset else None
+            done, _ = await asyncio.wait({self._next, woken}, timeout=lag, return_when=asyncio.FIRST_COMPLETED)
         finally:
             woken.cancel()
         self._wake.clear()
+        if not done:
+            self._confirm(await self.sink.write(Batch(self._offset, [], 0)))
         if self._next.done():
             task, self._next = self._next, None
             batch = task.result()
             self._offset = batch.end
-            self._handed += batch.readings
             self._parts.append(batch)
 
     async def _write(self) -> None:
@@ -264,7 +278,12 @@ class Runner:
         else:
             self._taken(part.readings, started)
         self._parts.popleft()
-        self._cursor.confirm(safe)
+        self._confirm(safe)
+
+    def _confirm(self, safe: int) -> None:
+        if safe > self._safe:
+            self._safe = safe
+            self._cursor.confirm(safe)
 
     def _taken(self, readings: int, started: float) -> None:
         self._write_s = self._clock() - started
@@ -312,9 +331,7 @@ class Runner:
                         del self._states[key]
 
     def _drained(self) -> bool:
-        if self._parts or self._unsent:
-            return False
-        return self._handed >= self._cursor.position.readings + self._cursor.pending
+        return not self._parts and not self._unsent and self._cursor.is_drained(self._offset)
 
     # -- waiting --
 

@@ -32,8 +32,10 @@ class MemoryCursor:
         self.others = others
         self.end = base + count
         self.position = Place(base, 0)
+        self.overflowed = self.lost = 0
         self.confirmed: list[int] = []
         self.reads = 0
+        self.fail: Exception | None = None
         self._make = make or reading
         self._items: dict[int, Item] = {}
         self._more = asyncio.Event()
@@ -44,6 +46,9 @@ class MemoryCursor:
 
     def _readings(self, start: int, stop: int) -> int:
         return stop - start - sum(start <= other < stop for other in self.others)
+
+    def is_drained(self, offset: int) -> bool:
+        return offset >= self.end
 
     def append(self, item: Item) -> int:
         offset = self.end
@@ -57,6 +62,8 @@ class MemoryCursor:
         while offset >= self.end:
             self._more.clear()
             await self._more.wait()
+        if self.fail is not None:
+            raise self.fail
         stop = min(self.end, offset + max_readings)
         items = [self._items.get(at) or self._make(at) for at in range(offset, stop)]
         return Batch(offset, items, sum(type(item) is Reading for item in items))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import JournalError
 from gateway.reading import Batch, Mark, Reading
 from gateway.sinks.base import Key, Refused, Rejected, Stopped, Unavailable
 from gateway.sinks.deadletters import DeadLetters
@@ -310,11 +311,16 @@ async def test_fault_of_our_own_stops_the_sink_and_is_logged(caplog: pytest.LogC
 
 
 async def test_far_side_that_makes_things_safe_later() -> None:
-    """Only what the sink says is safe is confirmed, while reading goes on from where it is."""
-    sink, cursor = FarSide(0, 0, 20), MemoryCursor(30)
-    async with running(make(sink, cursor)):
-        await until(lambda: len(sink.written) == 30)
-    assert cursor.confirmed == [0, 0, 20]
+    """Only what the sink says is safe is confirmed, while reading goes on; while idle it is asked again."""
+    sink, cursor = FarSide(0, 0, 20, 20, 30), MemoryCursor(30)
+    async with running(make(sink, cursor, lag_s=0.01)):
+        await until(lambda: cursor.pending == 0)
+        asked = len(sink.batches)
+        await asyncio.sleep(0.05)
+        assert len(sink.batches) == asked
+    assert cursor.confirmed == [20, 30]
+    assert sink.batches == [(0, 10), (10, 10), (20, 10), (30, 0), (30, 0)]
+    assert sink.written == list(range(30))
 
 
 async def test_states_are_latest_only_and_go_before_the_next_batch() -> None:
@@ -405,6 +411,18 @@ async def test_stop_is_bounded_when_the_far_side_hangs() -> None:
     await runner.stop(0.05)
     assert task.done()
     assert (cursor.confirmed, sink.closed) == ([], 1)
+
+
+async def test_journal_that_closes_ends_the_runner() -> None:
+    """When the journal is closed under it the runner ends, without a fault, and parts from the far side."""
+    sink, cursor = FarSide(), MemoryCursor(5)
+    runner = make(sink, cursor)
+    task = asyncio.create_task(runner.run())
+    await until(lambda: cursor.pending == 0)
+    cursor.fail = JournalError("the journal is closed")
+    cursor.append(reading(5))
+    await asyncio.wait_for(task, 5)
+    assert (runner.state, sink.closed) == ("stopped", 1)
 
 
 async def test_stop_before_run_is_nothing() -> None:
