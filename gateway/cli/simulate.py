@@ -7,6 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
     from ..client.report import Report
     from ..client.simulate import Options
 
@@ -82,12 +85,23 @@ def run(args: argparse.Namespace) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
-    report = asyncio.run(_simulate(options, quiet=args.quiet))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        report = runner.run(_simulate(options, quiet=args.quiet))
     print(json.dumps(report.plain()) if args.json else report.table())
     if not report.reached:
         reason = report.refusal or "the gateway could not be reached"
         print(f"gateway simulate: {args.url}: {reason}", file=sys.stderr)
     return report.status
+
+
+def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
+    """uvloop where it is installed: it has no wheel for every machine."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _simulate(options: Options, *, quiet: bool) -> Report:

@@ -146,8 +146,9 @@ def failure_of(error: BaseException) -> Ending:
         return Ending(f"no WebSocket there: {error}")
     if isinstance(error, OSError):
         # asyncio's own words name the call instead of the cause; resolver errors have negative numbers and good words.
-        words = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
-        return Ending(words or str(error) or type(error).__name__)
+        if error.errno is not None and error.errno > 0:
+            return Ending(os.strerror(error.errno))
+        return Ending(error.strerror or str(error) or type(error).__name__)
     return Ending(str(error) or type(error).__name__)
 
 

@@ -19,6 +19,13 @@ from .model import GatewayModel
 SUBPROTOCOLS = [Subprotocol("gateway.v1.json"), Subprotocol("gateway.v1.msgpack")]
 
 
+async def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    """Wait for another program's state."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
 class FakeGateway:
     """``async with FakeGateway() as gateway``.  Each device has a :class:`GatewayModel` that outlives connections."""
 

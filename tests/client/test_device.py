@@ -12,7 +12,7 @@ import pytest
 
 from gateway.client import BufferFull, ClientClosed, Command, DeviceClient, Refused, Undelivered
 
-from .fake import FakeGateway
+from .fake import FakeGateway, until
 
 FAST = (0.01, 0.05)
 
@@ -25,12 +25,6 @@ async def gateway() -> AsyncIterator[FakeGateway]:
 
 def client(gateway: FakeGateway, **options: Any) -> DeviceClient:
     return DeviceClient(gateway.url, "pump-1", backoff=FAST, rng=random.Random(1), **options)
-
-
-async def until(condition: Any, timeout: float = 5.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110 - what is waited for is another program's state
-            await asyncio.sleep(0.002)
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack"])
