@@ -147,7 +147,7 @@ def test_pip_runs_again_only_when_the_project_changed(machine: Machine) -> None:
     """A second run installs nothing; a changed pyproject.toml, or a virtual environment made anew, does."""
     machine.program("python3", PYTHON)
     (machine.bin / "has-ensurepip").touch()
-    script = "make_venv; install_package run ''"
+    script = "make_venv; install_package ''"
     for _ in range(2):
         done = machine.run(script)
         assert done.returncode == 0, done.stderr
@@ -156,7 +156,8 @@ def test_pip_runs_again_only_when_the_project_changed(machine: Machine) -> None:
     machine.run(script)
     assert len(machine.calls("pip-calls")) == 2
     shutil.rmtree(machine.checkout / ".venv")
-    machine.run("make_venv; install_package test influx,test")
+    machine.run("make_venv; install_package influx,test; install_package ''; install_package influx")
+    assert len(machine.calls("pip-calls")) == 3
     assert machine.calls("pip-calls")[2].endswith("[influx,test]")
 
 

@@ -15,7 +15,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 # fail MESSAGE [STATUS]: one sentence, then the end.
 fail() {
-    say "$(basename "$0"): $1"
+    say "tools/$(basename "$0"): $1"
     exit "${2:-1}"
 }
 
@@ -105,16 +105,20 @@ make_venv() {
     "$base" -m venv "$venv" || fail "the virtual environment in .venv could not be made; the lines above say why."
 }
 
-# install_package NAME EXTRAS: install the checkout, editable, into the virtual environment, unless it was since
-# pyproject.toml last changed. NAME is that of the stamp that remembers it.
+# install_package EXTRAS: install the checkout, editable, into the virtual environment, with the extras named (commas
+# between them), unless it was since pyproject.toml last changed.
 install_package() {
-    local stamp=$venv/.installed-$1 sum
+    local extras=$1 sum stamp
     sum=$(cksum <"$root/pyproject.toml")
+    stamp=$venv/.installed-${extras:-plain}
     if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ]; then
         return
     fi
     say "Installing the gateway and its libraries into .venv with pip (once; a minute or two on a PC, longer on a Raspberry Pi)."
-    "$python" -m pip install --quiet --editable "$root${2:+[$2]}" ||
+    "$python" -m pip install --quiet --editable "$root${extras:+[$extras]}" ||
         fail "pip could not install the gateway's libraries; the lines above say why."
-    printf '%s\n' "$sum" >"$stamp"
+    # With more extras it is also installed with fewer.
+    for stamp in plain ${extras//,/ } "$extras"; do
+        [ -z "$stamp" ] || printf '%s\n' "$sum" >"$venv/.installed-$stamp"
+    done
 }
