@@ -40,6 +40,7 @@ class Host(Protocol):
     clock: Callable[[], float]
     counters: Counters
     beats: Heartbeat
+    buffer: bytearray  # what every connection reads into; nothing in it outlives the callback
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a handler in a task that the server's stop waits for, and cancels at its deadline."""

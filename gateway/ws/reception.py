@@ -43,7 +43,7 @@ MAX_EARLY_BYTES = 64 << 10  # sent behind the head before we answered: more is n
 DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 
 
-class Reception(asyncio.Protocol):
+class Reception(asyncio.BufferedProtocol):
     """One connection before its upgrade."""
 
     __slots__ = (
@@ -78,15 +78,18 @@ class Reception(asyncio.Protocol):
         if not server.receive(self):
             self._refuse(503, "too many handshakes at once", {"Retry-After": "1"})
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._answered:
             return
-        self._buffer += data
+        self._buffer += self._server.buffer[:nbytes]
         if self._head_end:
             if len(self._buffer) - self._head_end > MAX_EARLY_BYTES:
                 self._transport.pause_reading()
             return
-        end = self._buffer.find(b"\r\n\r\n", max(0, len(self._buffer) - len(data) - 3))
+        end = self._buffer.find(b"\r\n\r\n", max(0, len(self._buffer) - nbytes - 3))
         if 0 <= end <= MAX_HEAD_BYTES:
             self._head_end = end + 4
             self._read_head()

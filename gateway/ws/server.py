@@ -34,6 +34,8 @@ logger = logging.getLogger("gateway.ws")
 # How long a peer that was answered may leave its half of the connection open.
 LINGER = 2.0
 
+READ_BYTES = 64 << 10
+
 
 class Connections(Set[Connection]):
     """The open connections of a server: a live, read-only set that also compares with their number."""
@@ -131,6 +133,8 @@ class Server:
         self._listen = partial(
             self._open_listener, host=host, port=port, sock=sock, unix=unix, ssl=ssl, backlog=backlog
         )
+        # asyncio's own buffer of 256 KiB a read is mapped and unmapped by the allocator every time.
+        self.buffer = bytearray(READ_BYTES)
         self.loop: asyncio.AbstractEventLoop
         self.beats: Heartbeat
         self._listener: asyncio.Server | None = None

@@ -61,7 +61,7 @@ _uint32 = struct.Struct("@I").unpack
 TEXT, BINARY, CONT, PING, PONG = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.PING, Opcode.PONG
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """The part of a connection that the loop calls; see the module's text."""
 
     __slots__ = (
@@ -160,18 +160,23 @@ class Wire(asyncio.Protocol):
             self._uncork()
         self._host.beats.add(self)
         if early:
-            self._receive(early)
+            self._receive(early, len(early))
 
     # Reading: what the loop calls
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._host.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         self.last_received = self._clock()
+        host = self._host
+        host.counters.bytes_in += nbytes
         if self._paused:
             # Pausing took effect on our side only: now stop the transport, too, and keep this one piece.
-            self._tail += data
+            self._tail += host.buffer[:nbytes]
             self._pause_transport()
             return
-        self._receive(data)
+        self._receive(host.buffer, nbytes)
 
     def eof_received(self) -> None:
         self._deaf = True
@@ -222,42 +227,36 @@ class Wire(asyncio.Protocol):
 
     # Reading: frames
 
-    def _receive(self, data: bytes) -> None:
-        host = self._host
-        host.counters.bytes_in += len(data)
+    def _receive(self, data: bytes | bytearray, size: int) -> None:
+        """Take the frames in the first ``size`` bytes of ``data``, and keep what is left of them."""
         if self._tail:
-            data = self._tail + data
+            data = self._tail + data[:size]
+            size = len(data)
             self._tail = b""
         self._corked = True
+        at = 0
         try:
-            self._read(data)
+            while at < size:
+                if self._fast and not self._left:
+                    at = self._read_small(data, at, size)
+                    if at == size:
+                        break
+                if self._deaf:
+                    break
+                took = 0 if self._paused else self._read_other(data, at, size)
+                if not took:
+                    self._tail = bytes(data[at:size])
+                    break
+                at += took
         except Exception:
             logger.exception("websocket %s: reading failed", self.id)
             self.abort("internal error")
         finally:
-            self._uncork()
+            self._corked = False
+            if self._out:
+                self._uncork()
 
-    def _read(self, data: bytes) -> None:
-        """Take the frames in ``data`` one after another, and keep what is left of it."""
-        at, size = 0, len(data)
-        while at < size:
-            if self._paused:
-                self._tail = data[at:]
-                return
-            if self._deaf:
-                return
-            if self._fast and not self._left:
-                start = self._read_small(data, at, size)
-                if start != at:
-                    at = start
-                    continue
-            took = self._read_other(data, at, size)
-            if not took:
-                self._tail = data[at:]
-                return
-            at += took
-
-    def _read_small(self, data: bytes, at: int, size: int) -> int:
+    def _read_small(self, data: bytes | bytearray, at: int, size: int) -> int:
         """Take whole, final, masked data frames; give the place behind the last one taken."""
         handler = self._handler
         small = self._small
@@ -302,7 +301,7 @@ class Wire(asyncio.Protocol):
             self._host.counters.messages_in += taken
         return at
 
-    def _read_other(self, data: bytes, at: int, size: int) -> int:
+    def _read_other(self, data: bytes | bytearray, at: int, size: int) -> int:
         """Give the library the frame at ``at``, or the piece of one that is here; 0 to wait for more of it."""
         here = size - at
         if not self._left:
@@ -428,8 +427,7 @@ class Wire(asyncio.Protocol):
             return
         if self._tail:
             data, self._tail = self._tail, b""
-            self._host.counters.bytes_in -= len(data)
-            self._receive(data)
+            self._receive(data, len(data))
             if self._paused:
                 return
         if self._transport_paused and not self._transport.is_closing():
@@ -698,7 +696,7 @@ class Wire(asyncio.Protocol):
     remote: Any
 
 
-def _extent(data: bytes, at: int, here: int) -> int:
+def _extent(data: bytes | bytearray, at: int, here: int) -> int:
     """Bytes of the frame that starts at ``at``, header included; 0 while the header has not come.
 
     A frame that no client may send (unknown opcode, not masked) extends to the end of what is here: the library fails
