@@ -15,8 +15,9 @@ Layout::
 Integers are little-endian.  A section of integers is kept as unsigned numbers ``u`` of 0, 1, 2, 4 or 8 bytes, their
 bytes shuffled (all first bytes, then all second ones, ...)::
 
-    PLAIN    value[i] = base + factor * u[i]
+    PLAIN    value[i] = base + u[i]
     DELTA    value[0] = base;  value[i] = value[i - 1] + step + factor * u[i - 1]
+    SIGNED   value[0] = base;  value[i] = value[i - 1] + s[i - 1], s signed bytes
 
 With width 0 all ``u`` are 0 and nothing is kept.  Floats that are decimals are integers with a ``scale``: value =
 integer / scale, which is exact, bit for bit, or the doubles are kept as they are (RAW, shuffled).  Strings and mixed
@@ -36,9 +37,9 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.history.column import BOOL, EXACT, FLOAT, INT, OBJECT, Column
+from gateway.history.column import BOOL, FLOAT, INT, OBJECT, Column
 from gateway.history.frame import Frame
-from gateway.reading import Value
+from gateway.reading import INT64_MAX, INT64_MIN, Value
 
 __all__ = ["MAX_COLUMNS", "DamagedChunk", "decode", "encode"]
 
@@ -50,6 +51,7 @@ PLAIN: Final = 0
 DELTA: Final = 1
 RAW: Final = 2
 PACKED: Final = 3
+SIGNED: Final = 4
 
 MAX_COLUMNS: Final = 32  # wider shapes are cut: one metric of many is read without unpacking them all
 SMALL: Final = 16_384  # sections of up to so many bytes in all are one zlib stream
@@ -92,10 +94,9 @@ _decode_values = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
 
 def encode(frame: Frame) -> bytes:
     """The body of a frame that is sorted by time and has at least one row."""
-    times, rows = frame.times, len(frame)
-    lags = list(map(floordiv, map(sub, frame.received, times), repeat(MILLISECOND)))
-    orders: Sequence[int] = (frame.orders,) if isinstance(frame.orders, int) else frame.orders
-    packed = [_pack_times(times), _pack_integers(INT, lags), _pack_integers(INT, orders)]
+    rows = len(frame)
+    orders = [frame.orders] if isinstance(frame.orders, int) else frame.orders.tolist()
+    packed = [_pack_times(frame.times.tolist()), _pack_integers(INT, _lags(frame)), _pack_integers(INT, orders)]
     packed += map(_pack_column, frame.columns)
     total = sum(len(data) for _, data in packed)
     if total <= SMALL:
@@ -198,7 +199,13 @@ def _factor(numbers: list[int]) -> int:
     return math.gcd(factor, *numbers) if factor > 1 else factor
 
 
-def _pack_times(times: array[int]) -> tuple[Section, bytes]:
+def _lags(frame: Frame) -> list[int]:
+    if frame.received == frame.times:
+        return [0]
+    return list(map(floordiv, map(sub, frame.received.tolist(), frame.times.tolist()), repeat(MILLISECOND)))
+
+
+def _pack_times(times: list[int]) -> tuple[Section, bytes]:
     deltas = list(map(sub, times[1:], times))
     if not deltas:
         return Section(INT, PLAIN, base=times[0]), b""
@@ -212,17 +219,22 @@ def _pack_times(times: array[int]) -> tuple[Section, bytes]:
     return Section(INT, DELTA, len(data), width, base=times[0], factor=factor), data
 
 
-def _pack_integers(kind: int, numbers: Sequence[int], scale: int = 0) -> tuple[Section, bytes]:
+def _pack_integers(kind: int, numbers: list[int], scale: int = 0) -> tuple[Section, bytes]:
     low, high = min(numbers), max(numbers)
+    if low < INT64_MIN or high > INT64_MAX:
+        raise OverflowError("integers beyond 64 bits")
     if low == high:
         return Section(kind, PLAIN, base=low, scale=scale), b""
     # Differences, where a sample says that they are much smaller than the numbers.
-    sample = numbers[: min(len(numbers), 48)]
+    sample = numbers[:48]
     jumps = list(map(sub, sample[1:], sample))
     if len(jumps) > 8 and (high - low) >= 32 and 4 * (max(jumps) - min(jumps)) < high - low:
         deltas = list(map(sub, numbers[1:], numbers))
         least, most = min(deltas), max(deltas)
         if most - least < (high - low) // 2:
+            if least >= -128 and most <= 127 and most > least:
+                data = array("b", deltas).tobytes()
+                return Section(kind, SIGNED, len(data), 1, numbers[0], scale=scale), data
             width, data = _unsigned(map(sub, deltas, repeat(least)), most - least) if most > least else (0, b"")
             return Section(kind, DELTA, len(data), width, numbers[0], least, scale=scale), data
     width, data = _unsigned(numbers if low == 0 else map(sub, numbers, repeat(low)), high - low)
@@ -230,29 +242,30 @@ def _pack_integers(kind: int, numbers: Sequence[int], scale: int = 0) -> tuple[S
 
 
 def _unpack_integers(section: Section, rows: int, data: bytes) -> Iterable[int]:
-    base, step, factor = section.base, section.step, section.factor
-    if section.form == PLAIN:
-        if section.width == 0:
-            return repeat(base, rows)
-        unsigned = _from_bytes(data, section.width, _TYPECODES[section.width])
-        return unsigned if base == 0 else map(add, unsigned, repeat(base))
-    if section.form != DELTA:
-        raise DamagedChunk("not integers")
+    base, step = section.base, section.step
+    if section.form == SIGNED:
+        # Into an array, a list goes faster than any other iterable.
+        return list(accumulate(_from_bytes(data, 1, "b"), initial=base))
     if section.width == 0:
         return range(base, base + rows * step, step) if step else repeat(base, rows)
     unsigned = _from_bytes(data, section.width, _TYPECODES[section.width])
-    if factor != 1:
-        return accumulate(map(mul, unsigned, repeat(factor)), initial=base)
-    return accumulate(unsigned if step == 0 else map(add, unsigned, repeat(step)), initial=base)
+    if section.form == PLAIN:
+        return unsigned if base == 0 else list(map(add, unsigned, repeat(base)))
+    if section.form != DELTA:
+        raise DamagedChunk("not integers")
+    deltas: Iterable[int] = unsigned
+    if section.factor != 1:
+        deltas = map(mul, unsigned, repeat(section.factor))
+    elif step:
+        deltas = map(add, unsigned, repeat(step))
+    return list(accumulate(deltas, initial=base))
 
 
 def _exact(data: array[float], scale: int) -> list[int] | None:
     """The numbers times ``scale`` as integers, if dividing them gives back every bit."""
     try:
-        integers = list(map(round, map(mul, data, repeat(float(scale)))))
+        integers = list(map(float.__round__, map(mul, data, repeat(float(scale)))))
     except (OverflowError, ValueError):
-        return None
-    if max(integers) > EXACT or min(integers) < -EXACT:
         return None
     # Bytes, since -0.0 equals 0.0.
     return integers if array("d", map(truediv, integers, repeat(scale))).tobytes() == data.tobytes() else None
@@ -264,7 +277,7 @@ def _pack_column(column: Column) -> tuple[Section, bytes]:
         packed = _encode(data)
         return Section(OBJECT, PACKED, len(packed)), packed
     if column.kind != FLOAT or column.scale:
-        return _pack_integers(column.kind, data, column.scale)
+        return _pack_integers(column.kind, data.tolist(), column.scale)
     # A scale that suits the sample and then not the whole gets one more try.
     sample = data[:: -(-len(data) // 12)]
     tries = 0
@@ -273,7 +286,10 @@ def _pack_column(column: Column) -> tuple[Section, bytes]:
             continue
         integers = _exact(data, scale)
         if integers is not None:
-            return _pack_integers(FLOAT, integers, scale)
+            try:
+                return _pack_integers(FLOAT, integers, scale)
+            except OverflowError:
+                break
         tries += 1
         if tries == 2:
             break

@@ -77,7 +77,7 @@ def values(of: Column, start: int = 0, stop: int | None = None) -> Sequence[Valu
     """The values of rows ``start`` to ``stop`` with their own types."""
     data = of.data[start:stop]
     if of.kind == FLOAT and of.scale:
-        return list(map(truediv, data, repeat(float(of.scale))))
+        return list(map(truediv, data, repeat(of.scale)))
     if of.kind == BOOL:
         return list(map(bool, data))
     return data

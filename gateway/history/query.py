@@ -75,6 +75,7 @@ class _Piece:
     chunk: int = 0
     high: int = 0
     frame: Frame | None = None
+    alone: bool = True  # no other piece has rows of the same times: orders are of no interest
 
 
 class _Reader:
@@ -152,6 +153,12 @@ class _Reader:
                 if frame.times[0] < end and frame.times[-1] >= start:
                     pieces.append(_Piece(frame.times[0], frame.times[-1], len(frame), shape, frame=frame))
         pieces.sort(key=lambda piece: piece.first)
+        before: _Piece | None = None  # the one of the latest time so far
+        for piece in pieces:
+            if before is not None and piece.first <= before.last:
+                piece.alone = before.alone = False
+            if before is None or piece.last > before.last:
+                before = piece
         return pieces
 
     def _load(self, piece: _Piece) -> dict[str, Run]:
@@ -162,7 +169,7 @@ class _Reader:
             body = self._connection.execute(_BODY, (piece.chunk,)).get
             bound = self._snapshot.bound
             try:
-                frame = decode(body, wanted, orders=True)
+                frame = decode(body, wanted, orders=piece.high >= bound or not piece.alone)
             except DamagedChunk as error:
                 log.warning("history: chunk %d cannot be read: %s", piece.chunk, error)
                 self.damaged.add(piece.chunk)
