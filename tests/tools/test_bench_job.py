@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
 def test_the_main_job_is_measured() -> None:
     """Its figures are there, nothing is lost or missing, and no connection was closed."""
-    options = "--rates 500 --seconds 1 --devices 20 --dashboards 2 --json".split()
+    options = ["--rates", "500", "--seconds", "1", "--devices", "20", "--dashboards", "2", "--json"]
     done = subprocess.run(
         [sys.executable, "tools/bench", "job", *options], cwd=ROOT, capture_output=True, text=True, check=False
     )
