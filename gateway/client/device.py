@@ -455,7 +455,7 @@ class DeviceClient:
         if link is None:
             return
         outbox, wire = self._outbox, self._wire
-        while not link.blocked:
+        while outbox.queued and not link.blocked:
             batch = outbox.take(self._clock())
             if not batch:
                 break
