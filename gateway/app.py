@@ -33,13 +33,13 @@ from .server.device import DeviceEndpoint
 from .server.device import Settings as DeviceSettings
 from .server.guard import Guard
 from .server.health import Health
+from .server.listener import listener
 from .server.live import LiveEndpoint, encode_frame
 from .server.pages import Pages
 from .sinks import registry
 from .sinks.base import Sink
 from .sinks.deadletters import DeadLetters
 from .sinks.runner import Runner
-from .ws import Prepared, Router, Server
 
 __all__ = ["App", "run"]
 
@@ -87,7 +87,7 @@ class App:
             await journal.open()
             stack.push_async_callback(journal.close)
             history = History(settings.state_dir / "history.db", retention_days=settings.history.retention_days)
-            await history.open()
+            await history.open(journal.epoch)
             stack.push_async_callback(history.close)
             book = DeviceBook(
                 settings.state_dir / "devices.msgpack",
@@ -96,7 +96,7 @@ class App:
                 max_devices=settings.limits.max_devices,
             )
             book.load(journal.epoch)
-            hub: Hub[Prepared] = Hub(book, encode_frame)
+            hub: Hub[Any] = Hub(book, encode_frame)
             await self._replay(journal, history, book, hub)
             runners = self._runners(journal, history)
             pipeline = Pipeline(journal, hub)
@@ -107,7 +107,7 @@ class App:
             yield self
             log.info("stopping")
 
-    async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Prepared]) -> None:
+    async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Any]) -> None:
         """Bring the book and the latest values up to the journal's end."""
         for device, metric, at, received, value in await history.latest():
             hub.restore(Reading(device, "", 0, at, received, {metric: value}))
@@ -119,7 +119,7 @@ class App:
                 if type(item) is Reading and item.values:
                     hub.restore(item)
             offset = batch.end
-        hub.begin(journal.next_offset)
+        hub.begin(journal.next_offset, floor=offset)
 
     def _runners(self, journal: Journal, history: History) -> list[Runner]:
         settings = self.settings
@@ -184,7 +184,7 @@ class App:
         journal: Journal,
         history: History,
         book: DeviceBook,
-        hub: Hub[Prepared],
+        hub: Hub[Any],
         pipeline: Pipeline,
         runners: list[Runner],
         keeper: _BookKeeper,
@@ -214,18 +214,8 @@ class App:
             messages=lambda: devices.messages,
             retention_days=settings.history.retention_days,
         )
-        router = Router()
-        server = Server(
-            router,
-            host=settings.listen.host,
-            port=settings.listen.port,
-            heartbeat=(settings.heartbeat.interval_s, settings.heartbeat.timeout_s),
-            max_connections=settings.limits.max_connections,
-            max_per_address=settings.limits.max_per_address,
-            stop_timeout=LISTENERS_STOP_S,
-        )
         guard = Guard(settings.origins)
-        sources = _sources(journal, history, book, hub, devices, live, runners, server, guard)
+        sources = _sources(journal, history, book, hub, devices, runners, guard)
         pages = Pages(
             book,
             hub,
@@ -235,10 +225,17 @@ class App:
             ready=health.ready_problem,
             metrics=lambda: metrics.exposition(sources, __version__),
         )
-        router.middleware(guard)
-        devices.register(router)
-        live.register(router)
-        pages.register(router)
+        server = listener(
+            (devices, live, pages),
+            guard,
+            host=settings.listen.host,
+            port=settings.listen.port,
+            heartbeat=(settings.heartbeat.interval_s, settings.heartbeat.timeout_s),
+            max_connections=settings.limits.max_connections,
+            max_per_address=settings.limits.max_per_address,
+            stop_timeout=LISTENERS_STOP_S,
+        )
+        sources.append(("websocket", {}, server.stats, GROWING))
 
         async def commit() -> None:
             await journal.flush()
@@ -348,11 +345,9 @@ def _sources(
     journal: Journal,
     history: History,
     book: DeviceBook,
-    hub: Hub[Prepared],
+    hub: Hub[Any],
     devices: DeviceEndpoint,
-    live: LiveEndpoint,
     runners: list[Runner],
-    server: Server,
     guard: Guard,
 ) -> list[metrics.Source]:
     growing = GROWING
@@ -374,7 +369,6 @@ def _sources(
         ("journal", {}, journal.stats, growing),
         ("history", {}, history.stats, growing),
         ("hub", {}, hub.stats, growing),
-        ("websocket", {}, server.stats, growing),
         ("guard", {}, lambda: {"refused": guard.refused}, frozenset({"refused"})),
     ]
     sources += [("sink", {"sink": runner.sink.name}, runner.stats, growing) for runner in runners]

@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     {"devices"},  # the hub's snapshots are made from the device book
     {"session", "limit", "liveness", "ledger"},
     {"codecs"},
-    {"reading", "errors"},
+    {"reading", "errors", "globs"},
     {"__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -53,7 +53,7 @@ ONLY_TO = {
 CONCRETE_SINKS = {"history", "homeassistant", "influx", "mqtt", "sparkplug"}
 
 # No asyncio, no sockets, no files, no clock: time is an argument.
-PURE = {"errors", "reading", "codecs", "session", "limit", "liveness", "ledger"}
+PURE = {"errors", "globs", "reading", "codecs", "session", "limit", "liveness", "ledger"}
 # fmt: off
 IMPURE_MODULES = {
     "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "pathlib", "queue", "random",

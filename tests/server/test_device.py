@@ -364,11 +364,9 @@ async def test_presence(tmp_path):
             while (row := (await gw.json("/api/v1/devices"))[0])["state"] == "online":
                 await asyncio.sleep(0.01)
         assert row["reason"]
-        async with gw.device("e") as ws:
-            await receive(ws, "welcome")
-            await gw.json("/readyz") if False else None
-            stopped = gw
-    assert stopped
+        ws = await gw.device("e")
+        await receive(ws, "welcome")
+    assert (await closing(ws))[0] == 1001
     async with gateway(tmp_path, heartbeat={"interval_s": 0.2, "timeout_s": 0.2}) as gw:
         rows = {row["device"]: row for row in await gw.json("/api/v1/devices")}
         assert (rows["e"]["state"], rows["e"]["confirmed"], rows["d"]["state"]) == ("online", False, "offline")

@@ -1,0 +1,116 @@
+"""The GET addresses: API, health, metrics and the dashboard's files."""
+
+import csv
+import io
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.running import acked, gateway, receive, send
+
+T0 = 1_764_000_000_000
+
+
+async def fill(gw, name="pump-1", count=10):
+    """A device with some readings, a second apart."""
+    async with gw.device(name) as ws:
+        await receive(ws, "welcome")
+        await send(ws, [{"ts": T0 + 1000 * n, "seq": n + 1, "t": float(n), "ok": n % 2 == 0} for n in range(count)])
+        await acked(ws, count)
+    await gw.rows(name, until=2 * count)
+
+
+async def test_latest(tmp_path):
+    """Newest value a series, by globs; also after a restart."""
+    async with gateway(tmp_path) as gw:
+        await fill(gw)
+        await fill(gw, "tank")
+        rows = await gw.json("/api/v1/latest?device=pump-*&metric=t")
+        assert rows == [{"time": T0 + 9000, "device": "pump-1", "metric": "t", "value": 9.0}]
+        assert len(await gw.json("/api/v1/latest")) == 4
+    async with gateway(tmp_path) as gw:
+        assert len(await gw.json("/api/v1/latest")) == 4
+
+
+async def test_history_queries(tmp_path):
+    """Ranges, steps, aggregates, CSV."""
+    async with gateway(tmp_path) as gw:
+        await fill(gw)
+        path = "/api/v1/history?device=pump-1&metric=t"
+        rows = await gw.json(f"{path}&from={T0 + 2000}&to={T0 + 4000}")
+        assert [(row["time"], row["value"]) for row in rows] == [(T0 + 2000, 2), (T0 + 3000, 3), (T0 + 4000, 4)]
+        rows = await gw.json(f"{path}&from=2025-11-24T16:00:00Z&to={T0 + 9999}&step=5s")
+        assert [(row["time"], row["value"]) for row in rows] == [(T0, 2), (T0 + 5000, 7)]
+        for agg, expected in (("min", [0, 5]), ("max", [4, 9]), ("last", [4, 9]), ("count", [5, 5])):
+            rows = await gw.json(f"{path}&from={T0}&to={T0 + 9999}&step=5s&agg={agg}")
+            assert [row["value"] for row in rows] == expected, agg
+        assert await gw.json("/api/v1/history?from=-1m") == []
+        status, headers, body = await gw.get(f"/api/v1/history?device=pump-1&from={T0}&to={T0}&format=csv")
+        assert (status, headers["content-type"]) == (200, "text/csv; charset=utf-8")
+        assert list(csv.reader(io.StringIO(body.decode()))) == [
+            ["time", "device", "metric", "value"],
+            [str(T0), "pump-1", "ok", "true"],
+            [str(T0), "pump-1", "t", "0.0"],
+        ]
+
+
+async def test_history_that_is_cut_says_so(tmp_path, monkeypatch):
+    """Beyond the bound rows are left out and the answer says so."""
+    monkeypatch.setattr("gateway.server.pages.ROWS_MAX", 7)
+    async with gateway(tmp_path) as gw:
+        await fill(gw, count=3)
+        status, headers, body = await gw.get(f"/api/v1/history?from={T0}&to={T0 + 99_000}")
+        assert (status, headers.get("x-truncated")) == (200, None)
+        await fill(gw, "more", count=3)
+        status, headers, body = await gw.get(f"/api/v1/history?from={T0}&to={T0 + 99_000}")
+        assert (status, headers.get("x-truncated"), body.count(b'"time"')) == (200, "true", 7)
+
+
+@pytest.mark.parametrize("query", ["from=yesterday", "to=x", "step=5", "step=0s", "agg=median", "format=xml"])
+async def test_bad_queries(tmp_path, query):
+    """A bad parameter is a 400 that names it."""
+    async with gateway(tmp_path) as gw:
+        status, _, body = await gw.get(f"/api/v1/history?{query}")
+        assert status == 400
+        assert query.split("=")[0] in body.decode()
+
+
+async def test_health_and_metrics(tmp_path):
+    """Alive and ready without a broker; detail in JSON; metrics parse and add up, without a device's name."""
+    async with gateway(tmp_path, mqtt={"url": "mqtt://127.0.0.1:1"}) as gw:
+        await fill(gw)
+        for path in ("/livez", "/readyz"):
+            assert (await gw.get(path))[0] == 200
+        health = await gw.json("/healthz")
+        assert health["devices"] == {"online": 0, "stale": 0, "offline": 1}
+        assert {sink["name"] for sink in health["sinks"]} == {"history", "mqtt"}
+        status, headers, body = await gw.get("/metrics")
+        assert status == 200
+        assert headers["content-type"].startswith("text/plain")
+        samples = {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(body.decode())
+            for sample in family.samples
+        }
+        assert samples["gateway_readings_received_total"] == samples["gateway_readings_stored_total"] == 10
+        assert samples["gateway_devices_offline"] == 1
+        assert b"pump-1" not in body
+
+
+async def test_pages_and_unknown_addresses(tmp_path):
+    """The dashboard is served with its security headers, compressed and cacheable; other addresses and names are not."""
+    async with gateway(tmp_path) as gw:
+        status, headers, body = await gw.get("/", {"Accept-Encoding": "gzip"})
+        assert (status, headers["content-type"], headers["content-encoding"]) == (
+            200,
+            "text/html; charset=utf-8",
+            "gzip",
+        )
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert (await gw.get("/", {"If-None-Match": headers["etag"]}))[0] == 304
+        assert (await gw.get("/nothing"))[0] == 404
+        assert (await gw.get("/../pyproject.toml"))[0] == 404
+        assert (await gw.get("/", {"Host": "evil.example"}))[0] == 403
+        assert (await gw.get("/api/v1/devices", {"Origin": "http://evil.example"}))[0] == 403
+        assert (await gw.get("/v1/live"))[0] in (400, 426)
