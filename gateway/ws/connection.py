@@ -161,14 +161,23 @@ class Connection(Wire):
     def _enqueue_close(self) -> None:
         self._enqueue(Message("close", b"", self.close_code, self.close_reason))
 
+    def close_soon(self, code: int = 1000, reason: str = "") -> None:
+        super().close_soon(code, reason)
+        if self._queue and self.close_code is None:
+            self._queue.clear()
+            self._queue_bytes = 0
+
     # Sending
 
     async def send(self, message: object) -> None:
         """Send a message of any kind: ``Message``, ``Prepared``, ``str``, ``bytes``, or an object as JSON text.
 
-        Waits while the peer is behind.  Raises ``ValueError`` for a ``close`` message: that is :meth:`close`.
+        Waits while the peer is behind.  A ``close`` message begins to close, as :meth:`close_soon`.
         """
         self._check_open()
+        if type(message) is Message and message.kind == "close":
+            self.close_soon(message.code or 1000, message.reason)
+            return
         self._write(self._framed(message))
         if self._write_paused:
             await self._drain()

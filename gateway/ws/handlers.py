@@ -42,7 +42,10 @@ class _Loop(Endpoint):
 
     def start(self, ws: Connection) -> None:
         ws._use_queue()
-        ws._host.spawn(_run(ws, self._fn(ws, **ws.path_params)))
+        ws._host.spawn(_run(ws, self._serve(ws)))
+
+    async def _serve(self, ws: Connection) -> None:
+        await self._fn(ws, **ws.path_params)
 
 
 class _Messages(Endpoint):

@@ -8,7 +8,7 @@ for ``timeout`` the peer is lost, except
 
 - while we do not read (paused by the user or by a full queue), and for ``timeout`` after;
 - while our ping is still in a send buffer that keeps draining: a slow peer is not a dead one;
-- at a tick that comes late: our own absence is never blamed on a peer.
+- at a tick that comes late, and shortly after: our own absence is never blamed on a peer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ logger = logging.getLogger("gateway.ws")
 
 # A tick this much later than asked is late: the loop stood still.
 LATE = 0.5
+GRACE = 1.0  # what a peer has left, at least, after a late tick
 
 PING = b"\x89\x00"  # an empty ping: FIN, opcode 9, no payload
 
@@ -137,11 +138,14 @@ class Heartbeat:
         beat: Beat = ws._beat
         if beat.asked_at and ws.last_received > beat.asked_at:
             beat.asked_at = 0.0
-        if beat.asked_at and (ws._paused or late):
-            # Not reading, or just back: the answer may be waiting for us.
-            beat.asked_at = now
-        elif beat.asked_at and ws._resumed_at > beat.asked_at:
-            beat.asked_at = ws._resumed_at
+        if beat.asked_at:
+            if ws._paused:
+                beat.asked_at = now
+            elif ws._resumed_at > beat.asked_at:
+                beat.asked_at = ws._resumed_at
+            elif late:
+                # We are just back: the answer may be waiting for us.
+                beat.asked_at = max(beat.asked_at, now - timeout + min(timeout, GRACE))
         if beat.asked_at and now - beat.asked_at >= timeout:
             taken = ws._taken()
             if taken < beat.ping_end and taken > beat.taken:

@@ -127,8 +127,13 @@ class Message(msgspec.Struct, frozen=True, gc=False):
             raise msgspec.DecodeError(str(error)) from error
 
     def prepare(self) -> Prepared:
-        """The message framed once, to be sent to any number of peers."""
+        """The message framed once, to be sent to any number of peers.
+
+        Raises ``ValueError`` for ``close``: closing is a matter of one connection.
+        """
         data = self.data
+        if self.kind == "close":
+            raise ValueError("a close message cannot be prepared")
         return Prepared(self.kind, data.encode() if type(data) is str else data)  # type: ignore[arg-type]
 
 

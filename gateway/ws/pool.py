@@ -81,7 +81,7 @@ class Pool:
         return ws in self._peers
 
     def add(self, ws: Connection, room: Hashable = None) -> None:
-        """Put ``ws`` into ``room``, besides those it is in.  A connection that has closed is not added."""
+        """Put ``ws`` into the pool, and into ``room`` besides those it is in.  One that has closed is not added."""
         peer = self._peers.get(ws)
         if peer is None:
             if ws.closed:
@@ -94,12 +94,15 @@ class Pool:
         peer.rooms.add(room)
         self._rooms.setdefault(room, {})[ws] = peer
 
-    def discard(self, ws: Wire, room: Hashable = ...) -> None:
-        """Take ``ws`` out of ``room``, or without one out of the pool.  Nothing happens where it is not in."""
+    def discard(self, ws: Wire, room: Hashable = None) -> None:
+        """Take ``ws`` out of ``room``, or without one out of the pool.  Nothing happens where it is not in.
+
+        Out of its last room it is out of the pool, unless it was added without one.
+        """
         peer = self._peers.get(ws)  # type: ignore[call-overload]
         if peer is None:
             return
-        for name in list(peer.rooms) if room is ... else [room]:
+        for name in list(peer.rooms) if room is None else [room]:
             peer.rooms.discard(name)
             members = self._rooms.get(name)
             if members is not None:
@@ -118,8 +121,8 @@ class Pool:
         """The connections in ``room``."""
         return list(self._rooms.get(room, ()))
 
-    def broadcast(self, message: object, room: Hashable = ..., exclude: Connection | None = None) -> int:
-        """Send a data message to everybody in ``room``, or in the pool, but ``exclude``; give how many it goes to.
+    def broadcast(self, message: object, room: Hashable = None, exclude: Connection | None = None) -> int:
+        """Send a data message to all in ``room``, or without one in the pool, but ``exclude``; give their number.
 
         Takes what ``ws.send`` takes.  Never waits.  Raises ``ValueError`` for a control message and for one above
         ``max_pending_bytes``.
@@ -129,7 +132,7 @@ class Pool:
             raise ValueError(f"a pool sends data, not a {prepared.kind}")
         if len(prepared.frame) > self.max_pending_bytes:
             raise ValueError("the message is larger than max_pending_bytes")
-        peers = self._peers if room is ... else self._rooms.get(room, {})
+        peers = self._peers if room is None else self._rooms.get(room, {})
         count = 0
         self._broadcasts += 1
         for ws, peer in list(peers.items()):
@@ -143,7 +146,7 @@ class Pool:
         """Counts since the start, and what waits now, under flat names."""
         return {
             "connections": len(self._peers),
-            "rooms": len(self._rooms),
+            "rooms": len(self._rooms.keys() - {None}),
             "behind": len(self._behind),
             "queued_bytes": sum(peer.bytes for peer in self._behind),
             "broadcasts": self._broadcasts,

@@ -75,7 +75,10 @@ class Reception(asyncio.BufferedProtocol):
         server.counters.accepted += 1
         server.tune(self._transport)
         self._deadline = server.loop.call_later(server.handshake_timeout, self._expired)
-        if not server.receive(self):
+        room = server.receive(self)
+        if room is None:
+            self._transport.abort()
+        elif not room:
             self._refuse(503, "too many handshakes at once", {"Retry-After": "1"})
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -98,7 +101,7 @@ class Reception(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool | None:
         # A client may shut its half after a plain request and still wait for the answer.
-        return self._task is not None and not self._answered
+        return self._task is not None and not self._answered and self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answered:
@@ -148,7 +151,8 @@ class Reception(asyncio.BufferedProtocol):
             remote=transport.get_extra_info("peername"),
             secure=transport.get_extra_info("ssl_object") is not None,
         )
-        match = self._server.router.match(split_path(split_target(raw.path)[0]))
+        upgrade = raw.headers.get_all("Upgrade") != []
+        match = self._server.router.match(split_path(split_target(raw.path)[0]), websocket=upgrade)
         if match is None:
             return request.refuse(404, "there is nothing at this address"), request
         allowed = ("GET", "HEAD") if match.route.page is not None else ("GET",)
@@ -163,7 +167,7 @@ class Reception(asyncio.BufferedProtocol):
         return match, request
 
     async def _answer(self, protocol: ServerProtocol, raw: HandshakeRequest, match: Match, request: Request) -> None:
-        """Run the request through middleware to its page or upgrade; the outermost edge of a task."""
+        """Run the request through middleware to its page or upgrade; a task's outermost edge."""
         handshake: HandshakeResponse | None = None
 
         async def innermost(request: Request) -> Response:
@@ -250,6 +254,7 @@ class Reception(asyncio.BufferedProtocol):
             return
         self._answered = True
         self._buffer = b""
+        self._server.answered(self)
         counters = self._server.counters
         if status < 400:
             counters.pages += 1

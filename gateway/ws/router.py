@@ -88,8 +88,8 @@ class Router:
     """Paths to handlers; see the module's text for patterns and middleware."""
 
     def __init__(self) -> None:
-        self._literal: dict[tuple[str, ...], Route] = {}
-        self._patterns: list[Route] = []
+        self._sockets = _Table()
+        self._pages = _Table()
         self._included: list[tuple[tuple[str | tuple[str, str], ...], Router]] = []
         self._middleware: list[tuple[Middleware, tuple[Callable[[str], object], ...]]] = []
 
@@ -166,39 +166,26 @@ class Router:
         self._middleware.append((fn, tuple(_glob(glob) for glob in globs)))
         return fn
 
-    def match(self, segments: Sequence[str]) -> Match | None:
-        """The route for decoded ``segments``, or ``None``."""
-        return self._find(tuple(segments))
+    def match(self, segments: Sequence[str], *, websocket: bool = True) -> Match | None:
+        """The route for decoded ``segments``, or ``None``.
+
+        Where a path has both a socket and a page, ``websocket`` says which is asked for.
+        """
+        path = tuple(segments)
+        return self._find(path, websocket) or self._find(path, not websocket)
 
     def _add(self, route: Route) -> None:
-        if all(isinstance(segment, str) for segment in route.segments):
-            key = tuple(str(segment) for segment in route.segments)
-            if key in self._literal:
-                raise ValueError(f"path {route.pattern!r} is taken")
-            self._literal[key] = route
-            return
-        shape = [segment if isinstance(segment, str) else segment[1:] for segment in route.segments]
-        for other in self._patterns:
-            if [segment if isinstance(segment, str) else segment[1:] for segment in other.segments] == shape:
-                raise ValueError(f"path {route.pattern!r} is taken by {other.pattern!r}")
-        self._patterns.append(route)
+        (self._pages if route.endpoint is None else self._sockets).add(route)
 
-    def _find(self, segments: tuple[str, ...]) -> Match | None:
-        route = self._literal.get(segments)
-        params: dict[str, Any] | None = {}
-        if route is None:
-            for candidate in self._patterns:
-                params = _bind(candidate.segments, segments)
-                if params is not None:
-                    route = candidate
-                    break
-        if route is not None and params is not None:
+    def _find(self, segments: tuple[str, ...], websocket: bool) -> Match | None:
+        route, params = (self._sockets if websocket else self._pages).find(segments)
+        if route is not None:
             return Match(route, params, self._around(segments))
         for prefix, router in self._included:
             bound = _bind(prefix, segments[: len(prefix)])
             if bound is None:
                 continue
-            found = router._find(segments[len(prefix) :])
+            found = router._find(segments[len(prefix) :], websocket)
             if found is not None:
                 return Match(found.route, {**bound, **found.params}, self._around(segments) + found.middleware)
         return None
@@ -212,6 +199,42 @@ class Router:
         for _, router in self._included:
             routers += router._all()
         return routers
+
+
+class _Table:
+    """Routes of one kind."""
+
+    def __init__(self) -> None:
+        self._literal: dict[tuple[str, ...], Route] = {}
+        self._patterns: list[Route] = []
+
+    def add(self, route: Route) -> None:
+        """Add ``route``.  Raises ``ValueError`` where another one matches the very same paths."""
+        if all(isinstance(segment, str) for segment in route.segments):
+            key = tuple(str(segment) for segment in route.segments)
+            if key in self._literal:
+                raise ValueError(f"path {route.pattern!r} is taken")
+            self._literal[key] = route
+            return
+        for other in self._patterns:
+            if _shape(other) == _shape(route):
+                raise ValueError(f"path {route.pattern!r} is taken by {other.pattern!r}")
+        self._patterns.append(route)
+
+    def find(self, segments: tuple[str, ...]) -> tuple[Route | None, dict[str, Any]]:
+        """The route for ``segments`` and its parameters."""
+        route = self._literal.get(segments)
+        if route is not None:
+            return route, {}
+        for route in self._patterns:
+            params = _bind(route.segments, segments)
+            if params is not None:
+                return route, params
+        return None, {}
+
+
+def _shape(route: Route) -> list[str | tuple[str, ...]]:
+    return [segment if isinstance(segment, str) else segment[1:] for segment in route.segments]
 
 
 def parse_pattern(pattern: str) -> tuple[str | tuple[str, str], ...]:

@@ -130,6 +130,7 @@ class Server:
         )
         self._terms_of: dict[WebSocketOptions, Terms] = {}
         self._send_buffer_bytes = send_buffer_bytes
+        self._unix = unix
         self._listen = partial(
             self._open_listener, host=host, port=port, sock=sock, unix=unix, ssl=ssl, backlog=backlog
         )
@@ -140,7 +141,8 @@ class Server:
         self._listener: asyncio.Server | None = None
         self._open: dict[Connection, None] = {}
         self._held: dict[Wire, None] = {}  # open ones, and closed ones whose transport is not gone yet
-        self._waiting: dict[Reception, None] = {}
+        self._waiting: dict[Reception, None] = {}  # not answered yet
+        self._lingering: dict[Reception, None] = {}  # answered, and not gone yet
         self._addresses: dict[Any, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop: asyncio.Task[None] | None = None
@@ -200,7 +202,7 @@ class Server:
     async def _run_stop(self) -> None:
         deadline = self.loop.time() + self.stop_timeout
         for ws in list(self._held):
-            ws.close_soon(1001, "server is stopping")
+            ws._begin_close(1001, "server is stopping")
         # Handlers that are not done, and peers that have not answered, have until shortly before the deadline.
         patience = deadline - min(1.0, self.stop_timeout / 4)
         await self._wait_emptied(patience)
@@ -211,9 +213,12 @@ class Server:
             task.cancel()
         if self._listener is not None:
             self._listener.close()
-        for reception in list(self._waiting):
+        for reception in [*self._waiting, *self._lingering]:
             reception.abort()
         await self._wait_emptied(deadline)
+        if self._unix is not None:
+            with suppress(OSError):
+                os.unlink(self._unix)
         if self._tasks:
             logger.error("%d handlers did not end when cancelled", len(self._tasks))
         self.beats.stop()
@@ -263,6 +268,7 @@ class Server:
             "handlers": len(self._tasks),
             "aborted_at_stop": self._aborted,
             **self.counters.flat(),
+            "bytes_out": self.counters.bytes_out + sum(ws._written for ws in self._held),
         }
 
     # What receptions and connections ask of it
@@ -297,21 +303,30 @@ class Server:
             if sock.family in (sockets.AF_INET, sockets.AF_INET6):
                 sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
 
-    def receive(self, reception: Reception) -> bool:
-        """Take note of a new TCP connection; whether there is room for its handshake."""
-        room = self.max_handshakes is None or len(self._waiting) < self.max_handshakes
+    def receive(self, reception: Reception) -> bool | None:
+        """Take note of a new TCP connection: whether there is room for its handshake; ``None``: not even for a 503."""
+        limit = self.max_handshakes
+        room: bool | None = True
+        if limit is not None and len(self._waiting) >= limit:
+            room = False if len(self._lingering) < limit else None
         self._waiting[reception] = None
         return room
+
+    def answered(self, reception: Reception) -> None:
+        """A connection got its answer and is about to end."""
+        self._waiting.pop(reception, None)
+        self._lingering[reception] = None
 
     def left(self, reception: Reception) -> None:
         """A connection ended without an upgrade."""
         self._waiting.pop(reception, None)
+        self._lingering.pop(reception, None)
 
     def admit(self, request: Request) -> Response | None:
         """A refusal where no further WebSocket connection may be opened, else ``None``."""
         if self._stop is not None:
             return request.refuse(503, "the server is stopping", {"Retry-After": "1"})
-        if self.max_connections is not None and len(self._open) >= self.max_connections:
+        if self.max_connections is not None and len(self._held) >= self.max_connections:
             return request.refuse(503, "too many connections", {"Retry-After": "10"})
         if (
             self.max_per_address is not None
@@ -343,6 +358,7 @@ class Server:
     def lost(self, ws: Wire) -> None:
         """A connection's transport is gone."""
         self._held.pop(ws, None)
+        self.counters.bytes_out += ws._written
         self._check_emptied()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -156,6 +156,8 @@ class Wire(asyncio.BufferedProtocol):
         try:
             self._write(response)
             start()
+        except Exception as error:
+            self._handler_failed(error)
         finally:
             self._uncork()
         self._host.beats.add(self)
@@ -218,6 +220,8 @@ class Wire(asyncio.BufferedProtocol):
                 reset = "connection lost" if exc is None else "connection reset"
                 self._finish(1006, "", self._abort_reason or reset)
         self._write_paused = False
+        # The parser is a generator on its protocol: end it, so that neither waits for the cyclic collector.
+        self._protocol.parser.close()
         for waiters in (self._drain_waiters, self._lost_waiters):
             if waiters:
                 for waiter in waiters:
@@ -385,11 +389,9 @@ class Wire(asyncio.BufferedProtocol):
     def _answer(self, result: object) -> None:
         """Send what an inline handler gave back."""
         try:
-            prepared = prepare(result)
+            self.try_send(result)
         except Exception as error:
             self._handler_failed(error)
-            return
-        self.try_send(prepared)
 
     def _pong(self, data: bytes) -> None:
         pings = self._pings
@@ -484,22 +486,23 @@ class Wire(asyncio.BufferedProtocol):
         return frame(opcode, payload)
 
     def _framed(self, message: object) -> bytes:
-        """The bytes to send for a message of any kind."""
-        if type(message) is Message and message.kind == "close":
-            raise ValueError("a connection is closed by close(), not by a message")
+        """The bytes to send for a message of any kind but ``close``."""
         prepared = prepare(message)
         return prepared.deflated if self._compress else prepared.frame
 
     def try_send(self, message: object) -> int:
         """Send without waiting; give the bytes pending (see ``pending_bytes``).
 
-        Takes whatever ``send`` takes.  On a connection that is closing or closed the message is dropped: 0.
-        Nothing bounds what is pending but the caller, who is told.
+        Takes whatever ``send`` takes; a ``close`` message begins to close.  On a connection that is closing or closed
+        the message is dropped: 0.  Nothing bounds what is pending but the caller, who is told.
         """
         if self._state != OPEN:
             return 0
         if type(message) is Prepared:
             data = message.deflated if self._compress else message.frame
+        elif type(message) is Message and message.kind == "close":
+            self.close_soon(message.code or 1000, message.reason)
+            return self.pending_bytes
         else:
             data = self._framed(message)
         self._write(data)
@@ -570,6 +573,10 @@ class Wire(asyncio.BufferedProtocol):
         be sent.
         """
         check_close(code, reason)
+        self._begin_close(code, reason)
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        """As ``close_soon``, but what was received before may still be delivered."""
         if self._state != OPEN:
             return
         self._state = CLOSING
