@@ -13,19 +13,27 @@ export class ApiError extends Error {
  */
 export async function getJson(path, { params = {}, signal, timeout = 10_000, accept = [] } = {}) {
   const query = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== undefined && v !== null));
-  const limit = AbortSignal.timeout(timeout);
-  let response;
+  const stop = new AbortController(), cancel = () => stop.abort();
+  const timer = setTimeout(cancel, timeout);
+  signal?.addEventListener("abort", cancel, { once: true });
   try {
-    response = await fetch(query.size ? `${path}?${query}` : path, { cache: "no-store", signal: signal ? AbortSignal.any([signal, limit]) : limit });
+    return await answer(query.toString() ? `${path}?${query}` : path, stop.signal, accept);
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (error instanceof ApiError || signal?.aborted) throw error;
     throw new ApiError(0, "no answer");
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", cancel);
   }
-  if (!response.ok && !accept.includes(response.status)) throw new ApiError(response.status, `${response.status} ${response.statusText}`);
+}
+
+async function answer(address, signal, accept) {
+  const response = await fetch(address, { cache: "no-store", signal });
+  if (!response.ok && !accept.includes(response.status)) throw new ApiError(response.status, `${response.status} ${response.statusText}`.trim());
+  const text = await response.text();
   try {
-    return { body: await response.json(), truncated: response.headers.get("X-Truncated") === "true" };
-  } catch (error) {
-    if (signal?.aborted) throw error;
+    return { body: JSON.parse(text), truncated: response.headers.get("X-Truncated") === "true" };
+  } catch {
     throw new ApiError(0, "the answer is not JSON");
   }
 }

@@ -10,13 +10,13 @@ import { PresenceStrip } from "./presence.js";
 import { usualStep } from "./series.js";
 import { Series } from "./store.js";
 
-const LIVE_SPAN_S = 300, REFRESH_LEAST = 30_000, REFRESH_MOST = 300_000, RETRY_MS = 5000;
+const LIVE_SPAN_S = 300, REFRESH_LEAST = 30_000, REFRESH_MOST = 300_000, RETRY_MS = 5000, SKEW_MS = 2000;
 const KINDS = { number: 0, bool: 1, text: 2 };
 const TERMS = ["stored", "rejected", "duplicate", "throttled", "dropped", "in_flight"];
 
 export class DevicePanel extends EventTarget {
   #root; #store; #live; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
-  #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = "";
+  #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = ""; #patchy = false; #thinned = false;
   #head; #strip = new PresenceStrip(); #ledger; #grid; #table; #quiet; #ledgerParts = new Map(); #drawn = ""; #stored = { key: "", spans: [] };
   #seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
@@ -53,6 +53,7 @@ export class DevicePanel extends EventTarget {
     this.#cards.clear();
     this.#table.replaceChildren();
     this.#skew = -Infinity;
+    this.#patchy = this.#thinned = false;
     this.#fresh = 0;
     this.#forget();
     this.#root.hidden = !name;
@@ -60,7 +61,13 @@ export class DevicePanel extends EventTarget {
     this.#subscription += 1;
     const take = (message) => this.#take(message);
     this.#live.subscribe(`device-${this.#subscription}`, { devices: [name], metrics: ["*"], mode: "every", interval_ms: 100, history_s: LIVE_SPAN_S }, {
-      history: (message) => { take(message); if (message.complete === false || this.#base) this.#forget(); },
+      history: (message) => {
+        take(message);
+        if (message.last === false) return;
+        this.#patchy = message.complete === false;
+        this.#forget();
+      },
+      mode: (message) => { this.#thinned = message.mode === "latest"; },
       update: (message) => {
         this.#fresh += most(message.data?.[name]);
         this.#clock(message.data?.[name]);
@@ -108,7 +115,7 @@ export class DevicePanel extends EventTarget {
     }
   }
 
-  /** The device's clock against the gateway's: the least delayed of what came is the nearest to it. */
+  /** The times of readings against the gateway's clock: the least delayed of what came counts. Behind is a slow clock or a late reading. */
   #clock(metrics) {
     const now = this.#live.now();
     for (const points of Object.values(metrics ?? {})) this.#skew = Math.max(this.#skew - 0.1, points.at(-1)[0] - now);
@@ -125,7 +132,7 @@ export class DevicePanel extends EventTarget {
 
   /** Loads the window from the store when the feed's own history does not cover it, and again from time to time while it is live. */
   async #load(window) {
-    const covered = window.live && window.span <= LIVE_SPAN_S * 1000;
+    const covered = window.live && window.span <= LIVE_SPAN_S * 1000 && !this.#patchy;
     if (!this.#name || covered || this.#loading || performance.now() < this.#loadAt || this.#live.state.phase !== "open") return;
     const stop = this.#loading = new AbortController();
     try {
@@ -178,7 +185,7 @@ export class DevicePanel extends EventTarget {
   }
 
   #drawHead(device, now) {
-    const head = this.#head, { row } = device;
+    const head = this.#head;
     setText(head.title, device.title);
     setText(head.name, device.title === device.name ? "" : device.name);
     setClass(head.tag, `tag ${device.state}`);
@@ -188,9 +195,11 @@ export class DevicePanel extends EventTarget {
     if (device.state !== "online" && device.since) facts.push(`since ${clock(device.since)}${device.reason ? `: ${device.reason}` : ""}`);
     if (device.lastSeen) facts.push(now - device.lastSeen < 1000 ? "last reading now" : `last reading ${span(now - device.lastSeen)} ago`);
     const interval = this.#interval(device);
-    if (interval) facts.push(`${device.interval ? "every" : "about every"} ${span(Math.max(100, interval), interval < 10_000 && interval % 1000 !== 0)}`);
-    const skew = row.clock_ms ?? row.skew_ms ?? (Math.abs(this.#skew) > 2000 && Number.isFinite(this.#skew) ? this.#skew : null);
-    if (typeof skew === "number") facts.push(`clock ${skew < 0 ? "−" : "+"}${Math.abs(skew) < 1000 ? `${Math.round(Math.abs(skew))} ms` : span(Math.abs(skew))}`);
+    if (interval) facts.push(`${device.interval ? "" : "about "}${interval < 500 ? `${count(1000 / interval)} a second` : `every ${span(interval, interval % 1000 !== 0)}`}`);
+    const ahead = Number.isFinite(this.#skew) ? this.#skew : 0;
+    if (ahead > SKEW_MS) facts.push(`its clock is ${span(ahead)} ahead`);
+    else if (ahead < -SKEW_MS) facts.push(`readings arrive ${span(-ahead)} late`);
+    if (this.#thinned) facts.push("only the newest values: this page reads too slowly");
     if (!device.confirmed) facts.push("not heard of since the gateway started");
     setText(head.facts, facts.join(", "));
   }

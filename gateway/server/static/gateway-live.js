@@ -1,7 +1,7 @@
 /**
  * A client for the gateway's live feed. No dependencies, no build step; usable outside this page:
  *
- *   import { GatewayLive } from "http://gateway:8080/gateway-live.js";
+ *   import { GatewayLive } from "./gateway-live.js";
  *   const live = new GatewayLive("ws://gateway:8080/v1/live");
  *   live.subscribe("main", { devices: ["pump-*"], history_s: 300 }, {
  *     snapshot(m) {}, history(m) {}, update(m) {}, presence(m) {}, mode(m) {}, error(m) {},

@@ -86,7 +86,7 @@ export class Sparks {
     if (!job.wanted()) { job.done(null); this.#next(); return; }
     this.#running += 1;
     try {
-      const params = { device: job.device, metric: job.metric, from: job.end - job.span, to: job.end, step: stepWord(job.step) };
+      const params = { device: job.device, metric: job.metric, from: job.end - job.span, to: job.end, step: stepWord(job.step), agg: "last" };
       const { rows } = await rowsOf(params);
       job.done(rows.map((row) => [row.time, row.value]));
     } catch {

@@ -7,7 +7,7 @@
 export class Ring {
   #t; #v; #head = 0; #tail = 0;
 
-  constructor(capacity = 20_000) {
+  constructor(capacity = 36_000) {
     this.capacity = capacity;
     const room = Math.min(512, capacity * 2);
     this.#t = new Float64Array(room);

@@ -56,7 +56,6 @@ class Device {
     this.lastSeen = 0;
     this.interval = 0;
     this.ledger = null;
-    this.row = {};
     this.metrics = new Map();
     this.changes = [];
     this.#index();
@@ -86,7 +85,6 @@ class Device {
   }
 
   describe(row) {
-    this.row = row;
     this.title = row.name || this.name;
     this.interval = row.interval_s > 0 ? row.interval_s : 0;
     this.ledger = row.ledger ?? this.ledger;
