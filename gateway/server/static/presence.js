@@ -12,7 +12,7 @@ export class PresenceStrip {
   #left = el("span"); #say = el("span", { class: "say" }); #right = el("span"); #drawn = "";
 
   constructor() {
-    this.node = el("div", { class: "strip" }, this.#bars, el("div", { class: "ends" }, this.#left, this.#say, this.#right));
+    this.node = el("div", { class: "strip", title: "Paler: readings are stored, the state was not recorded by this page" }, this.#bars, el("div", { class: "ends" }, this.#left, this.#say, this.#right));
   }
 
   /** `stored`: [[from, to], ...] where readings are stored, ascending. `heard`: until when anything is known. */
