@@ -22,6 +22,7 @@ from typing import Any
 
 from . import __version__, liveness, metrics, systemd
 from .config import Settings
+from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
 from .errors import StateLocked
 from .history import History
@@ -97,18 +98,26 @@ class App:
             )
             book.load(journal.epoch)
             hub: Hub[Any] = Hub(book, encode_frame)
-            await self._replay(journal, history, book, hub)
-            runners = self._runners(journal, history)
+            found_end = await self._replay(journal, history, book, hub)
+            runners: list[Runner] = []
+            delivery = Delivery(
+                # Between what was found and this run's first offset lies nothing that a sink could take.
+                lambda first=journal.next_offset: (
+                    journal.durable_offset if journal.durable_offset > first else found_end
+                ),
+                lambda: min(runner.taken for runner in runners),
+            )
+            runners += self._runners(journal, history, delivery)
             pipeline = Pipeline(journal, hub)
             keeper = _BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
             await self._start_runners(stack, runners, pipeline, book)
-            await self._listen(stack, journal, history, book, hub, pipeline, runners, keeper)
+            await self._listen(stack, journal, history, book, hub, pipeline, delivery, runners, keeper)
             yield self
             log.info("stopping")
 
-    async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Any]) -> None:
-        """Bring the book and the latest values up to the journal's end."""
+    async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Any]) -> int:
+        """Bring the book and the latest values up to the journal's end; the end of what was found."""
         for device, metric, at, received, value in await history.latest():
             hub.restore(Reading(device, "", 0, at, received, {metric: value}))
         since = book.offset if book.offset is not None else 0
@@ -120,8 +129,9 @@ class App:
                     hub.restore(item)
             offset = batch.end
         hub.begin(journal.next_offset, floor=offset)
+        return offset
 
-    def _runners(self, journal: Journal, history: History) -> list[Runner]:
+    def _runners(self, journal: Journal, history: History, delivery: Delivery) -> list[Runner]:
         settings = self.settings
         sinks: list[Sink] = [registry.history_sink(history)]
         if settings.mqtt.url:
@@ -155,6 +165,7 @@ class App:
                 max_readings=settings.batch.max_readings,
                 max_delay=settings.batch.max_delay_ms / 1000,
                 dead_letters=DeadLetters(settings.state_dir / "dead-letters" / sink.name),
+                on_taken=delivery.advance,
             )
             for sink in sinks
         ]
@@ -186,6 +197,7 @@ class App:
         book: DeviceBook,
         hub: Hub[Any],
         pipeline: Pipeline,
+        delivery: Delivery,
         runners: list[Runner],
         keeper: _BookKeeper,
     ) -> None:
@@ -193,6 +205,7 @@ class App:
         devices = DeviceEndpoint(
             book,
             pipeline,
+            delivery,
             DeviceSettings(
                 rate=settings.limits.device_rate,
                 burst=settings.limits.device_burst,

@@ -38,7 +38,7 @@ REPLACEMENT_WINDOW_S = 10.0
 class Link(Protocol):
     """A device's connection, as the book sees it."""
 
-    def acknowledge(self, seq: int) -> None:
+    def committed(self, seq: int) -> None:
         """Everything up to ``seq`` of the current session is durably decided."""
 
     def replaced(self, contested: bool) -> None:
@@ -82,7 +82,7 @@ class Device:
         self.ledger.stored = accepted
         session.decided(seq)
         if session is self.session and self.link is not None and seq:
-            self.link.acknowledge(session.durable)
+            self.link.committed(session.durable)
 
     def begin(self, session_id: str | None, fresh_id: str) -> bool:
         """A connection asks for a session; returns whether a known one is resumed."""

@@ -7,7 +7,7 @@ to ``durable`` are decided, and ``ack`` may say so.  ``durable <= highest`` alwa
 not be kept, nothing behind it is taken until it comes again, so that a cumulative ack never covers a hole:
 
     seq <= highest                 DUPLICATE
-    held and seq > held            HELD, until GIVE_UP_S have passed since it was held: then it is given up
+    held and seq > held            HELD, until GIVE_UP_S have passed since it was last sent: then it is given up
     else                           NEW
 """
 
@@ -68,10 +68,9 @@ class Session:
             self.held = 0
 
     def hold(self, seq: int, now: float) -> None:
-        """``seq`` could not be kept: nothing behind it is until it comes again.  A repeated hold keeps its clock."""
-        if self.held != seq:
-            self.held = seq
-            self.held_since = now
+        """``seq`` was sent and could not be kept: nothing behind it is until it comes again."""
+        self.held = seq
+        self.held_since = now
 
     def decided(self, seq: int) -> None:
         """Everything up to ``seq`` is durably decided."""

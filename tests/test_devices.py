@@ -25,7 +25,7 @@ class Link:
     def __init__(self):
         self.acks = []
 
-    def acknowledge(self, seq):
+    def committed(self, seq):
         self.acks.append(seq)
 
     def replaced(self, contested):

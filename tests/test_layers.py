@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"config", "logs", "metrics", "systemd"},
     {"server", "sinks.runner", "sinks.registry"},
     {"ws", "pipeline", "sinks"},
-    {"journal", "history", "hub", "commands", "auth"},
+    {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
     {"session", "limit", "liveness", "ledger"},
     {"codecs"},

@@ -19,6 +19,7 @@ import msgspec
 
 from .. import liveness
 from ..codecs import CODECS, SUBPROTOCOLS, Codec, Control, Draft, Part, codec_for
+from ..delivery import Delivery
 from ..devices import Device, DeviceBook
 from ..errors import Overloaded, Refusal
 from ..pipeline import Pipeline
@@ -31,6 +32,7 @@ __all__ = ["DeviceEndpoint"]
 
 REPLIES_MAX = 64 * 1024
 UNDECODABLE_MAX = 5  # in a row, then 1011
+REMIND_S = 1.0  # between two notices to a device that goes on behind a hold
 REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing each other
 ACKS = ("durable", "delivered", "none")
 
@@ -64,6 +66,7 @@ class DeviceEndpoint:
         self,
         book: DeviceBook,
         pipeline: Pipeline,
+        delivery: Delivery,
         settings: Settings,
         *,
         now: Callable[[], int] = time.time_ns,
@@ -71,6 +74,7 @@ class DeviceEndpoint:
     ) -> None:
         self.book = book
         self.pipeline = pipeline
+        self.delivery = delivery
         self.settings = settings
         self.now = now
         self.monotonic = monotonic
@@ -129,7 +133,9 @@ class Connection:
     """One device's connection: the :class:`~gateway.devices.Link` of its device while it is the newest."""
 
     __slots__ = (
-        "_acks",
+        "_decided",
+        "_level",
+        "_reminded",
         "_binary",
         "_contested",
         "_endpoint",
@@ -149,7 +155,9 @@ class Connection:
         self._binary = codec_for(subprotocol, False)
         # Replies before the first message, and after one of a kind that needs JSON, are in the format agreed on.
         self._replies: Codec = CODECS[subprotocol] if subprotocol else CODECS["gateway.v1.json"]
-        self._acks = ws.query.get("ack", "durable") != "none"
+        self._level = ws.query.get("ack", "durable")
+        self._decided = 0  # the highest seq that may be acked at this connection's level
+        self._reminded = 0.0
         self._undecodable = 0
         self._contested = bool(ws.state.get("contested"))
         self._take_over()
@@ -180,12 +188,28 @@ class Connection:
                 "time": now // 1_000_000,
             }
         )
+        if resumed and device.session.durable:
+            # What was decided before this connection is told again at the level asked for.
+            self._decided = device.session.durable if self._level == "durable" else 0
+            if self._level == "delivered":
+                endpoint.delivery.add(self, device.session.durable)
 
     # -- the device's link, called by the book -------------------------------------------------------------------
 
-    def acknowledge(self, seq: int) -> None:
+    def committed(self, seq: int) -> None:
         """Everything up to ``seq`` is durably decided."""
-        if self._acks and self._ws.pending_bytes <= REPLIES_MAX:
+        if self._level == "durable":
+            self._ack(seq)
+        elif self._level == "delivered":
+            self._endpoint.delivery.add(self, seq)
+
+    def delivered(self, seq: int) -> None:
+        """Everything up to ``seq`` was taken by every sink as well."""
+        self._ack(seq)
+
+    def _ack(self, seq: int) -> None:
+        self._decided = seq
+        if self._ws.pending_bytes <= REPLIES_MAX:
             self._transmit({"type": "ack", "seq": seq})
 
     def replaced(self, contested: bool) -> None:
@@ -198,6 +222,7 @@ class Connection:
     def closed(self) -> None:
         """The connection ended.  The end of a replaced one changes nothing, nor does the gateway's own stop."""
         device, endpoint = self.device, self._endpoint
+        endpoint.delivery.discard(self)
         if device.link is not self:
             return
         device.link = None
@@ -234,7 +259,7 @@ class Connection:
     def _take(self, parts: list[Part], received: int) -> None:
         endpoint, device = self._endpoint, self.device
         ledger, session, pipeline = device.ledger, device.session, endpoint.pipeline
-        duplicate = False
+        duplicate = held = False
         refused_from: tuple[int, float] | None = None  # (seq, seconds) of the first that did not fit the rate
         throttled = 0
         overloaded: Overloaded | None = None
@@ -260,6 +285,7 @@ class Connection:
                 if verdict is Verdict.HELD:
                     ledger.throttled += 1
                     throttled += 1
+                    held = True
                     continue
             elif refused_from is not None:
                 ledger.throttled += 1
@@ -285,15 +311,18 @@ class Connection:
                 session.hold(seq, endpoint.monotonic())
             if refused_from is None:
                 refused_from = (seq, wait)
-        if duplicate and session.durable:
-            self.acknowledge(session.durable)
+        if duplicate and self._decided:
+            self._ack(self._decided)
         if refused_from is not None:
             self._throttled(*refused_from, throttled)
+        elif held and overloaded is None:
+            self._remind(throttled)
 
     def _throttled(self, seq: int, wait: float, dropped: int) -> None:
         if self._endpoint.settings.policy == "close":
             self._ws.close_soon(1008, "rate limit exceeded")
             return
+        self._reminded = self._endpoint.monotonic()
         notice: dict[str, object] = {"type": "throttled"}
         if seq:
             notice["seq"] = seq
@@ -301,10 +330,17 @@ class Connection:
         notice["retry_after_ms"] = max(1, int(wait * 1000) + 1)
         self._send(notice)
 
+    def _remind(self, dropped: int) -> None:
+        """The device goes on behind what it was told to send again: say so once in a while, for it may have missed it."""
+        now = self._endpoint.monotonic()
+        if now - self._reminded >= REMIND_S:
+            self._throttled(self.device.session.held, 0.0, dropped)
+
     def _overloaded(self, full: Overloaded, seq: int) -> None:
         if seq:
             self.device.session.hold(seq, self._endpoint.monotonic())
         self._count("overloaded")
+        self._reminded = self._endpoint.monotonic()
         reply: dict[str, object] = {"type": "error", "code": "overloaded", "detail": str(full)}
         if seq:
             reply["seq"] = seq

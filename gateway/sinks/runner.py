@@ -70,8 +70,12 @@ class Runner:
         lag_s: float = LAG_S,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        on_taken: Callable[[], None] = lambda: None,
     ) -> None:
         self.sink = sink
+        self.taken = cursor.position.offset
+        """Readings below this offset were taken by the far side, or put aside."""
+        self._on_taken = on_taken
         self.state = "idle"
         self.reason = ""
         self.hint = ""
@@ -279,6 +283,8 @@ class Runner:
             self._taken(part.readings, started)
         self._parts.popleft()
         self._confirm(safe)
+        self.taken = part.end
+        self._on_taken()
 
     def _confirm(self, safe: int) -> None:
         if safe > self._safe:

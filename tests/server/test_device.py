@@ -214,6 +214,44 @@ async def test_resume_and_duplicates(tmp_path):
         assert (ledger["stored"], ledger["duplicate"], ledger["missing"]) == (3, 1, 2)
 
 
+async def test_delivered_acks_wait_for_every_sink(tmp_path, mosquitto):
+    """ack=delivered says so when history and broker have it; durable is not enough, and a resume is told at once."""
+    async with gateway(tmp_path, mqtt={"url": mosquitto.url}) as gw:
+        mosquitto.freeze()
+        async with gw.device("d", "?session=b&ack=delivered") as ws, gw.device("e") as quick:
+            await receive(ws, "welcome")
+            await receive(quick, "welcome")
+            await send(ws, {"seq": 1, "a": 1})
+            await gw.rows("d", until=1)
+            await send(quick, {"seq": 1, "a": 1})
+            await acked(quick, 1)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await ws.recv()
+            mosquitto.thaw()
+            await acked(ws, 1)
+        async with gw.device("d", "?session=b&ack=delivered") as ws:
+            assert (await receive(ws))["last_seq"] == 1
+            await acked(ws, 1)
+    async with gateway(tmp_path, mqtt={"url": mosquitto.url}) as gw, gw.device("d", "?session=b&ack=delivered") as ws:
+        assert (await receive(ws))["last_seq"] == 1
+        await acked(ws, 1)
+
+
+async def test_reminded_of_a_hold(tmp_path, monkeypatch):
+    """A device that goes on behind a hold is told again, not for every reading."""
+    monkeypatch.setattr("gateway.server.device.REMIND_S", 0.2)
+    async with gateway(tmp_path, limits={"device_rate": 0.1, "device_burst": 1}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, *({"seq": n, "a": n} for n in range(1, 20)))
+        assert (await receive(ws, "throttled"))["seq"] == 2
+        await asyncio.sleep(0.25)
+        await send(ws, {"seq": 20, "a": 1}, {"seq": 21, "a": 1})
+        assert (await receive(ws, "throttled"))["seq"] == 2
+        await send(ws, "nonsense")
+        assert (await receive(ws, "error"))["code"] == "undecodable"
+
+
 async def test_session_survives_a_restart(tmp_path):
     """The newest session and the counts are there after a restart."""
     async with gateway(tmp_path) as gw, gw.device("d", "?session=boot1") as ws:
