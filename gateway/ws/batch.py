@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .message import Message
-from .wire import PAUSED_BY_QUEUE
+from .reader import PAUSED_BY_QUEUE
 
 if TYPE_CHECKING:
     from .connection import Connection

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .message import Message, frame
-from .wire import CLOSED, OPEN, PAUSED_BY_QUEUE, PAUSED_BY_USER, Wire
+from .reader import PAUSED_BY_QUEUE, PAUSED_BY_USER, Reader
+from .wire import CLOSED, OPEN
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
@@ -22,7 +23,7 @@ __all__ = ["Connection"]
 MESSAGE_OVERHEAD = 128
 
 
-class Connection(Wire):
+class Connection(Reader):
     """One WebSocket connection.
 
     ``path_params``, ``query``, ``headers``, ``remote`` and ``state`` come from the handshake (``state`` is what

@@ -12,6 +12,7 @@ class Counters:
         "accepted",
         "bytes_in",
         "bytes_out",
+        "close_timeouts",
         "closed",
         "handler_errors",
         "handshakes_failed",
@@ -29,6 +30,7 @@ class Counters:
         self.messages_in = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.close_timeouts = 0
         self.handler_errors = 0
         self.handshakes_failed = 0
         self.refused: dict[int, int] = {}
