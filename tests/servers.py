@@ -139,8 +139,7 @@ class Mosquitto(Server):
         path = self.directory / "mosquitto.conf"
         # As root mosquitto would become a user that may not read the test's directory.
         path.write_text(
-            f"user root\nlistener {self.port} 127.0.0.1\n{self.listener}\nset_tcp_nodelay true\n"
-            f"persistence false\n{self.config}\n"
+            f"user root\nlistener {self.port} 127.0.0.1\n{self.listener}\npersistence false\n{self.config}\n"
         )
         return ["-c", str(path)]
 

@@ -61,14 +61,13 @@ class DeadLetters:
         self._recent: dict[int, None] = {}
 
     def open(self) -> None:
-        """Read what is there; cut off a torn last line.  Raises ``OSError``."""
+        """Read what is there; a torn last line is not counted, and is written over.  Raises ``OSError``."""
         self.count = self._bytes = 0
         self._recent.clear()
         try:
-            with self.path.open("r+b") as file:
+            with self.path.open("rb") as file:
                 for line in file:
                     if not line.endswith(b"\n"):
-                        file.truncate(self._bytes)
                         break
                     self._bytes += len(line)
                     self.count += 1

@@ -1,4 +1,4 @@
-"""The two MQTT 5 packets of the hot path, PUBLISH and PUBACK, and the bounds of all others.  Pure.
+"""The MQTT 5 packets of the hot path, PUBLISH and PUBACK, and the bounds of all others.  Pure.
 
 Source: OASIS MQTT Version 5.0; numbers of sections are given where they are used.  A packet is
 ``type and flags (1) | remaining length (1 to 4) | remaining``.  Only what arrives from a broker that keeps to
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["PINGREQ", "PINGRESP", "Splitter", "properties", "publish", "string"]
+__all__ = ["DISCONNECT", "PINGREQ", "PINGRESP", "Splitter", "disconnect_reason", "properties", "publish", "string"]
 
 PUBACK = 0x40
+DISCONNECT = 0xE0
 PINGREQ = b"\xc0\x00"
 PINGRESP = b"\xd0\x00"
 
@@ -69,6 +70,14 @@ def publish(topic: bytes, mid: int, props: bytes, payload: bytes, retain: bool =
             payload,
         )
     )
+
+
+def disconnect_reason(packet: bytes) -> int:
+    """The reason code of a whole DISCONNECT (3.14.2.1): 0x00 where it has none."""
+    at = 1
+    while packet[at] & 128:
+        at += 1
+    return packet[at + 1] if len(packet) > at + 1 else 0
 
 
 class Splitter:

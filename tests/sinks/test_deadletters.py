@@ -51,7 +51,7 @@ def test_count_survives_a_restart_and_no_offset_is_put_aside_twice(tmp_path: Pat
     assert [letter.offset for letter in second.read()] == [0, 1, 2, 3, 4, 5]
 
 
-def test_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+def test_torn_last_line_is_written_over(tmp_path: Path) -> None:
     """Half a line at the end, as a power cut leaves it, disappears; damage in the middle costs its own line only."""
     dead = letters(tmp_path / "a")
     dead.append([(n, "no", reading(n)) for n in range(3)])

@@ -289,12 +289,21 @@ async def test_reason_of_an_idle_end_is_kept_for_who_asks_next() -> None:
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(0x8E, Stopped), (0x87, Stopped), (0x97, Stopped), (0x95, Refused), (0x99, Refused), (0x8B, Unavailable)],
+    [
+        (b"\x8e", Stopped),
+        (b"\x87\x00", Stopped),
+        (b"\x97\x83\x01\x1f\x00\x80" + b"x" * 128, Stopped),
+        (b"\x95", Refused),
+        (b"\x99\x00", Refused),
+        (b"\x8b", Unavailable),
+        (b"\xfe", Unavailable),
+        (b"", Unavailable),
+    ],
 )
-async def test_disconnect_by_the_broker_says_why(code: int, kind: type[Exception]) -> None:
+async def test_disconnect_by_the_broker_says_why(code: bytes, kind: type[Exception]) -> None:
     """The reason of a DISCONNECT decides: for others' doing stop, for what we sent halve, else try again."""
     async with FakeBroker() as broker, connected(broker) as sink:
-        broker.on_publish = lambda published: packet(0xE0, bytes([code, 0])) + FakeBroker.CUT
+        broker.on_publish = lambda published: packet(0xE0, code) + FakeBroker.CUT
         with pytest.raises(kind):
             await sink.write(batch(reading(0), reading(1)))
         broker.on_publish = lambda published: puback(published.mid)

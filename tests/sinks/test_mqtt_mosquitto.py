@@ -175,6 +175,17 @@ async def test_frozen_broker_is_noticed_and_never_blocks_the_loop(mosquitto: Mos
     assert worst < 0.5
 
 
+async def test_small_batches_do_not_wait_for_delayed_acknowledgements(mosquitto: Mosquitto) -> None:
+    """Against a broker with Nagle's algorithm, mosquitto's default, no batch waits the 40 ms of a delayed ACK."""
+    far = sink(mosquitto)
+    await far.ready()
+    started = time.perf_counter()
+    for _ in range(25):
+        await far.write(batch(*[reading(n) for n in range(30)]))
+    assert time.perf_counter() - started < 0.6
+    await far.close()
+
+
 async def test_status_and_presence_are_retained(mosquitto: Mosquitto) -> None:
     """Somebody who comes later finds online and the presence; after a clean stop offline, said by us."""
     cursor = MemoryCursor(0)
