@@ -100,13 +100,13 @@ class App:
             hub: Hub[Any] = Hub(book, encode_frame)
             found_end = await self._replay(journal, history, book, hub)
             runners: list[Runner] = []
-            delivery = Delivery(
+            first = journal.next_offset
+
+            def durable() -> int:
                 # Between what was found and this run's first offset lies nothing that a sink could take.
-                lambda first=journal.next_offset: (
-                    journal.durable_offset if journal.durable_offset > first else found_end
-                ),
-                lambda: min(runner.taken for runner in runners),
-            )
+                return journal.durable_offset if journal.durable_offset > first else found_end
+
+            delivery = Delivery(durable, lambda: min(runner.taken for runner in runners))
             runners += self._runners(journal, history, delivery)
             pipeline = Pipeline(journal, hub)
             keeper = _BookKeeper(journal, book)
@@ -223,7 +223,7 @@ class App:
             journal=journal,
             history=history,
             runners=[(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners],
-            dashboards=lambda: len(live.clients),
+            dashboards=live.health,
             messages=lambda: devices.messages,
             retention_days=settings.history.retention_days,
         )

@@ -112,7 +112,10 @@ class Influx(Section):
 class Limits(Section):
     device_rate: float = Field(100, gt=0, description="Readings a second a device may send.")
     device_burst: float = Field(200, ge=1, description="Readings a device may send at once after a pause.")
-    policy: Literal["drop", "close"] = Field("drop", description="Beyond the rate: drop and say so, or close (1008).")
+    policy: Literal["drop", "delay", "close"] = Field(
+        "drop",
+        description="Beyond the rate: drop and say so, delay (read no more until there is room), or close (1008).",
+    )
     max_message_bytes: int = Field(65_536, ge=256, le=16 * MIB, description="Largest message of a device.")
     max_connections: int | None = Field(None, ge=1, description="Connections in all; default: none.")
     max_per_address: int | None = Field(None, ge=1, description="Connections of one address; default: none.")

@@ -89,8 +89,23 @@ class TokenBucket:
         self._tokens = tokens
         return math.inf if n > self.burst else (n - tokens) / self.rate
 
+    def borrow(self, n: float = 1.0) -> float:
+        """Take ``n`` tokens whether they are there or not; returns the seconds until the debt is paid, 0.0 without one.
+
+        Raises ``ValueError`` for a negative ``n``.
+        """
+        if n < 0:
+            raise ValueError("cannot take a negative number of tokens")
+        now = self._clock()
+        elapsed = now - self._at
+        self._at = now
+        if elapsed > 0:
+            self._tokens = min(self.burst, self._tokens + elapsed * self.rate)
+        self._tokens -= n
+        return max(0.0, -self._tokens / self.rate)
+
     @property
     def tokens(self) -> float:
-        """How many tokens there are now, from 0 to ``burst``."""
+        """How many tokens there are now, at most ``burst``; below 0 after :meth:`borrow`."""
         elapsed = self._clock() - self._at
         return min(self.burst, self._tokens + elapsed * self.rate) if elapsed > 0 else self._tokens

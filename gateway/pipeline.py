@@ -32,16 +32,17 @@ class Pipeline:
         self._hub = hub
         self.on_presence = on_presence if on_presence is not None else []
 
-    def admit(self, device: Device, draft: Draft, received: int) -> float:
+    def admit(self, device: Device, draft: Draft, received: int, *, delay: bool = False) -> float:
         """Keep a reading of ``device``; returns 0.0, or the seconds until its rate allows it (nothing is kept then).
 
-        Raises :class:`~gateway.errors.Overloaded` when the journal has no room.  A reading without values costs nothing
+        With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room.  A reading without values costs nothing
         of the rate: it only moves the sequence.
         """
         values = draft.values
+        wait = 0.0
         if values:
-            wait = device.bucket.take(1.0)
-            if wait:
+            wait = device.bucket.borrow(1.0) if delay else device.bucket.take(1.0)
+            if wait and not delay:
                 return wait
         time = draft.time
         if time < 0:
@@ -62,7 +63,7 @@ class Pipeline:
             session.accept(seq)
         if values:
             self._hub.publish(reading, offset)
-        return 0.0
+        return wait
 
     def refuse(self, device: Device, seq: int) -> None:
         """``seq`` was refused for good: the sequence moves on, and an ack may cover it."""

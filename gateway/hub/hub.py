@@ -167,6 +167,11 @@ class Hub(Generic[Frame]):
                 group.due = group.subscription.ticks
                 self._emit(group)
 
+    @property
+    def oldest_received(self) -> int | None:
+        """When the oldest reading that the next tick will fold was received (nanoseconds)."""
+        return self._fresh[0][1].received if self._fresh else None
+
     def _collect(self) -> None:
         fresh, self._fresh = self._fresh, []
         if not fresh:

@@ -136,6 +136,7 @@ class Connection:
         "_decided",
         "_level",
         "_reminded",
+        "_resume",
         "_binary",
         "_contested",
         "_endpoint",
@@ -158,6 +159,7 @@ class Connection:
         self._level = ws.query.get("ack", "durable")
         self._decided = 0  # the highest seq that may be acked at this connection's level
         self._reminded = 0.0
+        self._resume: asyncio.TimerHandle | None = None
         self._undecodable = 0
         self._contested = bool(ws.state.get("contested"))
         self._take_over()
@@ -222,6 +224,8 @@ class Connection:
     def closed(self) -> None:
         """The connection ended.  The end of a replaced one changes nothing, nor does the gateway's own stop."""
         device, endpoint = self.device, self._endpoint
+        if self._resume is not None:
+            self._resume.cancel()
         endpoint.delivery.discard(self)
         if device.link is not self:
             return
@@ -259,6 +263,8 @@ class Connection:
     def _take(self, parts: list[Part], received: int) -> None:
         endpoint, device = self._endpoint, self.device
         ledger, session, pipeline = device.ledger, device.session, endpoint.pipeline
+        delay = endpoint.settings.policy == "delay"
+        debt = 0.0  # seconds to read nothing
         duplicate = held = False
         refused_from: tuple[int, float] | None = None  # (seq, seconds) of the first that did not fit the rate
         throttled = 0
@@ -295,15 +301,16 @@ class Connection:
                 ledger.dropped += 1
                 continue
             try:
-                wait = pipeline.admit(device, part, received)
+                wait = pipeline.admit(device, part, received, delay=delay)
             except Overloaded as full:
                 ledger.dropped += 1
                 if overloaded is None:
                     overloaded = full
                     self._overloaded(full, seq)
                 continue
-            if not wait:
+            if not wait or delay:
                 self._undecodable = 0
+                debt = wait
                 continue
             ledger.throttled += 1
             throttled += 1
@@ -311,12 +318,21 @@ class Connection:
                 session.hold(seq, endpoint.monotonic())
             if refused_from is None:
                 refused_from = (seq, wait)
+        if debt:
+            self._pause(debt)
         if duplicate and self._decided:
             self._ack(self._decided)
         if refused_from is not None:
             self._throttled(*refused_from, throttled)
         elif held and overloaded is None:
             self._remind(throttled)
+
+    def _pause(self, seconds: float) -> None:
+        """Read nothing until the rate allows it; the liveness clock stands still meanwhile."""
+        self._ws.pause()
+        if self._resume is not None:
+            self._resume.cancel()
+        self._resume = asyncio.get_running_loop().call_later(seconds, self._ws.resume)
 
     def _throttled(self, seq: int, wait: float, dropped: int) -> None:
         if self._endpoint.settings.policy == "close":

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from .. import __version__
 from ..devices import DeviceBook
 from ..hub import Hub
-from ..ledger import Ledger
 
 __all__ = ["Health", "Meter", "RunnerView"]
 
@@ -64,7 +63,7 @@ class Health:
         journal: Any,
         history: Any,
         runners: Sequence[tuple[str, str, RunnerView]],
-        dashboards: Callable[[], int],
+        dashboards: Callable[[], dict[str, float]],
         messages: Callable[[], int],
         retention_days: float,
         now: Callable[[], int] = time.time_ns,
@@ -130,7 +129,7 @@ class Health:
                     "name": name,
                     "title": title,
                     "state": health["state"] if health["state"] != "idle" else "ok",
-                    "pending": health["pending"],
+                    "pending": health["behind"],
                     "reason": health["reason"],
                     "hint": health["hint"],
                     "next_try_s": health["next_try_s"],
@@ -139,7 +138,7 @@ class Health:
                 }
             )
             if health["state"] in ("waiting", "stopped"):
-                behind = f" {health['pending']:,} readings wait." if health["pending"] else ""
+                behind = f" {health['behind']:,} readings wait." if health["behind"] else ""
                 verb = "has stopped" if health["state"] == "stopped" else "cannot be reached"
                 problems.append(
                     {
@@ -179,12 +178,7 @@ class Health:
             "history": {
                 "pending": next((sink["pending"] for sink in sinks if sink["name"] == "history"), 0),
                 "retention_days": self._retention_days,
-                "bytes": int(history.get("bytes", 0)),
-                "since": None,
+                "bytes": int(history.get("file_bytes", 0)),
             },
-            "dashboards": {"clients": self._dashboards()},
+            "dashboards": self._dashboards(),
         }
-
-    def ledger(self) -> Ledger:
-        """The sum over all devices."""
-        return self._book.totals()

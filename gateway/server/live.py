@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Annotated, Any, Literal
@@ -39,6 +40,7 @@ ROWS_MAX = 200_000  # an answer; beyond it all is downsampled. Bounds the memory
 HISTORY_FRAME_BYTES = 400_000  # estimated from above; a frame stays below 512 KiB
 HISTORY_PENDING = 256 * 1024  # of history are on their way to a client at most, and one frame
 AHEAD_NS = 3600 * 10**9  # readings of clocks that run ahead by less than this are part of the history
+DELAYS = 600  # ticks whose delay is remembered: half a minute
 GRID_MS = round(GRID_S * 1000)
 
 MSGPACK = "gateway.v1.msgpack"
@@ -177,6 +179,7 @@ class LiveEndpoint:
         self.now = now
         self.clients: set[Client] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self._delays: deque[float] = deque(maxlen=DELAYS)
 
     def register(self, router: Router) -> None:
         """Add the address to a router."""
@@ -195,10 +198,18 @@ class LiveEndpoint:
         while True:
             due = max(due + GRID_S, loop.time())
             await asyncio.sleep(due - loop.time())
+            oldest = self.hub.oldest_received
             self.hub.tick()
+            if oldest is not None:
+                self._delays.append((self.now() - oldest) / 1e6)
             if loop.time() >= heartbeat:
                 heartbeat = loop.time() + HEARTBEAT_S
                 self._heartbeat()
+
+    def health(self) -> dict[str, float]:
+        """How many dashboards there are, and how long readings waited from receipt until they were sent (ms)."""
+        delays = sorted(self._delays) or [0.0]
+        return {"clients": len(self.clients), "p99_ms": round(delays[len(delays) * 99 // 100], 1)}
 
     def _heartbeat(self) -> None:
         frames: dict[str, Prepared] = {}

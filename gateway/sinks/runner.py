@@ -113,6 +113,12 @@ class Runner:
         """Readings stored and not yet safe on the far side."""
         return self._cursor.pending
 
+    @property
+    def behind(self) -> int:
+        """Readings stored and not yet taken by the far side: less than ``pending`` where it makes things safe later."""
+        stored = self._cursor.position.readings + self._cursor.pending
+        return max(0, stored - self._read) + sum(part.readings for part in self._parts)
+
     def set_state(self, key: Key, value: bytes | None) -> None:
         """Make ``value`` the state of ``key`` on the far side; ``None`` clears it.  Never waits."""
         if key in self._states and self._states[key] == value:
@@ -135,6 +141,7 @@ class Runner:
             "hint": self.hint,
             "next_try_s": wait,
             "pending": self.pending,
+            "behind": self.behind,
             "dead_letters": self._dead_letters.count if self._dead_letters else 0,
         }
 
@@ -255,6 +262,7 @@ class Runner:
             task, self._next = self._next, None
             batch = task.result()
             self._offset = batch.end
+            self._read += batch.readings
             self._parts.append(batch)
 
     async def _write(self) -> None:

@@ -193,6 +193,23 @@ async def test_policy_close(tmp_path):
         assert (await closing(ws))[0] == 1008
 
 
+async def test_policy_delay(tmp_path):
+    """With policy delay nothing is dropped: the socket is not read until there is room, and nobody is timed out."""
+    limits = {"device_rate": 50, "device_burst": 10, "policy": "delay"}
+    async with (
+        gateway(tmp_path, limits=limits, heartbeat={"interval_s": 0.2, "timeout_s": 0.2}) as gw,
+        gw.device("d") as ws,
+    ):
+        await receive(ws, "welcome")
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await send(ws, [{"seq": n, "a": n} for n in range(1, 51)], *({"seq": n, "a": n} for n in range(51, 61)))
+        await acked(ws, 60)
+        assert loop.time() - started >= 0.9
+        ledger = await gw.ledger("d")
+        assert (ledger["stored"], ledger["throttled"]) == (60, 0)
+
+
 async def test_resume_and_duplicates(tmp_path):
     """A session resumes at its last durable seq; what comes again is counted, not stored, and acked again."""
     async with gateway(tmp_path) as gw:
