@@ -29,8 +29,7 @@ Key = tuple[str, ...]
 
 
 class Unavailable(GatewayError):
-    """The far side is away or overloaded: the same again later, not before ``retry_after_s`` where it said
-    so."""
+    """The far side is away or overloaded: the same again later, not before ``retry_after_s`` where it said so."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -38,8 +37,7 @@ class Unavailable(GatewayError):
 
 
 class Stopped(GatewayError):
-    """The far side turns us away until somebody changes something; ``hint`` says what.  Nothing is
-    dropped."""
+    """The far side turns us away until somebody changes something; ``hint`` says what.  Nothing is dropped."""
 
 
 class Rejected(GatewayError):
@@ -91,8 +89,7 @@ class Sink(Protocol):
 
     name: str
     lost: Callable[[], None] | None
-    """Set by the runner; called on the loop when a connection ends outside a call, so that ``ready`` comes
-    soon."""
+    """Set by the runner; called on the loop when a connection ends outside a call, so that ``ready`` comes soon."""
 
     async def open(self) -> None:
         """Get ready to work; a far side that is away is not an error here."""

@@ -47,8 +47,7 @@ _HINTS = {
 
 
 class InfluxSink:
-    """See the module's text.  ``timeout_s`` bounds a request; ``integer`` is called from the worker
-    thread."""
+    """See the module's text.  ``timeout_s`` bounds a request; ``integer`` is called from the worker thread."""
 
     def __init__(
         self,

@@ -60,8 +60,10 @@ class Address(NamedTuple):
 
 
 def parse_url(url: str) -> Address:
-    """The parts of ``mqtt[s]://[user[:password]@]host[:port]``; raises ``ValueError`` in words, without the
-    password."""
+    """The parts of ``mqtt[s]://[user[:password]@]host[:port]``.
+
+    Raises ``ValueError`` in words, without the password.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("mqtt", "mqtts"):
         raise ValueError("must begin with mqtt:// or mqtts://")
@@ -203,8 +205,7 @@ class MqttSink:
             raise Rejected(rejected, rest_safe=True)
 
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
-        """Retain each value, or clear what was retained: ("presence", device), or ("topic", a topic in
-        full)."""
+        """Retain each value, or clear what was retained: ("presence", device), or ("topic", a topic in full)."""
         link = self._link
         if link is None:
             raise Unavailable("not connected")

@@ -48,8 +48,7 @@ def properties(user: Iterable[tuple[str, str]]) -> bytes:
 
 
 def publish(topic: bytes, mid: int, props: bytes, payload: bytes, retain: bool = False) -> bytes:
-    """A PUBLISH (3.3): ``topic`` as ``string``, ``props`` as ``properties``; QoS 1, or 0 where ``mid`` is
-    0."""
+    """A PUBLISH (3.3): ``topic`` as ``string``, ``props`` as ``properties``; QoS 1, or 0 where ``mid`` is 0."""
     if mid:
         return b"".join(
             (

@@ -82,8 +82,7 @@ _DISCONNECT_CONTENT = frozenset({0x81, 0x90, 0x95, 0x99})
 
 
 class _Stream:
-    """What paho takes for its socket: reads whole packets put in ``inbox``, writes to the link's
-    transport."""
+    """What paho takes for its socket: reads whole packets put in ``inbox``, writes to the link's transport."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -67,8 +67,7 @@ def influx_sink(
     timeout_s: float = 10.0,
     integer: Integer = never,
 ) -> Sink:
-    """Readings to InfluxDB 2, or to what takes the same; needs the extra ``influx``: raises
-    ``ImportError``."""
+    """Readings to InfluxDB 2, or to what takes the same; needs the extra ``influx``: raises ``ImportError``."""
     from gateway.sinks.influx import InfluxSink
 
     return InfluxSink(

@@ -31,8 +31,7 @@ class Batched:
     """See the module's text."""
 
     def messages(self, items: Sequence[Item], prefix: str, max_bytes: int) -> list[Message]:
-        """One message for each device, or several where ``max_bytes`` asks for it, by each device's first
-        reading."""
+        """One message for each device, or several where ``max_bytes`` asks for it, by each device's first reading."""
         devices: dict[str, tuple[list[int], list[_Entry]]] = {}
         for index, item in enumerate(items):
             if type(item) is not Reading or not item.values:

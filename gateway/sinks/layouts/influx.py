@@ -53,8 +53,7 @@ class Influx:
         return [self.line(item) for item in items if type(item) is Reading and item.values]
 
     def messages(self, items: Sequence[Item], prefix: str, max_bytes: int) -> list[Message]:
-        """One message for each device, or several where ``max_bytes`` asks for it, by each device's first
-        reading."""
+        """One message for each device, or several where ``max_bytes`` asks for it, by each device's first reading."""
         devices: dict[str, list[tuple[int, bytes]]] = {}
         for index, item in enumerate(items):
             if type(item) is Reading and item.values:

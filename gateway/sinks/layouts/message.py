@@ -15,8 +15,7 @@ __all__ = ["Layout", "Message"]
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message: ``indices`` says which of the items are in it, ``properties`` are user properties in
-    order."""
+    """One message: ``indices`` says which of the items are in it, ``properties`` are user properties in order."""
 
     topic: str
     payload: bytes
