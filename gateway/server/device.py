@@ -133,14 +133,14 @@ class Connection:
     """One device's connection: the :class:`~gateway.devices.Link` of its device while it is the newest."""
 
     __slots__ = (
-        "_decided",
-        "_level",
-        "_reminded",
-        "_resume",
         "_binary",
         "_contested",
+        "_decided",
         "_endpoint",
+        "_level",
+        "_reminded",
         "_replies",
+        "_resume",
         "_text",
         "_undecodable",
         "_ws",
@@ -347,7 +347,7 @@ class Connection:
         self._send(notice)
 
     def _remind(self, dropped: int) -> None:
-        """The device goes on behind what it was told to send again: say so once in a while, for it may have missed it."""
+        """The device goes on behind what it was told to send again: it may have missed that, so say it once in a while."""
         now = self._endpoint.monotonic()
         if now - self._reminded >= REMIND_S:
             self._throttled(self.device.session.held, 0.0, dropped)

@@ -95,6 +95,7 @@ class Runner:
         # What is left of the batch that is being written, in order.
         self._parts: deque[Batch] = deque()
         self._offset = self._safe = cursor.position.offset
+        self._read = cursor.position.readings  # readings below _offset
         self._wake: asyncio.Event = asyncio.Event()
         self._hurry = False
         self._stopping = False
