@@ -347,7 +347,7 @@ class Connection:
         self._send(notice)
 
     def _remind(self, dropped: int) -> None:
-        """The device goes on behind what it was told to send again: it may have missed that, so say it once in a while."""
+        """Repeat once in a while what a device that goes on behind a hold may have missed."""
         now = self._endpoint.monotonic()
         if now - self._reminded >= REMIND_S:
             self._throttled(self.device.session.held, 0.0, dropped)
