@@ -205,11 +205,20 @@ def test_readiness_is_status_200() -> None:
     assert net("ready", f"{url}/readyz").returncode == 1
 
 
-def test_a_broker_is_known_from_its_answer(mosquitto: Mosquitto) -> None:
+def test_a_broker_is_known_from_its_answer(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """mosquitto is taken for a broker; not one that wants a password, not a server that says something else."""
     assert net("broker", mosquitto.port).returncode == 0
+    with Mosquitto(tmp_path / "closed", config="allow_anonymous false") as closed:
+        assert net("broker", closed.port).returncode == 1
     with socket.create_server(("127.0.0.1", 0)) as other:
-        thread = threading.Thread(target=lambda: other.accept()[0].close())
+
+        def answer() -> None:
+            connection = other.accept()[0]
+            connection.sendall(b"SSH-2.0-x\r\n")
+            connection.recv(64)
+            connection.close()
+
+        thread = threading.Thread(target=answer)
         thread.start()
         assert net("broker", other.getsockname()[1]).returncode == 1
         thread.join()
