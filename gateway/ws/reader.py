@@ -59,6 +59,7 @@ class Reader(Wire):
         "_fragment_kind",
         "_fragments",
         "_handler",
+        "_hold",
         "_left",
         "_small",
         "_tail",
@@ -68,7 +69,9 @@ class Reader(Wire):
     def __init__(self, protocol: ServerProtocol, host: Host, terms: Terms) -> None:
         super().__init__(protocol, host, terms)
         self._handler: Callable[[Any, Message], object] = _drop
-        self._small = min(65535, terms.max_message_bytes)
+        small = self._small = min(65535, terms.max_message_bytes)
+        # A frame above max_message_bytes is never held back: it is to fail by its header.
+        self._hold = min(HOLD_BYTES, small + (6 if small < 126 else 8))
         self._left = 0
         self._tail = b""
         self._transport_paused = False
@@ -212,7 +215,7 @@ class Reader(Wire):
             extent = _extent(data, at, here)
             if not extent:
                 return 0
-            if extent > here and extent <= HOLD_BYTES and self._fast and data[at] in (0x81, 0x82):
+            if here < extent <= self._hold and self._fast and data[at] in (0x81, 0x82):
                 return 0
             self._left = extent
         took = min(self._left, here)

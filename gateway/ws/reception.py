@@ -214,6 +214,12 @@ class Reception(asyncio.BufferedProtocol):
         def select(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
             return cast("Subprotocol | None", next((name for name in known if name in offered), None))
 
+        if raw.headers.get_all("Sec-WebSocket-Version") not in ([], ["13"]):
+            # RFC 6455, 4.2.2: say which version there is.
+            response = protocol.reject(426, "only version 13 of the protocol is spoken here\n")
+            response.headers["Sec-WebSocket-Version"] = "13"
+            response.headers["Upgrade"] = "websocket"
+            return response
         protocol.select_subprotocol = MethodType(select, protocol)  # type: ignore[method-assign]
         return protocol.accept(raw)
 

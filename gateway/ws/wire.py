@@ -324,9 +324,13 @@ class Wire(asyncio.BufferedProtocol):
         self._state = CLOSING
         self._fast = False
         self._deaf = True
-        sent = self._protocol.close_sent
+        protocol = self._protocol
+        sent = protocol.close_sent
         code, reason = (int(sent.code), sent.reason) if sent is not None else (1006, "")
         logger.info("websocket %s from %s: failed with %d %s", self.id, self.remote, code, reason)
+        received = protocol.close_rcvd
+        if received is not None:
+            code, reason = int(received.code), received.reason
         self._finish(code, reason, "protocol error")
 
     def _close_received(self) -> None:
