@@ -1,4 +1,4 @@
-"""The body of a chunk: a frame, sorted by time, packed.
+"""The body of a chunk: rows, sorted by time, packed; a shared one holds those of several devices one after the other.
 
 Pure.  All work over many values is done in C: differences by ``map``, bytes shuffled by slices, then zlib at its
 fastest level with a window and tables that fit small data (the default ones cost ten times the time of a small chunk,
@@ -10,7 +10,8 @@ Layout::
     rest     = mode ONE:     zlib(length of header, 4 bytes | header | section | section ...)
                mode MANY:    length of header, 4 bytes | header | zlib(section) | zlib(section) ...
     header   = MessagePack of [rows, [Section, ...]]
-    sections = times, lags (received - time, milliseconds), orders, then one a metric of the shape
+    sections = times, lags (received - time, milliseconds), orders, then one a metric of the shape;
+               in a shared body also the numbers of the devices, which ascend, and how many rows each has
 
 Integers are little-endian.  A section of integers is kept as unsigned numbers ``u`` of 0, 1, 2, 4 or 8 bytes, their
 bytes shuffled (all first bytes, then all second ones, ...)::
@@ -30,7 +31,8 @@ import math
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate, repeat
 from operator import add, floordiv, mul, sub, truediv
 from typing import Any, Final
@@ -38,10 +40,10 @@ from typing import Any, Final
 import msgspec
 
 from gateway.history.column import BOOL, FLOAT, INT, OBJECT, Column
-from gateway.history.frame import Frame
+from gateway.history.frame import Frame, concatenate
 from gateway.reading import INT64_MAX, INT64_MIN, Value
 
-__all__ = ["MAX_COLUMNS", "DamagedChunk", "decode", "encode"]
+__all__ = ["MAX_COLUMNS", "DamagedChunk", "decode", "decode_shared", "encode", "encode_shared"]
 
 VERSION: Final = 1
 ONE: Final = 0
@@ -81,26 +83,44 @@ class Section(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Rows of the chunk and its sections."""
+    """Rows of the chunk, its sections, and of how many devices they are (0: of one, which the body does not name)."""
 
     rows: int
     sections: list[Section]
+    devices: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
 _decode_values = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
 
+_Packed = tuple[Section, bytes]
+
 
 def encode(frame: Frame) -> bytes:
     """The body of a frame that is sorted by time and has at least one row."""
-    rows = len(frame)
+    return _seal(len(frame), 0, _pack_frame(frame))
+
+
+def encode_shared(parts: list[tuple[int, Frame]]) -> bytes:
+    """The body of the frames, each sorted by time, of devices with these numbers, which ascend."""
+    frame = concatenate([frame for _, frame in parts])
+    packed = _pack_frame(frame)
+    packed.append(_pack_integers(INT, [device for device, _ in parts]))
+    packed.append(_pack_integers(INT, [len(frame) for _, frame in parts]))
+    return _seal(len(frame), len(parts), packed)
+
+
+def _pack_frame(frame: Frame) -> list[_Packed]:
     orders = [frame.orders] if isinstance(frame.orders, int) else frame.orders.tolist()
     packed = [_pack_times(frame.times.tolist()), _pack_integers(INT, _lags(frame)), _pack_integers(INT, orders)]
     packed += map(_pack_column, frame.columns)
-    total = sum(len(data) for _, data in packed)
-    if total <= SMALL:
-        header = _encode(Header(rows, [section for section, _ in packed]))
+    return packed
+
+
+def _seal(rows: int, devices: int, packed: list[_Packed]) -> bytes:
+    if sum(len(data) for _, data in packed) <= SMALL:
+        header = _encode(Header(rows, [section for section, _ in packed], devices))
         content = b"".join((len(header).to_bytes(4, "little"), header, *(data for _, data in packed)))
         objects = any(section.form == PACKED for section, _ in packed)
         return bytes((VERSION, ONE)) + _deflate(content, objects)
@@ -109,8 +129,55 @@ def encode(frame: Frame) -> bytes:
         body = _deflate(data, section.form == PACKED) if data else b""
         sections.append(msgspec.structs.replace(section, size=len(body)))
         bodies.append(body)
-    header = _encode(Header(rows, sections))
+    header = _encode(Header(rows, sections, devices))
     return b"".join((bytes((VERSION, MANY)), len(header).to_bytes(4, "little"), header, *bodies))
+
+
+class _Body:
+    """A body being read."""
+
+    def __init__(self, body: bytes) -> None:
+        if len(body) < 2 or body[0] != VERSION:
+            raise DamagedChunk("unknown version")
+        self._one = body[1] == ONE
+        self._content = zlib.decompress(body[2:]) if self._one else body[2:]
+        start = 4 + int.from_bytes(self._content[:4], "little")
+        self.header = header = _decode_header(self._content[4:start])
+        self._offsets = list(accumulate((section.size for section in header.sections), initial=start))
+
+    def _data(self, index: int) -> bytes:
+        data = self._content[self._offsets[index] : self._offsets[index + 1]]
+        return data if self._one or not data else zlib.decompress(data)
+
+    def _integers(self, index: int, rows: int) -> Iterable[int]:
+        return _unpack_integers(self.header.sections[index], rows, self._data(index))
+
+    def frame(self, columns: Iterable[int] | None, received: bool, orders: bool) -> Frame:
+        rows, sections = self.header.rows, self.header.sections
+        times = array("q", self._integers(0, rows))
+        got = array("q")
+        if received:
+            got = array("q", map(add, map(mul, self._integers(1, rows), repeat(MILLISECOND)), times))
+        order: int | array[int] = 0
+        if orders:
+            constant = sections[2].width == 0 and sections[2].step == 0
+            order = sections[2].base if constant else array("q", self._integers(2, rows))
+        if columns is None:
+            columns = range(len(sections) - (5 if self.header.devices else 3))
+        return Frame(times, got, order, [_unpack_column(sections[i + 3], rows, self._data(i + 3)) for i in columns])
+
+    def directory(self) -> tuple[list[int], list[int]]:
+        count, last = self.header.devices, len(self.header.sections) - 1
+        starts = accumulate(self._integers(last, count), initial=0)
+        return list(self._integers(last - 1, count)), list(starts)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (zlib.error, msgspec.MsgspecError, ValueError, OverflowError, IndexError) as error:
+        raise DamagedChunk(str(error)) from error
 
 
 def decode(body: bytes, columns: Iterable[int] | None = None, *, received: bool = False, orders: bool = False) -> Frame:
@@ -118,33 +185,20 @@ def decode(body: bytes, columns: Iterable[int] | None = None, *, received: bool 
 
     Without ``received`` that array is empty, without ``orders`` the orders are 0.  Raises :class:`DamagedChunk`.
     """
-    try:
-        if len(body) < 2 or body[0] != VERSION:
-            raise DamagedChunk("unknown version")
-        one = body[1] == ONE
-        content = zlib.decompress(body[2:]) if one else body[2:]
-        start = 4 + int.from_bytes(content[:4], "little")
-        header = _decode_header(content[4:start])
-        offsets = list(accumulate((section.size for section in header.sections), initial=start))
+    with _reading():
+        return _Body(body).frame(columns, received, orders)
 
-        def data_of(index: int) -> bytes:
-            data = content[offsets[index] : offsets[index + 1]]
-            return data if one or not data else zlib.decompress(data)
 
-        rows, sections = header.rows, header.sections
-        times = array("q", _unpack_integers(sections[0], rows, data_of(0)))
-        got = array("q")
-        if received:
-            lags = _unpack_integers(sections[1], rows, data_of(1))
-            got = array("q", map(add, map(mul, lags, repeat(MILLISECOND)), times))
-        order: int | array[int] = 0
-        if orders:
-            constant = sections[2].width == 0 and sections[2].step == 0
-            order = sections[2].base if constant else array("q", _unpack_integers(sections[2], rows, data_of(2)))
-        wanted = range(len(sections) - 3) if columns is None else columns
-        return Frame(times, got, order, [_unpack_column(sections[i + 3], rows, data_of(i + 3)) for i in wanted])
-    except (zlib.error, msgspec.MsgspecError, ValueError, OverflowError, IndexError) as error:
-        raise DamagedChunk(str(error)) from error
+def decode_shared(
+    body: bytes, columns: Iterable[int] | None = None, *, received: bool = False
+) -> tuple[Frame, list[int], list[int]]:
+    """All rows of a shared body, with their orders; the devices; each one's first row, and the number of rows.
+
+    Raises :class:`DamagedChunk`.
+    """
+    with _reading():
+        whole = _Body(body)
+        return whole.frame(columns, received, True), *whole.directory()
 
 
 def _deflate(data: bytes, objects: bool) -> bytes:
@@ -194,9 +248,8 @@ def _unsigned(numbers: Iterable[int], span: int) -> tuple[int, bytes]:
 
 
 def _factor(numbers: list[int]) -> int:
-    """What all of these divide by; the sample is there because mostly it is 1."""
-    factor = math.gcd(*numbers[:16])
-    return math.gcd(factor, *numbers) if factor > 1 else factor
+    """What all of these, not all of them 0, divide by; the sample is there because mostly it is 1."""
+    return 1 if math.gcd(*numbers[:16]) == 1 else math.gcd(*numbers)
 
 
 def _lags(frame: Frame) -> list[int]:
@@ -212,11 +265,15 @@ def _pack_times(times: list[int]) -> tuple[Section, bytes]:
     low, high = min(deltas), max(deltas)
     if low == high:
         return Section(INT, DELTA, base=times[0], step=low), b""
-    factor = _factor(deltas) or 1
+    # From one device of a shared body to the next, time goes back.
+    step = min(low, 0)
+    if step:
+        deltas = list(map(sub, deltas, repeat(step)))
+    factor = _factor(deltas)
     if factor > 1:
         deltas = list(map(floordiv, deltas, repeat(factor)))
-    width, data = _unsigned(deltas, high // factor)
-    return Section(INT, DELTA, len(data), width, base=times[0], factor=factor), data
+    width, data = _unsigned(deltas, (high - step) // factor)
+    return Section(INT, DELTA, len(data), width, times[0], step, factor), data
 
 
 def _pack_integers(kind: int, numbers: list[int], scale: int = 0) -> tuple[Section, bytes]:
@@ -256,8 +313,8 @@ def _unpack_integers(section: Section, rows: int, data: bytes) -> Iterable[int]:
     deltas: Iterable[int] = unsigned
     if section.factor != 1:
         deltas = map(mul, unsigned, repeat(section.factor))
-    elif step:
-        deltas = map(add, unsigned, repeat(step))
+    if step:
+        deltas = map(add, deltas, repeat(step))
     return list(accumulate(deltas, initial=base))
 
 

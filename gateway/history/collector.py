@@ -27,7 +27,7 @@ _first = itemgetter(0)
 
 
 class Collector:
-    """Collects at most ``limit`` rows; series are added sorted by device and metric.
+    """Collects at most ``limit`` rows; each series is added once.
 
     ``horizon`` is the greatest time that is still of interest, None while all are.
     """
@@ -86,6 +86,11 @@ class Collector:
         """The rows; sets ``truncated``.  ``pause`` is called between the pieces."""
         if self._count > self._limit:
             self._shorten()
+        # From here on a series' index says its place by device and metric.
+        places = sorted(range(len(self._series)), key=self._series.__getitem__)
+        place_of = dict(zip(places, range(len(places)), strict=True))
+        self._series.sort()
+        self._runs = [(place_of[index], run) for index, run in self._runs]
         rows: list[Row] = []
         for piece in self._pieces():
             rows += piece

@@ -10,7 +10,8 @@ column, frame, codec    pure: values of one series; rows of one device; a chunk'
 memtable, regroup       pure: what is not on disk yet, and its way into chunks
 downsample,             pure: the parts of an answer
 collector
-schema, store           the file and its writing side (one thread)
+schema, chunks, merge,  the file and its writing side (one thread)
+store
 query                   the reading side (two threads, a connection each)
 history                 this: the one owner of all, on the event loop
 ======================  ==================================================================================
@@ -223,7 +224,7 @@ class History:
                 return
             if expired is None and self._retention and now >= expire_at:
                 expired, expire_at = 0, now + min(EXPIRE_S, self._retention / 50e9)
-            if now >= work_at and (expired is not None or store.ready or self._may_shrink):
+            if now >= work_at and (expired is not None or store.merger.ready or self._may_shrink):
                 began = now
                 try:
                     expired = await self._in_writer(partial(self._work, store, expired))
@@ -235,7 +236,7 @@ class History:
                 continue
             self._wake.clear()
             times = [at for at in (self._due, expire_at if self._retention else None) if at is not None]
-            if expired is not None or store.ready or self._may_shrink:
+            if expired is not None or store.merger.ready or self._may_shrink:
                 times.append(work_at)
             await self._sleep(min(times) - loop.time() if times else None)
 
@@ -257,8 +258,8 @@ class History:
                 if expired is None:
                     store.forget()
                     self._may_shrink = True
-            elif store.ready:
-                store.merge()
+            elif store.merger.ready:
+                store.merger.step()
                 self._may_shrink = True
             else:
                 self._may_shrink = store.shrink()
@@ -307,10 +308,12 @@ class History:
     ) -> tuple[list[Row], bool]:
         """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, and whether the answer was cut.
 
-        Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``), or several.  Rows ascend by time; those of one
-        time by device and metric, then as they came.  With ``step`` one row a bucket of so many nanoseconds: its time
-        is the bucket's start, a multiple of ``step`` (which may lie before ``start``), its value the ``agg`` (``mean``,
-        ``min``, ``max``, ``last``, ``count``) of the rows asked for.  Of more than ``limit`` rows the earliest come.
+        Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``), or several.  Rows ascend by time;
+        those of one time by device and metric, then as they came.  Of more than ``limit`` rows the earliest come.
+
+        With ``step`` one row a bucket of so many nanoseconds: its time is the bucket's start, a multiple of ``step``
+        (which may lie before ``start``), its value the ``agg`` (``mean``, ``min``, ``max``, ``last``, ``count``) of the
+        rows asked for.
 
         Raises ``ValueError`` for a bad ``step``, ``agg`` or ``limit``, :class:`Overloaded` when too many queries wait,
         and :class:`HistoryError` when the file cannot be read.
@@ -410,14 +413,14 @@ class History:
         counts["end"] = self.end
         counts["queries_running"] = len(self._running)
         if store is not None:
-            counts["damaged"] += store.damaged
+            counts["damaged"] += store.counts.damaged
             counts |= {
-                "chunks_written": store.chunks,
-                "rows_written": store.rows,
-                "values_written": store.values,
-                "chunk_bytes_written": store.bytes,
-                "chunks_merged": store.merged,
-                "chunks_expired": store.expired,
+                "chunks_written": store.counts.chunks,
+                "rows_written": store.counts.rows,
+                "values_written": store.counts.values,
+                "chunk_bytes_written": store.counts.bytes,
+                "chunks_merged": store.counts.merged,
+                "chunks_expired": store.counts.expired,
                 "file_bytes": store.size,
                 "devices": len(store.catalogue.devices),
             }

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import compress
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -28,11 +26,12 @@ from gateway.history.breath import Breath
 from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.codec import DamagedChunk, decode
 from gateway.history.collector import Collector, Row
-from gateway.history.column import pick, values
+from gateway.history.column import values
 from gateway.history.downsample import Buckets, Run, order_at
-from gateway.history.frame import Frame, Orders, sort_rows
+from gateway.history.frame import Frame, sort_rows
 from gateway.history.memtable import Shape
 from gateway.history.schema import fetch
+from gateway.history.shared import SharedChunks, below
 from gateway.reading import Value
 
 __all__ = ["Cancelled", "Latest", "Query", "latest", "run_query"]
@@ -44,7 +43,7 @@ Latest = tuple[str, str, int, int, Value]
 _decode_row = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
 _FAR: Final = (1 << 63) - 1
 
-_CHUNKS: Final = "SELECT id, shape, first, last, high, rows FROM chunk WHERE device = ? AND last >= ? AND first < ?"
+_CHUNKS: Final = "SELECT id, shape, first, last, high FROM chunk WHERE device = ? AND last >= ? AND first < ?"
 _BODY: Final = "SELECT body FROM chunk WHERE id = ?"
 
 
@@ -53,7 +52,7 @@ class Cancelled(Exception):
 
 
 class Query(NamedTuple):
-    """Globs, any of which may match; times in nanoseconds, ``start`` included, ``end`` not; ``step`` None for raw rows."""
+    """Globs, any of which may match; times in nanoseconds, ``start`` included, ``end`` not; ``step`` None: raw rows."""
 
     devices: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -66,11 +65,10 @@ class Query(NamedTuple):
 
 @dataclass(slots=True)
 class _Piece:
-    """Rows of a device from ``first`` to ``last``: a chunk's, not loaded yet, or a memtable's."""
+    """Rows of a device from ``first`` to ``last``: a chunk's, not loaded yet, or a frame of the columns asked for."""
 
     first: int
     last: int
-    rows: int
     shape: Shape
     chunk: int = 0
     high: int = 0
@@ -90,20 +88,36 @@ class _Reader:
         self._breath = Breath()
         self._metric = any_of(query.metrics)
         self._wanted: dict[Shape, list[int]] = {}
-        self.damaged: set[int] = set()
+        self.damaged = 0
 
     def run(self) -> tuple[list[Row], bool]:
         query = self._query
         collector = Collector(query.limit)
         memory = self._memory()
-        for name in self._names(memory):
-            pieces = self._pieces(name, memory.get(name, []), collector.horizon)
+        names = self._names(memory)
+        numbers = [number for number, _ in names if number]
+        shared = SharedChunks(
+            self._connection,
+            self._catalogue,
+            self._columns,
+            start=query.start,
+            end=query.end,
+            lowest=min(numbers, default=0),
+            highest=max(numbers, default=0),
+            bound=self._snapshot.bound,
+        )
+        for number, name in names:
+            end = query.end
+            if collector.horizon is not None:
+                end = min(end, collector.horizon + (query.step or 1))
+            pieces = self._pieces(number, end, shared, memory.get(name, []))
             if not pieces:
                 continue
-            series = self._downsample(pieces, collector) if query.step else self._raw(pieces)
+            series = self._downsample(pieces) if query.step else self._raw(pieces)
             for metric in sorted(series):
                 collector.add(name, metric, series[metric])
             self._pause()
+        self.damaged += shared.damaged
         return collector.rows(self._pause), collector.truncated
 
     def _pause(self) -> None:
@@ -127,31 +141,34 @@ class _Reader:
             self._pause()
         return found
 
-    def _names(self, memory: dict[str, list[tuple[Shape, Frame]]]) -> list[str]:
-        globs = self._query.devices
-        if not any(map(is_pattern, globs)):
-            return sorted(set(globs))
-        match = any_of(globs)
-        return sorted({*filter(match, list(self._catalogue.devices)), *memory})
+    def _names(self, memory: dict[str, list[tuple[Shape, Frame]]]) -> list[tuple[int, str]]:
+        """The devices asked for, with their numbers, ascending; 0: it is in memory only."""
+        globs, known = self._query.devices, self._catalogue.devices
+        names = set(globs)
+        if any(map(is_pattern, globs)):
+            names = {*filter(any_of(globs), list(known)), *memory}
+        return sorted((known.get(name, 0), name) for name in names)
 
-    def _pieces(self, name: str, frames: list[tuple[Shape, Frame]], horizon: int | None) -> list[_Piece]:
-        """What may hold rows of this device, sorted by first time."""
-        start, end = self._query.start, self._query.end
-        if horizon is not None:
-            end = min(end, horizon + (self._query.step or 1))
+    def _pieces(self, number: int, end: int, shared: SharedChunks, frames: list[tuple[Shape, Frame]]) -> list[_Piece]:
+        """What may hold rows of this device before ``end``, sorted by first time."""
+        start = self._query.start
         pieces: list[_Piece] = []
-        number = self._catalogue.devices.get(name)
-        if number is not None:
-            for chunk, kind, first, last, high, rows in fetch(self._connection, _CHUNKS, (number, start, end)):
+        ready: list[tuple[Shape, Frame]] = []
+        if number:
+            for chunk, kind, first, last, high in fetch(self._connection, _CHUNKS, (number, start, end)):
                 # A shape that is gone had nothing but chunks that are too old.
                 shape = self._catalogue.shape_of.get(kind, ())
                 if self._columns(shape):
-                    pieces.append(_Piece(first, last, rows, shape, chunk, high))
+                    pieces.append(_Piece(first, last, shape, chunk, high))
+            ready = shared.of(number, end)
         for shape, frame in frames:
-            if self._columns(shape):
-                frame = sort_rows(frame)
-                if frame.times[0] < end and frame.times[-1] >= start:
-                    pieces.append(_Piece(frame.times[0], frame.times[-1], len(frame), shape, frame=frame))
+            wanted = self._columns(shape)
+            if wanted:
+                columns = [frame.columns[index] for index in wanted]
+                ready.append((shape, sort_rows(Frame(frame.times, frame.times, frame.orders, columns))))
+        for shape, frame in ready:
+            if frame.times[0] < end and frame.times[-1] >= start:
+                pieces.append(_Piece(frame.times[0], frame.times[-1], shape, frame=frame))
         pieces.sort(key=lambda piece: piece.first)
         before: _Piece | None = None  # the one of the latest time so far
         for piece in pieces:
@@ -172,12 +189,10 @@ class _Reader:
                 frame = decode(body, wanted, orders=piece.high >= bound or not piece.alone)
             except DamagedChunk as error:
                 log.warning("history: chunk %d cannot be read: %s", piece.chunk, error)
-                self.damaged.add(piece.chunk)
+                self.damaged += 1
                 return {}
             if piece.high >= bound:
-                frame = _below(frame, bound)
-        else:
-            frame = Frame(frame.times, frame.received, frame.orders, [frame.columns[index] for index in wanted])
+                frame = below(frame, bound)
         times = frame.times
         lo, hi = bisect_left(times, self._query.start), bisect_left(times, self._query.end)
         return {
@@ -207,7 +222,7 @@ class _Reader:
             found.sort(key=lambda run: order_at(run.orders, run.lo))
         return series
 
-    def _downsample(self, pieces: list[_Piece], collector: Collector) -> dict[str, list[Run]]:
+    def _downsample(self, pieces: list[_Piece]) -> dict[str, list[Run]]:
         query = self._query
         assert query.step is not None
         series: dict[str, Buckets] = {}
@@ -227,18 +242,6 @@ class _Reader:
         return {metric: [buckets.run()] for metric, buckets in series.items()}
 
 
-def _below(frame: Frame, bound: int) -> Frame:
-    """The rows with orders below ``bound``."""
-    orders = frame.orders
-    if isinstance(orders, int):
-        keep = range(len(frame)) if orders < bound else range(0)
-    else:
-        keep = list(compress(range(len(frame)), map(bound.__gt__, orders)))  # type: ignore[assignment]
-    kept: Orders = orders if isinstance(orders, int) else array("q", map(orders.__getitem__, keep))
-    times = array("q", map(frame.times.__getitem__, keep))
-    return Frame(times, frame.received, kept, [pick(column, keep) for column in frame.columns])
-
-
 def run_query(
     connection: apsw.Connection, catalogue: Catalogue, view: Callable[[], Snapshot], query: Query, stop: threading.Event
 ) -> tuple[list[Row], bool, int]:
@@ -251,7 +254,7 @@ def run_query(
     with connection:
         reader = _Reader(connection, catalogue, snapshot, query, stop)
         rows, truncated = reader.run()
-    return rows, truncated, len(reader.damaged)
+    return rows, truncated, reader.damaged
 
 
 def latest(connection: apsw.Connection, catalogue: Catalogue, view: Callable[[], Snapshot]) -> list[Latest]:

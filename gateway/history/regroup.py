@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from gateway.history.codec import MAX_COLUMNS
@@ -21,23 +21,25 @@ MANY_SHAPES: Final = 16
 FEW_ROWS: Final = 8
 
 
-def regroup(blocks: Iterable[Block], base: int) -> Iterator[tuple[str, dict[Shape, Frame]]]:
-    """Each device with its frames by shape, rows in order of arrival; ``base`` is the least order of all.
+def regroup(
+    blocks: Iterable[Block], base: int, number: Callable[[str], int]
+) -> Iterator[tuple[int, dict[Shape, Frame]]]:
+    """The ``number`` of each device, ascending, with its frames by shape, rows in order of arrival.
 
-    No shape is wider than ``MAX_COLUMNS``.
+    ``base`` is the least order of all.  No shape is wider than ``MAX_COLUMNS``.
     """
     devices: defaultdict[str, list[tuple[Block, int, int]]] = defaultdict(list)
     for block in blocks:
         for name, start, stop in block.spans():
             devices[name].append((block, start, stop))
-    for name, spans in devices.items():
+    for device, name in sorted((number(name), name) for name in devices):
         parts: defaultdict[Shape, list[Frame]] = defaultdict(list)
-        for block, start, stop in spans:
+        for block, start, stop in devices.pop(name):
             parts[block.shape].append(cut_frame(block.frame, start, stop))
         narrow = _narrow(parts)
         # Frames without a common metric are never merged by a query: the place of a row is order enough.
         apart = len(narrow) == 1 or len(set().union(*narrow)) == sum(map(len, narrow))
-        yield name, {shape: _by_arrival(frames, base if apart else None) for shape, frames in narrow.items()}
+        yield device, {shape: _by_arrival(frames, base if apart else None) for shape, frames in narrow.items()}
 
 
 def _narrow(parts: dict[Shape, list[Frame]]) -> dict[Shape, list[Frame]]:

@@ -5,6 +5,9 @@ device     a name and its number; numbers are never used again
 shape      metrics that come together, and their number; ``metrics`` is MessagePack, an array of names, sorted
 chunk      rows of one device and shape, packed (``codec``).  ``first``, ``last``: least and greatest time.
            ``low``, ``high``: least and greatest order of a row.  ``level``: how often it was merged; FINAL: no more
+shared     rows of several devices and one shape, from one flush, whose number is ``flush``: of those devices from
+           which few rows came.  Only the devices numbered ``from_device`` to ``to_device`` count, the rows of others
+           have been put into chunks of their own since
 latest     the newest row of each device and shape, and its time of receipt; ``row`` is MessagePack, an array of values
 state      one row: ``position``, the journal's offset below which all is in chunks; ``epoch`` of that journal;
            ``shift``, what is added to an offset of that journal to make an order
@@ -33,7 +36,7 @@ VERSION: Final = 1
 APPLICATION: Final = 0x67744831  # "gtH1"
 FINAL: Final = 9
 
-_TABLES: Final = f"""
+_TABLES: Final = """
 CREATE TABLE device (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE shape (id INTEGER PRIMARY KEY AUTOINCREMENT, metrics BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE chunk (
@@ -42,8 +45,12 @@ CREATE TABLE chunk (
     first INTEGER NOT NULL, last INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
     rows INTEGER NOT NULL, body BLOB NOT NULL
 ) STRICT;
-CREATE INDEX chunk_time ON chunk (device, last, first);
-CREATE INDEX chunk_small ON chunk (device, shape, level) WHERE level < {FINAL};
+CREATE INDEX chunk_time ON chunk (device, last, first, shape, level);
+CREATE TABLE shared (
+    id INTEGER PRIMARY KEY,
+    shape INTEGER NOT NULL, flush INTEGER NOT NULL, from_device INTEGER NOT NULL, to_device INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, high INTEGER NOT NULL, rows INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
 CREATE TABLE latest (
     device INTEGER NOT NULL, shape INTEGER NOT NULL, time INTEGER NOT NULL, position INTEGER NOT NULL,
     received INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (device, shape)

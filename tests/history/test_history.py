@@ -12,7 +12,8 @@ from gateway.errors import HistoryError, Overloaded
 from gateway.history import History, history, query
 from gateway.history.catalogue import Snapshot
 from gateway.history.history import MAX_QUERIES
-from gateway.history.store import FAN_IN, Store
+from gateway.history.merge import FAN_IN
+from gateway.history.store import Store
 from gateway.reading import Item, Mark
 from tests.history.model import Model, batch, crashed, reading, strict
 
@@ -388,15 +389,16 @@ async def test_a_query_nobody_waits_for_ends(store: History, monkeypatch: pytest
 
 async def test_a_damaged_chunk(store: History, path: Path) -> None:
     """A chunk that cannot be read is left out of the answer, counted, and the rest is answered."""
-    for number in range(3):
-        await store.write(batch(number, rows_of(1, first=number)))
+    for number in range(0, 400, 100):
+        await store.write(batch(number, rows_of(100 if number < 200 else 1, first=number)))
         await store.flush()
     other = apsw.Connection(str(path))
-    other.execute("UPDATE chunk SET body = x'0100ff' WHERE first = 1")
+    other.execute("UPDATE chunk SET body = x'0100ff' WHERE first = 0")
+    other.execute("UPDATE shared SET body = x'0100ff' WHERE first = 200")
     other.close()
     rows, _ = await store.query(**ALL, metrics="m")
-    assert [row[0] for row in rows] == [0, 2]
-    assert store.stats()["damaged"] == 1
+    assert [row[0] for row in rows] == [*range(100, 200), 300]
+    assert store.stats()["damaged"] == 2
 
 
 async def test_retention(path: Path) -> None:
@@ -404,8 +406,9 @@ async def test_retention(path: Path) -> None:
     now = 100.0 * 86_400
     store = History(path, retention_days=0)
     await store.open()
-    await store.write(batch(0, [reading("old", 60 * DAY, {"m": 1.0}), reading("new", 80 * DAY, {"m": 2.0})]))
+    await store.write(batch(0, [reading("old", 60 * DAY, {"m": 1.0})]))
     await store.flush()
+    await store.write(batch(1, [reading("new", 80 * DAY, {"m": 2.0})]))
     await store.close()
     store = History(path, retention_days=30, clock=lambda: now)
     await store.open()

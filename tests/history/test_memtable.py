@@ -57,8 +57,8 @@ def test_rows_and_their_order(batches: list[list[Item]], stage: int) -> None:
     assert series_of(table.find(lambda name: True)) == expected(items)
     assert series_of(table.find("a".__eq__)) == {key: rows for key, rows in expected(items).items() if key[0] == "a"}
     regrouped = {
-        device: [(shape, sort_rows(frame)) for shape, frame in frames.items()]
-        for device, frames in regroup(table.blocks(), 100)
+        "abc"[device]: [(shape, sort_rows(frame)) for shape, frame in frames.items()]
+        for device, frames in regroup(table.blocks(), 100, "abc".index)
     }
     assert series_of(regrouped) == expected(items)
 
@@ -124,7 +124,7 @@ def test_rare_shapes_are_taken_apart() -> None:
         reading("d", number, {f"m{number % 7}": 1, f"n{number % 11}": 2, f"o{number % 13}": 3}) for number in range(200)
     ]
     table.add(0, items, 200)
-    ((_, frames),) = regroup(table.blocks(), 0)
+    ((_, frames),) = regroup(table.blocks(), 0, len)
     assert len(frames) == 31
     assert all(len(shape) == 1 for shape in frames)
     assert sum(map(len, frames.values())) == 600
@@ -133,6 +133,6 @@ def test_rare_shapes_are_taken_apart() -> None:
     table = Memtable(0)
     wide: list[Item] = [reading("d", 1, {f"m{number}": number for number in range(100)})]
     table.add(0, wide, 1)
-    ((_, frames),) = regroup(table.blocks(), 0)
+    ((_, frames),) = regroup(table.blocks(), 0, len)
     assert sorted(map(len, frames)) == [4, 32, 32, 32]
     assert series_of({"d": list(frames.items())}) == expected(wide)

@@ -8,11 +8,14 @@ import apsw
 import pytest
 
 from gateway.errors import HistoryError
-from gateway.history.codec import decode
+from gateway.history import store as store_module
+from gateway.history.chunks import ALONE, MAX_ROWS
+from gateway.history.codec import decode, decode_shared
 from gateway.history.memtable import Memtable
+from gateway.history.merge import FAN_IN
 from gateway.history.schema import FINAL
-from gateway.history.store import FAN_IN, MAX_ROWS, Store
-from gateway.reading import Item
+from gateway.history.store import Store
+from gateway.reading import Item, Value
 from tests.history.model import reading
 
 HOUR = 3600 * 10**9
@@ -36,97 +39,204 @@ def flush(store: Store, items: list[Item]) -> None:
     store.flush(table, store.position + len(items))
 
 
-def chunks(path: Path) -> list[tuple[int, int, list[int]]]:
-    """Level, rows and times of each chunk, by first time."""
+def rows_of(device: str, times: range, metric: str = "m") -> list[Item]:
+    return [reading(device, time, {metric: time / 10}) for time in times]
+
+
+def tidy(store: Store) -> int:
+    """Do all background work; returns the number of steps."""
+    steps = 0
+    while store.merger.step():
+        steps += 1
+    return steps
+
+
+def query(path: Path, statement: str) -> list[tuple[Value, ...]]:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    found = connection.execute("SELECT level, rows, body FROM chunk ORDER BY first, id").fetchall()
-    connection.close()
-    return [(level, rows, list(decode(body).times)) for level, rows, body in found]  # type: ignore[misc, arg-type]
+    try:
+        return connection.execute(statement).fetchall()  # type: ignore[return-value]
+    finally:
+        connection.close()
+
+
+def chunks(path: Path) -> list[tuple[int, list[int]]]:
+    """Level and times of each chunk of one device, by device and first time."""
+    found = query(path, "SELECT level, body FROM chunk ORDER BY device, first, id")
+    return [(level, list(decode(body).times)) for level, body in found]  # type: ignore[misc, arg-type]
+
+
+def shared(path: Path) -> list[dict[int, list[int]]]:
+    """Times by device of each shared chunk."""
+    found = []
+    for start, stop, body in query(path, "SELECT from_device, to_device, body FROM shared ORDER BY flush, id"):
+        frame, devices, starts = decode_shared(body)  # type: ignore[arg-type]
+        spans = zip(devices, starts, starts[1:], strict=False)
+        found.append({device: list(frame.times[a:b]) for device, a, b in spans if start <= device <= stop})  # type: ignore[operator]
+    return found
 
 
 def test_position_is_in_the_same_transaction(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flush that fails leaves neither chunks, nor names, nor a position behind; tried again it leaves each once."""
+    """A flush that fails leaves neither rows, nor names, nor a position behind; tried again it leaves each once."""
     flush(store, [reading("a", 1, {"m": 1.0})])
-    monkeypatch.setattr(store, "_newest", "INSERT INTO nowhere VALUES (?, ?, ?, ?, ?, ?)")
+    monkeypatch.setattr(store_module, "_NEWEST", "INSERT INTO nowhere VALUES (?, ?, ?, ?, ?, ?)")
     with pytest.raises(apsw.SQLError):
-        flush(store, [reading("b", 2, {"n": 1.0})])
+        flush(store, [reading("b", 2, {"n": 1.0}), *rows_of("c", range(ALONE))])
     assert store.position == 1
     assert list(store.catalogue.devices) == ["a"]
     assert list(store.catalogue.shapes) == [("m",)]
     monkeypatch.undo()
-    flush(store, [reading("b", 2, {"n": 1.0})])
-    assert store.position == 2
-    assert [times for _, _, times in chunks(path)] == [[1], [2]]
+    flush(store, [reading("b", 2, {"n": 1.0}), *rows_of("c", range(ALONE))])
+    assert store.position == 2 + ALONE
+    assert shared(path) == [{1: [1]}, {2: [2]}]
+    assert chunks(path) == [(0, list(range(ALONE)))]
+    assert query(path, "SELECT position FROM state") == [(2 + ALONE,)]
+
+
+def test_few_rows_share_a_chunk(store: Store, path: Path) -> None:
+    """Devices of which few rows came share a chunk, one a shape; the others have chunks of their own."""
+    flush(
+        store,
+        rows_of("a", range(3)) + rows_of("b", range(ALONE)) + rows_of("c", range(7, 9)) + rows_of("d", range(1), "n"),
+    )
+    assert shared(path) == [{1: [0, 1, 2], 3: [7, 8]}, {4: [0]}]
+    assert chunks(path) == [(0, list(range(ALONE)))]
+
+
+def test_shared_chunks_are_bounded(store: Store, path: Path) -> None:
+    """Many devices of few rows each fill several shared chunks."""
+    flush(store, [reading(f"d{row % 200:03}", row, {"m": 1.0}) for row in range(10_000)])
+    sizes = [sum(map(len, devices.values())) for devices in shared(path)]
+    assert sum(sizes) == 10_000
+    assert max(sizes) <= MAX_ROWS
+    assert len(sizes) == 3
+
+
+def test_shared_chunks_are_sorted_out(store: Store, path: Path) -> None:
+    """After as many flushes as the fan-in, shared rows are put into chunks of each device, step by step."""
+    for number in range(FAN_IN):
+        assert not store.merger.ready
+        # Of another device more, each time: the chunks do not hold the same devices.
+        flush(store, [reading(f"d{row % (190 + number):03}", number, {"m": row * 1.0}) for row in range(9_000)])
+    flush(store, [reading("late", 99, {"m": 1.0}), reading("other", 99, {"n": 1.0})])
+    assert tidy(store) > 1
+    assert not store.merger.ready
+    assert [list(found.values()) for found in shared(path)] == [[[99]], [[99]]]
+    found = chunks(path)
+    assert sum(len(times) for _, times in found) == 9_000 * FAN_IN
+    assert len(found) == 190 + FAN_IN - 1
+    assert all(times == sorted(times) and set(times) <= set(range(FAN_IN)) for _, times in found)
+
+
+def test_sorting_out_can_stop_anywhere(store: Store, path: Path) -> None:
+    """After each step every row is in the file once, also when the file is opened again in between."""
+    for number in range(FAN_IN):
+        flush(store, [reading(f"d{row % 250:03}", 250 * number + row % 250, {"m": 1.0}) for row in range(9_000)])
+    steps = 0
+    while store.merger.step():
+        steps += 1
+        own = [time for _, times in chunks(path) for time in times]
+        rest = [time for devices in shared(path) for times in devices.values() for time in times]
+        assert sorted(own + rest) == sorted(
+            250 * number + row % 250 for number in range(FAN_IN) for row in range(9_000)
+        )
+        if steps == 1:
+            assert own
+            assert rest
+            store.close()
+            store.__init__(path, epoch="", span=0)  # type: ignore[misc]
+    assert steps > 2
+    assert shared(path) == []
 
 
 def test_small_neighbours_are_merged(store: Store, path: Path) -> None:
-    """As many small chunks of a series as the fan-in become one; those of other series stay."""
+    """As many small chunks of a device as the fan-in become one; those of other devices stay."""
     for number in range(FAN_IN):
-        assert store.ready == 0
-        flush(store, [reading("a", number, {"m": float(number)}), reading("b", number, {"n": 1.0})])
-        flush(store, [reading("c", 0, {"m": 1.0})] if number == 0 else [])
-    assert store.ready == 2
-    while store.merge():
-        pass
-    assert sorted((level, rows) for level, rows, _ in chunks(path)) == [(0, 1), (1, FAN_IN), (1, FAN_IN)]
-    assert (1, FAN_IN, list(range(FAN_IN))) in chunks(path)
-    assert store.ready == 0
+        assert not store.merger.ready
+        times = range(number * ALONE, (number + 1) * ALONE)
+        flush(store, rows_of("a", times) + rows_of("b", times, "n") + (rows_of("c", times) if number else []))
+    assert tidy(store) == 1
+    levels = [(level, len(times)) for level, times in chunks(path)]
+    assert levels == [(1, FAN_IN * ALONE)] * 2 + [(0, ALONE)] * (FAN_IN - 1)
+    assert chunks(path)[0] == (1, list(range(FAN_IN * ALONE)))
 
 
 def test_merging_goes_on_over_levels(store: Store, path: Path) -> None:
     """Merged chunks are merged again, until they are big; the rows stay the same."""
-    rows = MAX_ROWS // FAN_IN // 2
-    for number in range(2 * FAN_IN):
-        flush(store, [reading("a", number * rows + row, {"m": row / 10}) for row in range(rows)])
-        store.merge()
-    assert [(level, rows) for level, rows, _ in chunks(path)] == [(FINAL, MAX_ROWS // 2)] * 2
-    assert [time for _, _, times in chunks(path) for time in times] == list(range(MAX_ROWS))
+    for number in range(FAN_IN * FAN_IN):
+        flush(store, rows_of("a", range(number * 16, (number + 1) * 16)))
+        tidy(store)
+    found = chunks(path)
+    assert [(level, len(times)) for level, times in found] == [(FINAL, FAN_IN * FAN_IN * 16)]
+    assert found[0][1] == list(range(FAN_IN * FAN_IN * 16))
+    assert FAN_IN * FAN_IN * 16 >= MAX_ROWS // 2
 
 
 def test_merging_sorts_by_time(store: Store, path: Path) -> None:
     """Chunks that came with times before those of earlier chunks are merged in order of time."""
     for number in range(FAN_IN):
-        flush(store, [reading("a", 2 * (FAN_IN - number) + row * 3, {"m": number}) for row in range(2)])
-    assert store.merge()
-    ((_, _, times),) = chunks(path)
+        flush(store, rows_of("a", range(FAN_IN - number, 10_000, 200)) + rows_of("a", range(0, 3_000, 200)))
+    assert store.merger.step()
+    ((_, times),) = chunks(path)
     assert times == sorted(times)
-    assert len(times) == 2 * FAN_IN
+    assert len(times) == FAN_IN * 65
 
 
 def test_a_merged_chunk_spans_a_bounded_time(store: Store, path: Path) -> None:
     """Chunks are not merged beyond the longest span, so that each can go when its time has come."""
     for number in range(2 * FAN_IN):
-        flush(store, [reading("a", number * 5 * HOUR, {"m": 1.0})])
-        while store.merge():
-            pass
+        flush(store, rows_of("a", range(number * 5 * HOUR, number * 5 * HOUR + ALONE)))
+        tidy(store)
     found = chunks(path)
-    assert sum(rows for _, rows, _ in found) == 2 * FAN_IN
-    assert [rows for level, rows, _ in found if level == FINAL] == [5, 5, 5, 5]
-    assert all(times[-1] - times[0] <= 24 * HOUR for _, _, times in found)
+    assert sum(len(times) for _, times in found) == 2 * FAN_IN * ALONE
+    assert [len(times) for level, times in found if level == FINAL] == [5 * ALONE] * 4
+    assert all(times[-1] - times[0] <= 24 * HOUR for _, times in found)
+
+
+def test_chunks_that_fit_no_neighbour_are_left_alone(store: Store, path: Path) -> None:
+    """A chunk that would be too long with the next one is not looked at again."""
+    for number in range(FAN_IN):
+        flush(store, rows_of("a", range(number * 30 * HOUR, number * 30 * HOUR + ALONE)))
+    assert tidy(store) == 1
+    assert sorted(level for level, _ in chunks(path)) == [0] * (FAN_IN - 1) + [FINAL]
 
 
 def test_big_flushes_are_cut(store: Store, path: Path) -> None:
     """A flush of many rows of one device leaves chunks of a bounded size."""
-    flush(store, [reading("a", row, {"m": row}) for row in range(2 * MAX_ROWS + 10)])
-    assert [rows for _, rows, _ in chunks(path)] == [MAX_ROWS, MAX_ROWS, 10]
+    flush(store, rows_of("a", range(2 * MAX_ROWS + 10)))
+    assert [(level, len(times)) for level, times in chunks(path)] == [(FINAL, MAX_ROWS), (FINAL, MAX_ROWS), (0, 10)]
 
 
 def test_old_chunks_are_deleted_whole(store: Store, path: Path) -> None:
     """Chunks whose every row is too old go, with names nobody uses any more; a chunk with a newer row stays."""
-    flush(store, [reading("old", 10, {"m": 1.0}), reading("both", 10, {"n": 1.0}), reading("both", 30, {"n": 1.0})])
-    flush(store, [reading("old", 20, {"m": 1.0}), reading("new", 40, {"n": 1.0})])
+    flush(store, rows_of("old", range(ALONE)) + rows_of("both", range(2 * ALONE), "n") + rows_of("few", range(5)))
+    flush(store, rows_of("old", range(20, 84)) + rows_of("new", range(200, 300), "n") + rows_of("some", range(5)))
     after: int | None = 0
     steps = 0
     while after is not None:
-        after = store.expire(before=21, after=after, devices=1)
+        after = store.expire(before=100, after=after, devices=1)
         steps += 1
-    assert steps == 4
-    assert [times for _, _, times in chunks(path)] == [[10, 30], [40]]
+    assert steps == 6
+    assert [times[-1] for _, times in chunks(path)] == [127, 299]
+    assert shared(path) == []
+    assert query(path, "SELECT name FROM latest JOIN device ON id = device ORDER BY 1") == [("both",), ("new",)]
     store.forget()
     assert sorted(store.catalogue.devices) == ["both", "new"]
     assert list(store.catalogue.shapes) == [("n",)]
-    flush(store, [reading("old", 50, {"m": 1.0})])
-    assert sorted(store.catalogue.devices) == ["both", "new", "old"]
+    flush(store, rows_of("old", range(500, 501)))
+    assert store.catalogue.devices["old"] == 6
+
+
+def test_rows_of_forgotten_devices_go(store: Store, path: Path) -> None:
+    """Old rows that shared a chunk with newer ones, of a device that is forgotten, are not put into a chunk again."""
+    for number in range(FAN_IN):
+        flush(store, rows_of("old", range(number, number + 1)) + rows_of("new", range(100 + number, 101 + number)))
+    store.expire(before=50, after=0)
+    store.expire(before=50, after=99)
+    store.forget()
+    assert list(store.catalogue.devices) == ["new"]
+    tidy(store)
+    assert [times for _, times in chunks(path)] == [list(range(100, 100 + FAN_IN))]
+    assert shared(path) == []
 
 
 def test_space_is_given_back(store: Store, path: Path) -> None:
@@ -146,28 +256,28 @@ def test_space_is_given_back(store: Store, path: Path) -> None:
     assert path.stat().st_size < before // 2
 
 
-def test_counts_of_small_chunks_survive(store: Store, path: Path) -> None:
+def test_what_can_be_merged_is_known_again(store: Store, path: Path) -> None:
     """What can be merged is known again after the file was closed and opened."""
     for number in range(FAN_IN):
-        flush(store, [reading("a", number, {"m": 1.0})])
+        flush(store, rows_of("a", range(number * 100, number * 100 + ALONE)) + rows_of("b", range(number, number + 1)))
     store.close()
     again = Store(path, epoch="", span=0)
-    assert again.ready == 1
-    assert again.merge()
+    assert tidy(again) == 2
     again.close()
-    assert [rows for _, rows, _ in chunks(path)] == [FAN_IN]
+    assert [len(times) for _, times in chunks(path)] == [FAN_IN * ALONE, FAN_IN]
 
 
-def test_a_damaged_chunk_does_not_stop_the_merge(store: Store, path: Path) -> None:
+def test_damaged_chunks_do_not_stop_the_merge(store: Store, path: Path) -> None:
     """A chunk that cannot be read is left out of the merge and counted."""
     for number in range(FAN_IN):
-        flush(store, [reading("a", number, {"m": 1.0})])
+        flush(store, rows_of("a", range(number * 100, number * 100 + ALONE)) + rows_of("b", range(number, number + 1)))
     other = apsw.Connection(str(path))
-    other.execute("UPDATE chunk SET body = x'0100ff' WHERE first = 3")
+    other.execute("UPDATE chunk SET body = x'0100ff' WHERE first = 300")
+    other.execute("UPDATE shared SET body = x'0100ff' WHERE first = 5")
     other.close()
-    assert store.merge()
-    assert store.damaged == 1
-    assert [times for _, _, times in chunks(path)] == [[number for number in range(FAN_IN) if number != 3]]
+    assert tidy(store) == 2
+    assert store.counts.damaged == 2
+    assert [len(times) for _, times in chunks(path)] == [(FAN_IN - 1) * ALONE, FAN_IN - 1]
 
 
 def test_a_later_version_is_refused(store: Store, path: Path) -> None:
@@ -199,7 +309,7 @@ def test_another_journal_starts_at_nothing(store: Store, path: Path) -> None:
     """With the epoch of another journal the position is 0 again, and orders go on growing."""
     store.close()
     first = Store(path, epoch="one", span=0)
-    flush(first, [reading("a", 1, {"m": 1.0})] * 10)
+    flush(first, rows_of("a", range(10)))
     assert (first.position, first.shift) == (10, 0)
     first.close()
     same = Store(path, epoch="one", span=0)

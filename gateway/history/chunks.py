@@ -1,0 +1,91 @@
+"""Putting rows into the file: a device's own chunks, and those that several share.
+
+A device from which less than ``ALONE`` rows came in a flush shares a chunk with others of its shape: ten rows have no
+room for the price of a chunk, which is some pages written, not only its bytes.  Later, when there are enough of them,
+they get into chunks of their own (``merge``).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from gateway.history.codec import encode, encode_shared
+from gateway.history.frame import Frame
+from gateway.history.schema import FINAL
+
+__all__ = ["ALONE", "MAX_ROWS", "Counts", "Sharing", "add_chunk"]
+
+MAX_ROWS: Final = 4096
+ALONE: Final = 64
+
+_CHUNK: Final = (
+    "INSERT INTO chunk (device, shape, level, first, last, low, high, rows, body) VALUES (?,?,?,?,?,?,?,?,?)"
+)
+_SHARED: Final = (
+    "INSERT INTO shared (shape, flush, from_device, to_device, first, last, high, rows, body)"
+    " VALUES (?,?,?,?,?,?,?,?,?)"
+)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was done since the file was opened."""
+
+    chunks: int = 0
+    rows: int = 0
+    values: int = 0
+    bytes: int = 0
+    merged: int = 0
+    expired: int = 0
+    damaged: int = 0
+
+
+def add_chunk(connection: apsw.Connection, device: int, shape: int, level: int, frame: Frame) -> int:
+    """Add a chunk of a frame sorted by time; returns the bytes of its body.  A big one is FINAL whatever ``level``."""
+    body = encode(frame)
+    if len(frame) >= MAX_ROWS // 2:
+        level = FINAL
+    span = (frame.times[0], frame.times[-1], frame.low, frame.high)
+    connection.execute(_CHUNK, (device, shape, level, *span, len(frame), body))
+    return len(body)
+
+
+class Sharing:
+    """Collects the frames of one flush that are too small for chunks of their own; devices ascend."""
+
+    def __init__(self, connection: apsw.Connection, flush: int, counts: Counts) -> None:
+        self._connection = connection
+        self._flush = flush
+        self._counts = counts
+        self._parts: defaultdict[int, list[tuple[int, Frame]]] = defaultdict(list)
+        self._rows: defaultdict[int, int] = defaultdict(int)
+        self.shapes: set[int] = set()
+
+    def add(self, device: int, shape: int, frame: Frame) -> None:
+        """Take in a frame, sorted by time; what fills a chunk is written."""
+        if self._rows[shape] + len(frame) > MAX_ROWS:
+            self._write(shape)
+        self._parts[shape].append((device, frame))
+        self._rows[shape] += len(frame)
+
+    def finish(self) -> None:
+        """Write the rest."""
+        for shape in list(self._parts):
+            self._write(shape)
+
+    def _write(self, shape: int) -> None:
+        parts = self._parts.pop(shape)
+        rows = self._rows.pop(shape)
+        body = encode_shared(parts)
+        first = min(frame.times[0] for _, frame in parts)
+        last = max(frame.times[-1] for _, frame in parts)
+        high = max(frame.high for _, frame in parts)
+        devices = (parts[0][0], parts[-1][0])
+        self._connection.execute(_SHARED, (shape, self._flush, *devices, first, last, high, rows, body))
+        self.shapes.add(shape)
+        self._counts.chunks += 1
+        self._counts.bytes += len(body)
