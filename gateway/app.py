@@ -107,7 +107,7 @@ class App:
                 return journal.durable_offset if journal.durable_offset > first else found_end
 
             delivery = Delivery(durable, lambda: min(runner.taken for runner in runners))
-            runners += self._runners(journal, history, delivery)
+            runners += self._runners(journal, history, book, delivery)
             pipeline = Pipeline(journal, hub)
             keeper = _BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
@@ -131,7 +131,7 @@ class App:
         hub.begin(journal.next_offset, floor=offset)
         return offset
 
-    def _runners(self, journal: Journal, history: History, delivery: Delivery) -> list[Runner]:
+    def _runners(self, journal: Journal, history: History, book: DeviceBook, delivery: Delivery) -> list[Runner]:
         settings = self.settings
         sinks: list[Sink] = [registry.history_sink(history)]
         if settings.mqtt.url:
@@ -146,6 +146,7 @@ class App:
                     password=settings.mqtt.password.get_secret_value(),
                     ca=settings.mqtt.ca,
                     measurement=settings.influx.measurement,
+                    integer=book.is_integer,
                 )
             )
         if settings.influx.url:
@@ -156,6 +157,7 @@ class App:
                     org=settings.influx.org,
                     bucket=settings.influx.bucket,
                     measurement=settings.influx.measurement,
+                    integer=book.is_integer,
                 )
             )
         return [

@@ -226,6 +226,13 @@ class DeviceBook:
         data = self.snapshot(epoch, offset)
         await asyncio.to_thread(_replace, self._path, data)
 
+    def is_integer(self, device: str, metric: str) -> bool:
+        """Whether the device declared the metric an integer.  May be called from any thread: it only looks up."""
+        known = self._devices.get(device)
+        metrics = known.described.get("metrics") if known is not None else None
+        about = metrics.get(metric) if isinstance(metrics, dict) else None
+        return isinstance(about, dict) and about.get("integer") is True
+
     def totals(self) -> Ledger:
         """The sum of all devices' ledgers."""
         total = Ledger()

@@ -137,3 +137,10 @@ def test_missing_snapshot_is_an_empty_book(book):
     """The first start finds nothing."""
     book.load("e")
     assert (len(book), book.offset) == (0, None)
+
+
+def test_declared_integers(book):
+    """A metric is an integer where its device said so."""
+    book.open("a").described = {"metrics": {"n": {"integer": True}, "t": {"unit": "Cel"}}}
+    assert book.is_integer("a", "n")
+    assert not any(book.is_integer(*names) for names in (("a", "t"), ("a", "x"), ("b", "n")))
