@@ -35,7 +35,7 @@ DAMAGED_JUMP = 1 << 32
 class Recovered(msgspec.Struct):
     """What a directory holds.
 
-    ``end`` is the offset behind the last item held, ``stored`` the readings ever stored, ``base`` where offsets go on.
+    ``end`` is the offset behind the last item stored, ``stored`` the readings ever stored, ``base`` where offsets go on.
     """
 
     epoch: bytes
@@ -107,14 +107,15 @@ def recover(directory: Path) -> Recovered:
             segment.end_readings = max(segment.before, successor[1].before)
         else:
             _scan(segment, seed, result, newest=successor is None)
-    if kept:
-        result.end = kept[-1][0].end
-        result.stored = kept[-1][0].end_readings
     known = [base for base, *_ in found] + [place.offset for place in result.places.values()]
+    for segment, _ in kept:
+        if segment.end > segment.base:
+            result.end = segment.end
+        result.stored = max(result.stored, segment.end_readings)
     if state is not None:
-        if state.end > result.end:
+        if state.end > max([result.end, *(segment.base for segment, _ in kept)]):
             damaged = True
-            if kept and kept[-1][0].base < state.end:
+            if kept:
                 newest = kept[-1][0]
                 result.damages.append(Damage(newest.path, newest.size, newest.end, state.end))
                 newest.damaged_at.add(newest.size)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,4 +81,54 @@ def segments(directory: Path) -> list[Path]:
 
 def copy(directory: Path, target: Path) -> Path:
     """What a crash leaves: the directory as it is now."""
-    return Path(shutil.copytree(directory, target))
+    target.mkdir()
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the writer goes on
+            shutil.copyfile(path, target / path.name)
+    return target
+
+
+def size(directory: Path) -> int:
+    """Bytes of all segments."""
+    total = 0
+    for path in segments(directory):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Turn the loop until the condition holds, ten seconds at most."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise TimeoutError
+
+
+@contextmanager
+def failing(call: str, error: OSError, *, where: str = ".seg", at: int | None = None) -> Iterator[Callable[[], int]]:
+    """``os.<call>`` on files named like ``where`` fails (at the ``at``-th call only, if given); counts calls."""
+    real: Any = getattr(os, call)
+    calls = 0
+
+    def wrapped(fd: int, *arguments: Any) -> Any:
+        nonlocal calls
+        if where in os.readlink(f"/proc/self/fd/{fd}"):
+            calls += 1
+            if at is None or calls == at:
+                raise error
+        return real(fd, *arguments)
+
+    setattr(os, call, wrapped)
+    try:
+        yield lambda: calls
+    finally:
+        setattr(os, call, real)
+
+
+async def settled(journal: Journal) -> None:
+    """The writer has done all it was told."""
+    for _ in range(2):  # one look at the disk may have been under way
+        journal._probe()
+        await until(lambda: not journal._probing)
