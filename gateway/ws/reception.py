@@ -12,6 +12,7 @@ import logging
 from types import MethodType
 from typing import TYPE_CHECKING, cast
 
+from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol
@@ -51,6 +52,7 @@ class Reception(asyncio.BufferedProtocol):
         "_buffer",
         "_deadline",
         "_head_end",
+        "_is_page",
         "_left",
         "_server",
         "_task",
@@ -62,6 +64,7 @@ class Reception(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._buffer = b""
         self._head_end = 0
+        self._is_page = False
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._answered = False
@@ -100,8 +103,8 @@ class Reception(asyncio.BufferedProtocol):
             self._refuse(431, "the request's head is too large")
 
     def eof_received(self) -> bool | None:
-        # A client may shut its half after a plain request and still wait for the answer.
-        return self._task is not None and not self._answered and self._transport.can_write_eof()
+        # A client may shut its half after asking for a page, and wait for the answer.
+        return self._task is not None and self._is_page and not self._answered and self._transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answered:
@@ -123,7 +126,9 @@ class Reception(asyncio.BufferedProtocol):
             method = head.partition(b" ")[0]
             if method.isalpha() and method not in (b"GET", b"HEAD") and head.split(b"\r\n", 1)[0].endswith(b"HTTP/1.1"):
                 self._refuse(405, "only GET is answered here", {"Allow": "GET, HEAD"})
-            elif protocol.handshake_exc is not None and "large" in str(protocol.handshake_exc.__cause__ or ""):
+            elif isinstance(protocol.handshake_exc, RequestLineTooLong):
+                self._refuse(414, "the request's target is too long")
+            elif isinstance(protocol.handshake_exc, HeaderLineTooLong | TooManyHeaders):
                 self._refuse(431, "the request's head is too large")
             else:
                 self._refuse(400, "the request cannot be read")
@@ -163,6 +168,7 @@ class Reception(asyncio.BufferedProtocol):
             refusal = self._server.admit(request)
             if refusal is not None:
                 return refusal, request
+        self._is_page = match.route.page is not None
         request.path_params = match.params
         return match, request
 

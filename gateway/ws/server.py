@@ -265,6 +265,7 @@ class Server:
             "connections": len(self._open),
             "transports": len(self._held),
             "handshakes": len(self._waiting),
+            "answered": len(self._lingering),
             "handlers": len(self._tasks),
             "aborted_at_stop": self._aborted,
             **self.counters.flat(),
