@@ -128,9 +128,14 @@ async def test_an_hour_without_a_broker_loses_nothing_and_drains_in_order(tmp_pa
         (sink,) = [s for s in (await gw.json("/healthz"))["sinks"] if s["name"] == "mqtt"]
         assert (sink["state"], sink["pending"]) == ("waiting", 360_000)
         assert (await gw.get("/readyz"))[0] == 200
-        mosquitto.start()
         with Subscriber(mosquitto.port, "gateway/+/telemetry") as subscriber:
-            await until(lambda: sum(m.payload.count(b'"ts"') for m in list(subscriber.messages)) >= 360_000, seconds=60)
+
+            def arrived() -> bool:
+                count = sum(message.payload.count(b'"ts"') for message in list(subscriber.messages))
+                return count >= devices * messages * size
+
+            async with forwarder(port, mosquitto.port):
+                await until(arrived, seconds=60)
         for name in names:
             batches = map(json.loads, subscriber.payloads(f"gateway/{name}/telemetry"))
             values = [reading["values"]["n"] for batch in batches for reading in batch]
