@@ -78,12 +78,13 @@ class Cursor:
         """At most ``max_readings`` consecutive items, the first at ``offset`` or, past a gap, at the next one held.
 
         Waits until an item at or behind ``offset`` is durable, and then at most ``max_delay`` seconds for the batch to
-        fill.  One call at a time.  A disk that cannot be read is asked again.  Raises :class:`JournalError` when the
-        journal or the cursor is closed.
+        fill.  What was read from ``offset`` on before counts as given up.  One call at a time.  A disk that cannot be
+        read is asked again.  Raises :class:`JournalError` when the journal or the cursor is closed.
         """
         journal = self._journal
         loop = asyncio.get_running_loop()
         max_readings = max(1, max_readings)
+        self._handed.forget(offset)
         while True:
             journal.check_open()
             offset = journal.next_held(offset)

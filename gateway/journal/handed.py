@@ -51,14 +51,19 @@ class Handed:
         """The offset behind the last item handed out (0: none)."""
         self._spans: deque[_Span] = deque()
 
+    def forget(self, offset: int) -> None:
+        """What was handed out from ``offset`` on is read again: its reader has given up what it had in hand of it."""
+        spans = self._spans
+        while spans and spans[-1].base >= offset:
+            spans.pop()
+        if spans and spans[-1].end > offset:
+            spans[-1].cut_back(offset)
+        self.end = min(self.end, offset)
+
     def add(self, batch: Batch, before: int) -> None:
-        """Note a batch with ``before`` readings below it.  What was noted at or behind its base is forgotten."""
+        """Note a batch behind all others, with ``before`` readings below it."""
         spans = self._spans
         self.end = batch.end
-        while spans and spans[-1].base >= batch.base:
-            spans.pop()
-        if spans and spans[-1].end > batch.base:
-            spans[-1].cut_back(batch.base)
         mask = None
         if batch.readings != len(batch.items):
             mask = bytes([type(item) is Reading for item in batch.items])

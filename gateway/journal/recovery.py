@@ -35,7 +35,7 @@ DAMAGED_JUMP = 1 << 32
 class Recovered(msgspec.Struct):
     """What a directory holds.
 
-    ``end`` is the offset behind the last item stored, ``stored`` the readings ever stored, ``base`` where offsets go on.
+    ``end`` is the offset behind the last item, ``stored`` the readings ever stored, ``base`` where offsets go on.
     """
 
     epoch: bytes

@@ -63,8 +63,11 @@ def test_reading_again_forgets_what_was_read_before() -> None:
     handed = Handed()
     handed.add(batch(0, [0, 1, 0, 0]), 0)
     handed.add(batch(4, [0, 0]), 3)
+    handed.forget(2)
+    assert handed.end == 2
     handed.add(batch(2, [0, 0]), 1)
     assert handed.end == 4
     assert handed.take(4, 0) == (3, 0)
+    handed.forget(4)
     handed.add(batch(4, [1, 0]), 3)
     assert handed.take(6, 3) == (4, 0)

@@ -26,7 +26,7 @@ from .support import Ear, copy, failing, held, mixed, segments, settled
 T = TypeVar("T")
 
 ROOT = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-EXAMPLES = int(os.environ.get("JOURNAL_EXAMPLES", "100"))  # of 50 steps each, for each of the two machines
+EXAMPLES = int(os.environ.get("JOURNAL_EXAMPLES", "60"))  # of 50 steps each, for each of the two machines
 NAMES = ("one", "two")
 # A small journal: a few items fill a record, a few records a segment, a few segments the journal.
 SMALL = {
