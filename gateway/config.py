@@ -82,7 +82,9 @@ class Auth(Section):
 class Mqtt(Section):
     url: str = Field("", description="mqtt://[user:password@]host[:1883] or mqtts://host[:8883]; empty: no relay.")
     prefix: str = Field("gateway", pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$", description="First levels of every topic.")
-    qos: int = Field(1, ge=1, le=1, description="Quality of service of telemetry: 1, acknowledged by the broker.")
+    qos: int = Field(
+        1, ge=0, le=1, description="Quality of service of telemetry: 1, acknowledged by the broker; 0, sent once."
+    )
     layout: Literal["flat", "batch"] = Field(
         "flat", description="flat: a message a reading; batch: a message a device and flush."
     )

@@ -35,8 +35,9 @@ class Pipeline:
     def admit(self, device: Device, draft: Draft, received: int, *, delay: bool = False) -> float:
         """Keep a reading of ``device``; returns 0.0, or the seconds until its rate allows it (nothing is kept then).
 
-        With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room.  A reading without values costs nothing
-        of the rate: it only moves the sequence.
+        With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  A reading without
+        values costs nothing of the rate: it only moves the sequence.  Raises :class:`~gateway.errors.Overloaded` when
+        the journal has no room.
         """
         values = draft.values
         wait = 0.0

@@ -84,7 +84,8 @@ async def test_snapshot_and_replay_meet(book, tmp_path):
     assert found is not None
     assert (found.session.id, found.session.highest, found.session.durable) == ("s1", 8, 8)
     assert found.ledger.as_dict() == {
-        "received": 3, "stored": 2, "rejected": 0, "duplicate": 1, "throttled": 0, "dropped": 0, "in_flight": 0, "missing": 0,
+        "received": 3, "stored": 2, "rejected": 0, "duplicate": 1, "throttled": 0, "dropped": 0, "in_flight": 0,
+        "missing": 0,
     }  # fmt: skip
     assert (found.status, found.display_name) == (Status("online", 7, "", confirmed=False), "Pump")
 

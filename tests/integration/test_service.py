@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -50,7 +51,7 @@ async def load(port: int, stop: asyncio.Event) -> tuple[int, int | None]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signal_under_load_ends_in_time_with_everything_committed(tmp_path: Path, number: signal.Signals) -> None:
-    """The daemon ends with status 0 within 10 s, tells peers 1001, and all that was acked is there at the next start."""
+    """It ends with status 0 within 10 s, tells peers 1001, and what was acked is there at the next start."""
     daemon = Daemon(tmp_path, {"GATEWAY_LIMITS__DEVICE_RATE": "1e6", "GATEWAY_LIMITS__DEVICE_BURST": "1e6"})
     await asyncio.to_thread(daemon.start)
     ready = asyncio.Event()
@@ -113,13 +114,9 @@ async def test_watchdog_is_not_told_while_the_writer_is_stuck(tmp_path: Path) ->
                 status, body = await asyncio.to_thread(daemon.get, "/livez")
                 assert status == 503
                 assert b"writer" in body
-                channel.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    while True:
-                        channel.recv(4096)
-                channel.settimeout(1.0)
-                with pytest.raises(TimeoutError):
+                while select.select([channel], [], [], 0)[0]:
                     channel.recv(4096)
+                assert not select.select([channel], [], [], 1.0)[0]
         finally:
             await asyncio.to_thread(daemon.kill)
 

@@ -59,7 +59,7 @@ async def test_history_that_is_cut_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("gateway.server.pages.ROWS_MAX", 7)
     async with gateway(tmp_path) as gw:
         await fill(gw, count=3)
-        status, headers, body = await gw.get(f"/api/v1/history?from={T0}&to={T0 + 99_000}")
+        status, headers, _ = await gw.get(f"/api/v1/history?from={T0}&to={T0 + 99_000}")
         assert (status, headers.get("x-truncated")) == (200, None)
         await fill(gw, "more", count=3)
         status, headers, body = await gw.get(f"/api/v1/history?from={T0}&to={T0 + 99_000}")
@@ -98,9 +98,9 @@ async def test_health_and_metrics(tmp_path):
 
 
 async def test_pages_and_unknown_addresses(tmp_path):
-    """The dashboard is served with its security headers, compressed and cacheable; other addresses and names are not."""
+    """The dashboard is served compressed, cacheable and with its security headers; unknown addresses are not."""
     async with gateway(tmp_path) as gw:
-        status, headers, body = await gw.get("/", {"Accept-Encoding": "gzip"})
+        status, headers, _ = await gw.get("/", {"Accept-Encoding": "gzip"})
         assert (status, headers["content-type"], headers["content-encoding"]) == (
             200,
             "text/html; charset=utf-8",
