@@ -173,6 +173,15 @@ class JournalMachine(RuleBasedStateMachine):
             self.read(name, most)
         self.confirm(name, part)
 
+    @rule(
+        name=st.sampled_from([*NAMES, "own"]), most=st.integers(1, 20), count=st.integers(10, 40), part=st.floats(0, 1)
+    )
+    def write_slowly(self, name: str, most: int, count: int, part: float) -> None:
+        """As a sink does that has readings in hand while many more are stored."""
+        self.read(name, most)
+        self.store(count)
+        self.confirm(name, part)
+
     @rule(name=st.sampled_from([*NAMES, "own"]), most=st.integers(1, 20))
     def read(self, name: str, most: int) -> None:
         if name not in self.cursors:
@@ -327,11 +336,11 @@ class OverflowMachine(JournalMachine):
     overflows = True
 
 
-def play(machine: type[JournalMachine], **options: Any) -> None:
+def play(machine: type[JournalMachine], examples: int = EXAMPLES, **options: Any) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -374,4 +383,4 @@ def test_faults_are_found(fault: str) -> None:
     """The play above fails when the journal is broken on purpose."""
     machine, name, broken = FAULTS[fault]
     with patch(f"gateway.journal.{name}", broken), pytest.raises(Exception):  # noqa: B017, PT011
-        play(machine, phases=[Phase.generate], database=None, report_multiple_bugs=False)
+        play(machine, 300, phases=[Phase.generate], database=None, report_multiple_bugs=False)
