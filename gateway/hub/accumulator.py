@@ -68,8 +68,8 @@ class Every:
     def __bool__(self) -> bool:
         return bool(self.entries)
 
-    def fold(self, fresh: list[Entry]) -> None:
-        """Take in published readings, in order."""
+    def fold(self, fresh: list[Entry], late: bool = True) -> None:
+        """Take in published readings, in order; ``late`` as for :meth:`Latest.fold`."""
         selection = self.selection
         covered = fresh if selection.all_devices else [entry for entry in fresh if selection.device(entry[1].device)]
         self.entries += covered
@@ -133,8 +133,8 @@ class Latest:
     def __bool__(self) -> bool:
         return bool(self.newest)
 
-    def fold(self, fresh: list[Entry]) -> None:
-        """Take in published readings, in order."""
+    def fold(self, fresh: list[Entry], late: bool = True) -> None:
+        """Take in published readings, in order; without ``late`` none is older than any before it of its device."""
         selection, newest = self.selection, self.newest
         for _, reading in fresh:
             device = reading.device
@@ -146,8 +146,10 @@ class Latest:
             held = newest.get(device)
             if held is None:
                 newest[device] = dict.fromkeys(names, reading)
-            else:
+            elif late:
                 update_newest(held, names, reading)
+            else:
+                held.update(dict.fromkeys(names, reading))
             self.passed += len(names)
         if fresh:
             self.reached = fresh[-1][0]
@@ -172,9 +174,18 @@ class Latest:
         data: Data = {}
         room = PIECE_BYTES
         for device, held in self.newest.items():
-            data[device] = {name: [point(reading, name)] for name, reading in held.items()}
+            series: dict[str, list[list[Value]]] = {}
+            for name, reading in held.items():
+                value = reading.values[name]
+                kind = type(value)
+                if kind is int:
+                    value = wire_value(value)
+                elif kind is str:
+                    room -= 2 * len(value)  # type: ignore[arg-type]
+                series[name] = [[reading.time // 1_000_000, value]]
+            data[device] = series
             self.sent += len(held)
-            room -= weight([reading.values[name] for name, reading in held.items()])
+            room -= 40 * len(held)
             if room <= 0:
                 break
         if not data:

@@ -106,6 +106,7 @@ class Hub(Generic[Frame]):
         self._encode = encode
         self._groups: dict[Subscription, Group[Frame]] = {}
         self._fresh: list[tuple[int, Reading]] = []
+        self._late = False  # among the fresh is one older than another of its device
         self.series: dict[str, Series] = {}
         self.recent: deque[tuple[int, Reading]] = deque(maxlen=RECENT_MAX)
         self.offset = -1  # of the last reading published
@@ -125,18 +126,23 @@ class Hub(Generic[Frame]):
         self.offset = offset
         if self._groups:
             self._fresh.append(entry)
-        self.restore(reading)
+        if not self.restore(reading):
+            self._late = True
 
-    def restore(self, reading: Reading) -> None:
-        """Note a reading as newest where it is; by itself for one found at start, which is not news."""
+    def restore(self, reading: Reading) -> bool:
+        """Note a reading as newest where it is; by itself for one found at start, which is not news.
+
+        False for one that is older than another of its device.
+        """
         series = self.series.get(reading.device)
         if series is None:
             series = self.series[reading.device] = Series({})
         if reading.time >= series.time:
             series.time = reading.time
             series.newest.update(dict.fromkeys(reading.values, reading))
-        else:
-            update_newest(series.newest, reading.values, reading)
+            return True
+        update_newest(series.newest, reading.values, reading)
+        return False
 
     def begin(self, offset: int, floor: int) -> None:
         """This run's first offset will be ``offset``; earlier runs have nothing at or above ``floor``."""
@@ -174,23 +180,24 @@ class Hub(Generic[Frame]):
 
     def _collect(self) -> None:
         fresh, self._fresh = self._fresh, []
+        late, self._late = self._late, False
         if not fresh:
             return
         for group in list(self._groups.values()):
             if not group.every:
-                self._fold(group, fresh)
+                self._fold(group, fresh, late)
                 continue
             for start in range(0, len(fresh), FOLD):
-                self._fold(group, fresh[start : start + FOLD])
+                self._fold(group, fresh[start : start + FOLD], late)
                 if isinstance(group.shared, Every) and group.shared.size >= PIECE_BYTES:
                     self._emit(group)
 
-    def _fold(self, group: Group[Frame], fresh: list[tuple[int, Reading]]) -> None:
-        group.shared.fold(fresh)
+    def _fold(self, group: Group[Frame], fresh: list[tuple[int, Reading]], late: bool) -> None:
+        group.shared.fold(fresh, late)
         for subscriber in list(group.subscribers.values()):
             own = subscriber.own
             if own is not None:
-                own.fold(fresh)
+                own.fold(fresh, late)
                 if isinstance(own, Every) and (own.size > EVERY_BYTES or len(own.entries) > EVERY_MAX):
                     self._downgrade(group, subscriber)
 
