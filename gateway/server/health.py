@@ -83,10 +83,13 @@ class Health:
         self._started = monotonic()
         self.readings = Meter(lambda: float(journal.next_offset), monotonic)
         self.messages = Meter(lambda: float(messages()), monotonic)
+        # What was stored two samples ago: what came since is on its way, not behind.
+        self._stored: deque[int] = deque([journal.stored], maxlen=3)
         self.ready = False
 
     def sample(self) -> None:
         """To be called once a second."""
+        self._stored.append(self._journal.stored)
         self.readings.sample()
         self.messages.sample()
 
@@ -121,6 +124,7 @@ class Health:
                 }
             )
         sinks = []
+        recent = self._journal.stored - self._stored[0]
         for name, title, runner in self._runners:
             health = runner.health()
             stats = runner.stats()
@@ -130,6 +134,7 @@ class Health:
                     "title": title,
                     "state": health["state"] if health["state"] != "idle" else "ok",
                     "pending": health["behind"],
+                    "behind": max(0, health["behind"] - recent),
                     "reason": health["reason"],
                     "hint": health["hint"],
                     "next_try_s": health["next_try_s"],

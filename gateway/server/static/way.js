@@ -111,7 +111,7 @@ function journalStage(journal) {
 }
 
 function sinkStage(sink, passed, title, quiet) {
-  const stage = { key: `sink-${sink.name}`, title, strong: count(sink.pending ?? 0), tone: "", word: "behind", rest: "", hover: [sink.reason, sink.hint].filter(Boolean).join(". ") };
+  const stage = { key: `sink-${sink.name}`, title, strong: count(sink.behind ?? sink.pending ?? 0), tone: "", word: "behind", rest: "", hover: [sink.reason, sink.hint].filter(Boolean).join(". ") };
   const tail = [];
   if (sink.state === "stopped") {
     stage.tone = "bad";
