@@ -177,12 +177,9 @@ class Reader:
         self._file: RecordFile | None = None
         self._next = -1  # the offset the file's next record should have
         self._head: record.Head | None = None  # of the record decoded last
+        self._since = 0  # nothing can be read from here to its base
+        self._barren = (0, 0)  # nothing can be read between these offsets either
         self._items: list[Item] = []
-
-    @property
-    def position(self) -> int:
-        """The offset at which reading on needs no search (-1: none)."""
-        return self._next
 
     def close(self) -> None:
         """Close the file."""
@@ -192,6 +189,7 @@ class Reader:
         self._head = None
         self._items = []
         self._next = -1
+        self._barren = (0, 0)
 
     def read(self, segments: Sequence[Segment], offset: int, limit: int, max_items: int) -> Taken:
         """At most ``max_items`` consecutive items, the first at ``offset`` or, past a gap, at the next that is held.
@@ -205,11 +203,14 @@ class Reader:
         try:
             while len(out) < max_items:
                 head = self._head
-                if head is None or not head.base <= offset < head.end:
+                if head is None or not self._since <= offset < head.end:
                     head = self._advance(segments, offset, limit, damages)
-                    if head is None or (out and head.base > offset):
+                    if head is None:
                         break
-                    offset = max(offset, head.base)
+                if head.base > offset:
+                    if out:
+                        break
+                    offset = head.base
                 skip = offset - head.base
                 part = self._items[skip : skip + max_items - len(out)]
                 if not out:
@@ -228,6 +229,9 @@ class Reader:
         self, segments: Sequence[Segment], offset: int, limit: int, damages: list[Damage]
     ) -> record.Head | None:
         """Decode the next record that holds ``offset`` or, past a gap, lies behind it."""
+        start = offset
+        if self._barren[0] <= offset < self._barren[1]:
+            offset = self._barren[1]
         for segment, stop in self._from(segments, offset, limit):
             file = self._file
             if file is None or file.path != segment.path or self._next > max(offset, segment.base):
@@ -251,11 +255,12 @@ class Reader:
                     continue
                 damages += file.damages
                 file.damages.clear()
-                self._head, self._items = head, items
+                self._head, self._items, self._since = head, items, min(start, head.base)
                 return head
             damages += file.damages
             file.damages.clear()
             self._next = max(self._next, stop)
+        self._barren = (start, max(start, self._next))
         return None
 
     def _from(self, segments: Sequence[Segment], offset: int, limit: int) -> Iterator[tuple[Segment, int]]:

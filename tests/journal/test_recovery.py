@@ -309,3 +309,19 @@ async def test_zeros_ahead_are_cut_and_no_damage(tmp_path: Path) -> None:
         assert [offset for offset, _ in await held(journal)] == offsets
         assert (journal.stats()["torn_bytes"], journal.stats()["damages"]) == (0, 0)
     assert path.read_bytes() == (crashed / path.name).read_bytes()
+
+
+async def test_a_journal_of_format_1_is_read(tmp_path: Path) -> None:
+    """A journal written by the first version of the format is read: segments, epoch, and a cursor in the middle."""
+    directory = copy(Path(__file__).parent / "fixtures" / "format-1", tmp_path / "journal")
+    async with opened(directory) as journal:
+        assert [item for _, item in await held(journal)] == [mixed(number) for number in range(18)]
+        assert journal.epoch == (directory / "epoch").read_text().strip()
+        assert journal.stored == 15
+        assert [offset for offset, _ in await held(journal)] == [
+            *range(JUMP, JUMP + 12),
+            *range(2 * JUMP + 12, 2 * JUMP + 18),
+        ]
+        cursor = journal.cursor("mqtt")
+        assert (cursor.position.offset, cursor.position.readings, cursor.pending) == (JUMP + 5, 4, 11)
+        assert (journal.stats()["damages"], journal.stats()["torn_bytes"], journal.stats()["set_aside"]) == (0, 0, 0)
