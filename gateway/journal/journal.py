@@ -39,7 +39,7 @@ from gateway.journal.cursor import Cursor, Position
 from gateway.journal.holdings import Holdings
 from gateway.journal.opening import Opened, take
 from gateway.journal.places import Place
-from gateway.journal.reader import Damage, Reader, Taken, seek_readings
+from gateway.journal.reader import Damage, Reader, SpareReaders, Taken, seek_readings
 from gateway.journal.recovery import JUMP
 from gateway.journal.ring import Ring
 from gateway.journal.roster import Roster
@@ -57,7 +57,6 @@ PERSIST_S = 1.0  # at most one write of the cursors' places in this time
 PROBE_S = 0.5  # between two looks at the free space while appends are refused for it
 PENDING_BYTES = 32 << 20  # of encoded items appended and not durable, judged by the size of those before
 MIN_SEGMENT_BYTES = 64 << 10
-SPARE_READERS = 4  # places kept for read_from; a reader that is not among them searches its segment
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ class Journal:
         self._probe_timer: asyncio.TimerHandle | None = None
         self._probing = False
         self._flushes: list[tuple[int, asyncio.Future[None]]] = []
-        self._spare: dict[int, Reader] = {}  # by the offset each would read next
+        self._spare = SpareReaders()
         self._counts = Counters()
 
     # -- opening and closing ---------------------------------------------------------------------------------------
@@ -201,8 +200,7 @@ class Journal:
         self._executor.shutdown(wait=True)
         for cursor in self._cursors:
             cursor.release()
-        for reader in self._spare.values():
-            reader.close()
+        self._spare.close()
         os.close(self._lock)
 
     def check_open(self) -> None:
@@ -538,7 +536,7 @@ class Journal:
             return None
         if self.ring.find(start) is not None:
             return self.ring.take(start, max_items)[0]
-        reader = self._spare.pop(offset, None) or Reader(self.seed)
+        reader = self._spare.take(offset) or Reader(self.seed)
         try:
             taken = await asyncio.shield(self.start_reading(reader, start, max_items))
         except OSError as error:
@@ -546,11 +544,7 @@ class Journal:
         if taken.batch is None:
             reader.close()
             return None
-        if (other := self._spare.pop(taken.batch.end, None)) is not None:
-            other.close()
-        self._spare[taken.batch.end] = reader
-        if len(self._spare) > SPARE_READERS:
-            self._spare.pop(next(iter(self._spare))).close()
+        self._spare.put(taken.batch.end, reader)
         return taken.batch
 
     def start_reading(self, reader: Reader, offset: int, max_items: int) -> asyncio.Future[Taken]:

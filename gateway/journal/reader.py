@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from gateway.journal.segment import Segment
 
-__all__ = ["Damage", "Reader", "RecordFile", "Taken"]
+__all__ = ["Damage", "Reader", "RecordFile", "SpareReaders", "Taken", "seek_readings"]
 
 BUFFER = 256 << 10
+SPARE_READERS = 4
 _PAGE = 4096
 
 
@@ -273,6 +274,36 @@ class Reader:
                 stop = min(stop, segments[index + 1].base)
             if max(offset, segment.base) < stop:
                 yield segment, stop
+
+
+class SpareReaders:
+    """Readers that stand where somebody may read on, by offset.
+
+    Bound: :data:`SPARE_READERS`; the one put back longest ago goes, and who comes back for it searches its segment.
+    """
+
+    def __init__(self) -> None:
+        self._readers: dict[int, Reader] = {}
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def take(self, offset: int) -> Reader | None:
+        """The reader that stands at ``offset``, which is the caller's now."""
+        return self._readers.pop(offset, None)
+
+    def put(self, offset: int, reader: Reader) -> None:
+        """Keep a reader that stands at ``offset``."""
+        if (other := self.take(offset)) is not None:
+            other.close()
+        self._readers[offset] = reader
+        if len(self._readers) > SPARE_READERS:
+            self._readers.pop(next(iter(self._readers))).close()
+
+    def close(self) -> None:
+        """Close all."""
+        for reader in self._readers.values():
+            reader.close()
 
 
 def seek_readings(segments: Sequence[Segment], seed: int, offset: int, limit: int) -> int:
