@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .errors import ConnectionClosed
 from .message import Message
 from .reader import PAUSED_BY_QUEUE
 
@@ -150,8 +151,13 @@ class BatchRun:
             batch = await self._next()
             if not batch:
                 return
-            result = self._fn(ws, batch, **params)
-            if inspect.isawaitable(result):
-                result = await result
-            if result is not None and not ws.closed:
-                await ws.send(result)
+            try:
+                result = self._fn(ws, batch, **params)
+                if inspect.isawaitable(result):
+                    result = await result
+                if result is not None:
+                    await ws.send(result)
+            except ConnectionClosed:
+                # What the peer sent before it closed is handled all the same; it only gets no answer.
+                if not ws.closed:
+                    raise

@@ -68,11 +68,16 @@ class _Messages(Endpoint):
                 return
             if message.kind in ("ping", "pong"):
                 continue
-            result = fn(ws, message)
-            if inspect.isawaitable(result):
-                result = await result
-            if result is not None:
-                await ws.send(result)
+            try:
+                result = fn(ws, message)
+                if inspect.isawaitable(result):
+                    result = await result
+                if result is not None:
+                    await ws.send(result)
+            except ConnectionClosed:
+                # What the peer sent before it closed is handled all the same; it only gets no answer.
+                if not ws.closed:
+                    raise
 
 
 class _Inline(Endpoint):

@@ -144,7 +144,7 @@ class Reader(Wire):
         at = 0
         try:
             while at < size:
-                if self._fast and not self._left:
+                if self._fast and not self._left and not self._paused:
                     at = self._read_small(data, at, size)
                     if at == size:
                         break

@@ -145,7 +145,9 @@ class Raw:
         return True
 
     async def close(self) -> None:
-        """Close the socket."""
+        """Close the socket, whatever is still unsent."""
+        if self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()
         self.writer.close()
         try:
             await self.writer.wait_closed()
@@ -182,6 +184,7 @@ async def serving(
     handler: Any = None, path: str = "/", *, options: dict[str, Any] | None = None, **server: Any
 ) -> AsyncIterator[Server]:
     """A server with one route; an inline echo by default."""
+    server.setdefault("stop_timeout", 2.0)
     router = Router()
     router.websocket(path, handler or message_handler(echo, inline=True), **(options or {}))
     async with Server(router, **server) as running:

@@ -186,6 +186,7 @@ def check_stream(rig: Rig, parts: list[bytes], seed: int, pause: bool) -> None:
     chance = random.Random(seed)
 
     def keep(message: Message) -> None:
+        assert not rig.ws._paused
         rig.seen.append(message)
         if pause and chance.random() < 0.4:
             rig.ws.pause()
@@ -229,6 +230,13 @@ def test_nothing_is_delivered_between_pause_and_resume(rig: Rig) -> None:
     rig.ws.resume()
     rig.loop.run_until_complete(asyncio.sleep(0))
     assert rig.transport.reading
+
+
+def test_a_pause_within_the_librarys_frames_holds(rig: Rig) -> None:
+    """Paused by a message that the library read, the short reader waits, too."""
+    rig.handle = lambda message: (rig.seen.append(message), rig.ws.pause())
+    rig.feed(frame(TEXT, b"a", fin=False) + frame(CONT, b"b") + frame(TEXT, b"c"))
+    assert [message.data for message in rig.seen] == ["ab"]
 
 
 def test_reading_goes_on_only_when_every_reason_to_pause_is_gone(rig: Rig) -> None:
