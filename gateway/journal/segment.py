@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["SET_ASIDE_KEPT", "Segment", "Tail", "name_of", "parse_name", "remove", "set_aside", "sync_directory"]
 
 AHEAD = 32 << 10
-AHEAD_OF = 4 << 10  # a larger record costs more as zeros than what filling ahead saves
+AHEAD_OF = 8 << 10  # a larger record costs about as much as zeros as filling ahead saves
 SET_ASIDE_KEPT = 8  # files kept for examination; beyond that the oldest is removed
 
 _name = re.compile(r"(\d{20})-(\d{4,9})\.seg", re.ASCII).fullmatch
