@@ -60,9 +60,9 @@ async def test_no_offset_is_used_twice_over_a_crash_loop(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("zeros", [0, 100])
-async def test_a_record_torn_at_any_byte_is_cut(tmp_path: Path, zeros: int) -> None:
+async def test_a_record_torn_at_any_byte_is_cut(memory_path: Path, zeros: int) -> None:
     """A crash in the middle of a write leaves everything before it and nothing of it, wherever it was torn."""
-    whole = tmp_path / "whole"
+    whole = memory_path / "whole"
     items = await made(whole, [mixed(number) for number in range(4)], group=2)
     (path,) = segments(whole)
     data = path.read_bytes()
@@ -71,7 +71,7 @@ async def test_a_record_torn_at_any_byte_is_cut(tmp_path: Path, zeros: int) -> N
         torn = data[:cut] + bytes(zeros)
         if torn.startswith(data):
             continue  # only zeros were cut off
-        target = tmp_path / "torn"
+        target = memory_path / "torn"
         shutil.copytree(whole, target)
         (target / "cursors").unlink()  # written at the clean stop: a crash has none that knows of the last record
         (target / path.name).write_bytes(torn)
@@ -139,14 +139,14 @@ async def test_a_damaged_record_costs_itself_alone(tmp_path: Path, at: str) -> N
         assert (cursor.lost, cursor.pending) == (1, 0)
 
 
-async def test_every_flipped_bit_never_gives_a_wrong_value(tmp_path: Path) -> None:
+async def test_every_flipped_bit_never_gives_a_wrong_value(memory_path: Path) -> None:
     """Whatever byte of a segment is damaged, what is read is a part of what was written."""
-    whole = tmp_path / "whole"
+    whole = memory_path / "whole"
     items = await made(whole, [reading(number) for number in range(3)])
     (path,) = segments(whole)
     data = path.read_bytes()
     for at in range(len(data)):
-        target = tmp_path / "flipped"
+        target = memory_path / "flipped"
         shutil.copytree(whole, target)
         damaged = bytearray(data)
         damaged[at] ^= 1 << at % 8
