@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.history.memtable import Memtable, Shape
+from gateway.history.memtable import Shape, View
 
 __all__ = ["Catalogue", "Snapshot"]
 
 
 class Snapshot(NamedTuple):
-    """What a query sees: rows with orders below ``bound`` in chunks, the others in ``memtables``, oldest first."""
+    """What a query sees: rows with orders below ``bound`` in chunks, the others in ``views``, the oldest first."""
 
-    memtables: tuple[Memtable, ...]
+    views: tuple[View, ...]
     bound: int
 
 

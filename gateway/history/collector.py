@@ -22,7 +22,7 @@ __all__ = ["Collector", "Row"]
 
 Row = tuple[int, str, str, Value]
 
-_PIECE: Final = 4096
+_PIECE: Final = 2048
 _first = itemgetter(0)
 
 

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 READERS: Final = 2
 # Queries that run or wait; one more is refused (Overloaded).
-MAX_QUERIES: Final = 64
+MAX_QUERIES: Final = 512
 DAY_NS: Final = 86_400 * 1_000_000_000
 EXPIRE_S: Final = 3600.0  # how often old chunks are looked for, at most
 RETRY_S: Final = (1.0, 60.0)  # first and longest pause after a flush that failed
@@ -84,8 +84,7 @@ class History:
         self._stage = max(16, min(2048, memtable_bytes // 2048))
         self._store: Store | None = None
         self._catalogue = Catalogue()
-        self._snapshot = Snapshot((Memtable(0),), 0)
-        self._live = self._snapshot.memtables[0]
+        self._live = Memtable(0)
         self._frozen: Memtable | None = None
         self._frozen_end = 0
         self._shift = 0
@@ -144,15 +143,11 @@ class History:
         """A new live memtable behind the frozen one, if there is one."""
         self._live = Memtable(self.end + self._shift, self._stage)
         self._due = None
-        self._show()
 
-    def _show(self) -> None:
-        oldest = self._live if self._frozen is None else self._frozen
-        memtables = (self._live,) if self._frozen is None else (self._frozen, self._live)
-        self._snapshot = Snapshot(memtables, oldest.base)
-
-    def _view(self) -> Snapshot:
-        return self._snapshot
+    def _snapshot(self) -> Snapshot:
+        if self._frozen is None:
+            return Snapshot((self._live.view(),), self._live.base)
+        return Snapshot((self._frozen.view(), self._live.view()), self._frozen.base)
 
     async def write(self, batch: Batch) -> int:
         """Add the batch, without what lies below ``end``; returns ``position``.
@@ -279,7 +274,6 @@ class History:
             self._failure = None
             self._frozen = None
             self.position = end
-            self._show()
             self._counts["flushes"] += 1
             self._counts["flush_seconds"] += time.perf_counter() - began
         if self._frozen is None and self._live.size >= self._limit:
@@ -308,6 +302,8 @@ class History:
     ) -> tuple[list[Row], bool]:
         """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, and whether the answer was cut.
 
+        The answer holds what was written before the call: offsets below ``end``, as it is then, and no others.
+
         Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``), or several.  Rows ascend by time;
         those of one time by device and metric, then as they came.  Of more than ``limit`` rows the earliest come.
 
@@ -327,10 +323,11 @@ class History:
         # SQLite and the columns hold 64 bits.
         start = min(max(start, -(1 << 63)), (1 << 63) - 1)
         end = min(max(end, start), (1 << 63) - 1)
+        snapshot = self._snapshot()
         question = Query(_globs(devices), _globs(metrics), start, end, step, agg, limit)
 
         def ask(connection: apsw.Connection, stop: threading.Event) -> tuple[list[Row], bool, int]:
-            return run_query(connection, self._catalogue, self._view, question, stop)
+            return run_query(connection, self._catalogue, snapshot, question, stop)
 
         rows, truncated, damaged = await self._read(ask)
         self._counts["damaged"] += damaged
@@ -341,7 +338,8 @@ class History:
 
         Newest: of the greatest time, and of those the last that came.  Raises as :meth:`query`.
         """
-        return await self._read(lambda connection, stop: latest(connection, self._catalogue, self._view))
+        snapshot = self._snapshot()
+        return await self._read(lambda connection, stop: latest(connection, self._catalogue, snapshot))
 
     async def _read(self, work: Callable[[apsw.Connection, threading.Event], T]) -> T:
         self._check_open()

@@ -1,7 +1,7 @@
 """What is not on disk yet: readings by arrival, then typed columns.
 
-Pure.  One thread writes; others read without a lock, from ``view``, which is replaced as a whole: a reader that holds
-an old one sees the same readings in another form.
+Pure.  One thread writes, and takes views for others, who read them without a lock: all that a view holds either stays
+as it is or only grows, and the view says how far it goes.
 
 Readings are first kept as they are (``staged``, a list which only grows).  Every two thousand of them become blocks:
 one a shape, with the rows of each device side by side.  Readings whose shape is rare stay as they are (``loose``),
@@ -61,9 +61,9 @@ class Block(NamedTuple):
 
 
 class View(NamedTuple):
-    """The content of a memtable: ``blocks``, the first ``loose_count`` of ``loose`` and all of ``staged``.
+    """What a memtable held at one time: ``blocks``, the first of ``loose`` and the first of ``staged``, so many.
 
-    ``staged[i]`` has the order ``staged_base + i``.  Both lists only grow.
+    ``staged[i]`` has the order ``staged_base + i``.  The lists may have grown since; nothing in them ever changes.
     """
 
     blocks: tuple[Block, ...]
@@ -72,6 +72,34 @@ class View(NamedTuple):
     loose_count: int
     staged_base: int
     staged: list[Item]
+    staged_count: int
+
+    def find(self, match: Callable[[str], bool]) -> dict[str, list[tuple[Shape, Frame]]]:
+        """The rows of the devices whose names ``match``."""
+        loose, staged = self.loose[: self.loose_count], self.staged[: self.staged_count]
+        names = set(chain.from_iterable(of.devices for of in self.blocks))
+        names.update(reading.device for reading in loose)
+        names.update(item.device for item in staged)
+        wanted = set(filter(match, names))
+        pairs = [pair for pair in zip(self.loose_orders, loose, strict=False) if pair[1].device in wanted]
+        pairs += [
+            (order, item)
+            for order, item in enumerate(staged, self.staged_base)
+            if type(item) is Reading and item.device in wanted
+        ]
+        blocks = [*self.blocks, *assemble([order for order, _ in pairs], [reading for _, reading in pairs])[0]]
+        found: dict[str, list[tuple[Shape, Frame]]] = {}
+        for of in blocks:
+            if len(wanted) == 1:
+                (name,) = wanted
+                frame = of.of(name)
+                if frame is not None:
+                    found.setdefault(name, []).append((of.shape, frame))
+                continue
+            for name, start, stop in of.spans():
+                if name in wanted:
+                    found.setdefault(name, []).append((of.shape, cut_frame(of.frame, start, stop)))
+        return found
 
 
 def block(shape: Shape, groups: Sequence[tuple[str, list[Reading]]], orders: Orders) -> Block:
@@ -164,7 +192,7 @@ class Memtable:
     def __init__(self, base: int, stage: int = 2048) -> None:
         self.base = base
         self.readings = 0
-        self.view = View((), array("q"), [], 0, base, [])
+        self._view = View((), array("q"), [], 0, base, [], 0)
         self._stage = stage
         self._limit = stage
         self._settled = 0  # bytes of blocks and loose readings
@@ -172,28 +200,30 @@ class Memtable:
     @property
     def size(self) -> int:
         """Bytes in memory, about."""
-        return self._settled + (_READING_BYTES + 3 * _VALUE_BYTES) * len(self.view.staged)
+        return self._settled + (_READING_BYTES + 3 * _VALUE_BYTES) * len(self._view.staged)
 
     def __bool__(self) -> bool:
-        return bool(self.view.staged) or bool(self.view.loose) or bool(self.view.blocks)
+        return bool(self._view.staged) or bool(self._view.loose) or bool(self._view.blocks)
+
+    def view(self) -> View:
+        """What is here now, for any thread to look at while more is added."""
+        return self._view._replace(staged_count=len(self._view.staged))
 
     def add(self, base: int, items: Sequence[Item], readings: int) -> None:
         """Take ``items`` in, the first with order ``base``, which is not less than any before."""
-        view = self.view
+        view = self._view
         if not view.staged:
-            # Another list, so that nobody can read an item of it with another base.
-            self.view = view = view._replace(staged_base=base, staged=[])
+            self._view = view = view._replace(staged_base=base)
         self.readings += readings
         view.staged.extend(items)
         if len(view.staged) >= self._limit:
             self._settle()
 
     def _settle(self) -> None:
-        view = self.view
+        view = self._view
         blocks, left = convert(view.staged_base, view.staged, _LEAST_ROWS)
         grown = sum(map(block_size, blocks))
         for order, reading in left:
-            # Orders first: a reader that sees the reading finds its order.
             view.loose_orders.append(order)
             view.loose.append(reading)
             texts = sum(len(value) for value in reading.values.values() if type(value) is str)
@@ -201,43 +231,15 @@ class Memtable:
         self._settled += grown
         # Strings make readings big: about 1 MiB is staged at most, as far as the last ones tell.
         self._limit = max(16, min(self._stage, (1 << 20) * len(view.staged) // max(grown, 1)))
-        # A reader of the old view finds these readings in its ``staged``, which stays as it is.
-        self.view = View(
-            view.blocks + tuple(blocks), view.loose_orders, view.loose, len(view.loose), view.staged_base, []
+        # Whoever holds a view finds these readings in its ``staged``: that list is left to it.
+        self._view = view._replace(
+            blocks=view.blocks + tuple(blocks), loose_count=len(view.loose), staged_base=0, staged=[]
         )
 
     def blocks(self) -> list[Block]:
-        """All as blocks; not while readings are added."""
-        view = self.view
+        """All as blocks; when nothing is added any more."""
+        view = self._view
         blocks = list(view.blocks)
         blocks += assemble(view.loose_orders, view.loose)[0]
         blocks += convert(view.staged_base, view.staged, 1)[0]
         return blocks
-
-    def find(self, match: Callable[[str], bool]) -> dict[str, list[tuple[Shape, Frame]]]:
-        """The rows of the devices whose names ``match``; from any thread, also while readings are added."""
-        view = self.view
-        loose, staged = view.loose[: view.loose_count], view.staged[:]
-        names = set(chain.from_iterable(of.devices for of in view.blocks))
-        names.update(reading.device for reading in loose)
-        names.update(item.device for item in staged)
-        wanted = set(filter(match, names))
-        pairs = [pair for pair in zip(view.loose_orders, loose, strict=False) if pair[1].device in wanted]
-        pairs += [
-            (order, item)
-            for order, item in enumerate(staged, view.staged_base)
-            if type(item) is Reading and item.device in wanted
-        ]
-        blocks = [*view.blocks, *assemble([order for order, _ in pairs], [reading for _, reading in pairs])[0]]
-        found: dict[str, list[tuple[Shape, Frame]]] = {}
-        for of in blocks:
-            if len(wanted) == 1:
-                (name,) = wanted
-                frame = of.of(name)
-                if frame is not None:
-                    found.setdefault(name, []).append((of.shape, frame))
-                continue
-            for name, start, stop in of.spans():
-                if name in wanted:
-                    found.setdefault(name, []).append((of.shape, cut_frame(of.frame, start, stop)))
-        return found

@@ -1,9 +1,10 @@
 """Answers from chunks and memtables together.
 
-A query takes a *snapshot* first, then begins a read transaction.  The snapshot holds the memtables and a bound: all
-rows with an order below it are in chunks, all others in the memtables.  A chunk that was flushed between the two steps,
-or merged with such a one, has rows at or above the bound: they are left out, since the memtables hold them.  So there
-is neither a hole nor a repeat, without a lock.
+A query begins with a *snapshot*, taken on the loop, then there is a read transaction in a reader's thread.  The
+snapshot holds views of the memtables and a bound: all rows with an order below it are in chunks, all others in the
+views.  A chunk that was flushed between the two steps, or merged with such a one, has rows at or above the bound: they
+are left out, since the views hold them, or since they came later.  So there is neither a hole nor a repeat, without a
+lock: the answer holds what was written before the question, and nothing else.
 
 Runs in a reader's thread, one query a connection at a time.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -135,8 +136,8 @@ class _Reader:
     def _memory(self) -> dict[str, list[tuple[Shape, Frame]]]:
         match = any_of(self._query.devices)
         found: dict[str, list[tuple[Shape, Frame]]] = {}
-        for memtable in self._snapshot.memtables:
-            for name, frames in memtable.find(match).items():
+        for view in self._snapshot.views:
+            for name, frames in view.find(match).items():
                 found.setdefault(name, []).extend(frames)
             self._pause()
         return found
@@ -243,23 +244,20 @@ class _Reader:
 
 
 def run_query(
-    connection: apsw.Connection, catalogue: Catalogue, view: Callable[[], Snapshot], query: Query, stop: threading.Event
+    connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot, query: Query, stop: threading.Event
 ) -> tuple[list[Row], bool, int]:
     """The rows in ascending time, whether there are more than the limit, and how many chunks could not be read.
 
     Raises :class:`Cancelled` once ``stop`` is set, and ``apsw.Error``.
     """
-    snapshot = view()
-    # The first statement of the transaction is what fixes what it sees: it comes after the view.
     with connection:
         reader = _Reader(connection, catalogue, snapshot, query, stop)
         rows, truncated = reader.run()
     return rows, truncated, reader.damaged
 
 
-def latest(connection: apsw.Connection, catalogue: Catalogue, view: Callable[[], Snapshot]) -> list[Latest]:
+def latest(connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot) -> list[Latest]:
     """Device, metric, time, time of receipt and value of each series' newest row: greatest time, then last come."""
-    snapshot = view()
     newest: dict[tuple[str, str], tuple[int, int, int, Value]] = {}
     breath = Breath()
 
@@ -274,12 +272,13 @@ def latest(connection: apsw.Connection, catalogue: Catalogue, view: Callable[[],
         )
     name_of = {number: name for name, number in list(catalogue.devices.items())}
     for number, kind, time, position, received, packed in stored:
-        if position < snapshot.bound and number in name_of and kind in catalogue.shape_of:
+        # One that was flushed after the snapshot is taken too: it has replaced the one before it.
+        if number in name_of and kind in catalogue.shape_of:
             for metric, value in zip(catalogue.shape_of[kind], _decode_row(packed), strict=True):
                 offer(name_of[number], metric, (time, position, received, value))
         breath.take()
-    for memtable in snapshot.memtables:
-        for device, frames in memtable.find(lambda name: True).items():
+    for view in snapshot.views:
+        for device, frames in view.find(lambda name: True).items():
             for shape, frame in frames:
                 row = max(range(len(frame)), key=lambda row: (frame.times[row], order_at(frame.orders, row), row))
                 for index, metric in enumerate(shape):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from gateway.errors import HistoryError
@@ -204,6 +205,12 @@ def test_big_flushes_are_cut(store: Store, path: Path) -> None:
     """A flush of many rows of one device leaves chunks of a bounded size."""
     flush(store, rows_of("a", range(2 * MAX_ROWS + 10)))
     assert [(level, len(times)) for level, times in chunks(path)] == [(FINAL, MAX_ROWS), (FINAL, MAX_ROWS), (0, 10)]
+
+
+def test_the_newest_row_of_several_chunks(store: Store, path: Path) -> None:
+    """Where one flush leaves several chunks of a device, the newest row is that of the last of them."""
+    flush(store, [reading("a", 5, {"m": row}) for row in range(2 * MAX_ROWS + 10)])
+    assert query(path, "SELECT time, row FROM latest") == [(5, msgspec.msgpack.encode([2 * MAX_ROWS + 9]))]
 
 
 def test_old_chunks_are_deleted_whole(store: Store, path: Path) -> None:
