@@ -90,8 +90,8 @@ class BatchRun:
         elif self._timer is None:
             self._arm()
 
-    def end(self, ws: Connection) -> None:
-        """The connection is closed: what is left is due."""
+    def end(self) -> None:
+        """No message will come any more: what is left is due."""
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()

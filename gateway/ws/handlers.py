@@ -103,7 +103,7 @@ class _Batches(Endpoint):
     def start(self, ws: Connection) -> None:
         run = BatchRun(ws, self._fn, self._size, self._timeout, self._clock)
         ws._handler = run.add
-        ws.on_closed(run.end)
+        ws._input_hook = run.end
         ws._host.spawn(_run(ws, run.serve()))
 
 
@@ -235,4 +235,3 @@ async def _run(ws: Connection, handler: Awaitable[Any]) -> None:
         ws._handler_failed(error)
     else:
         ws.close_soon(1000)
-    await ws.wait_closed()

@@ -203,12 +203,13 @@ class Server:
         deadline = self.loop.time() + self.stop_timeout
         for ws in list(self._held):
             ws._begin_close(1001, "server is stopping")
-        # Handlers that are not done, and peers that have not answered, have until shortly before the deadline.
-        patience = deadline - min(1.0, self.stop_timeout / 4)
-        await self._wait_emptied(patience)
+        # Peers that have not answered have until shortly before the deadline, handlers that are not done a bit longer.
+        margin = min(1.0, self.stop_timeout / 4)
+        await self._wait_emptied(deadline - margin)
         for wire in list(self._held):
             self._aborted += 1
             wire.abort("server stopped")
+        await self._wait_emptied(deadline - margin / 2)
         for task in list(self._tasks):
             task.cancel()
         if self._listener is not None:

@@ -52,6 +52,7 @@ class Wire(asyncio.BufferedProtocol):
         "_drain_waiters",
         "_fast",
         "_host",
+        "_input_hook",
         "_loop",
         "_lost_waiters",
         "_out",
@@ -91,6 +92,7 @@ class Wire(asyncio.BufferedProtocol):
         self._drain_waiters: deque[asyncio.Future[None]] | None = None
         self._lost_waiters: list[asyncio.Future[None]] | None = None
         self._closed_hooks: list[Callable[[Any], object]] = []
+        self._input_hook: Callable[[], object] | None = None
         self._writable_hooks: list[Callable[[Any], object]] | None = None
         self._pings: dict[bytes, tuple[asyncio.Future[float], float]] | None = None
         self._close_timer: asyncio.TimerHandle | None = None
@@ -285,6 +287,7 @@ class Wire(asyncio.BufferedProtocol):
         self._pump()
         # The peer's close frame stands behind whatever it sent before: read on.
         self._resume(~0)
+        self._end_input()
 
     def abort(self, reason: str = "aborted") -> None:
         """End at once, dropping what is pending; ``reason_lost`` becomes ``reason``."""
@@ -377,9 +380,16 @@ class Wire(asyncio.BufferedProtocol):
             for waiter, _ in pings.values():
                 if not waiter.done():
                     waiter.set_exception(self._closed_error())
+        self._end_input()
         hooks, self._closed_hooks = self._closed_hooks, []
         for hook in hooks:
             self._guard(hook, self)
+
+    def _end_input(self) -> None:
+        """Nothing received from now on is delivered."""
+        hook, self._input_hook = self._input_hook, None
+        if hook is not None:
+            self._guard(hook)
 
     def _closed_error(self) -> ConnectionClosed:
         code = self.close_code
