@@ -136,7 +136,7 @@ class Heartbeat:
         """Decide what ``ws``, now due, needs; put it where it is due next."""
         interval, timeout = ws._terms.heartbeat or (0.0, 0.0)
         beat: Beat = ws._beat
-        if beat.asked_at and ws.last_received > beat.asked_at:
+        if beat.asked_at and ws.last_received >= beat.asked_at:
             beat.asked_at = 0.0
         if beat.asked_at:
             if ws._paused:
@@ -167,7 +167,7 @@ class Heartbeat:
             return
         if not beat.asked_at:
             beat.asked_at = now
-            beat.taken = ws._taken() if ws._write_paused else ws._written
+            beat.taken = ws._taken()
             # Behind a buffer that does not drain a second ping would say nothing that the first does not.
             beat.ping_end = ws._written + len(PING)
             ws._write(PING)

@@ -127,7 +127,7 @@ steps = st.integers(0, 40).map(lambda n: n / 64)
 def test_batches_are_handed_over_when_they_should(
     size: int, timeout: float, gaps: list[float], works: list[float], last: float
 ) -> None:
-    """In order, one at a time, each as soon as it is full, due or the last and the handler is free; two held at most."""
+    """In order, one at a time, as soon as it is full, due or the last and the handler is free; two held at most."""
     loop = VirtualLoop()
     try:
         loop.run_until_complete(check_run(loop, size, timeout, gaps, works, last))
