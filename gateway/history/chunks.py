@@ -17,9 +17,10 @@ from gateway.history.codec import encode, encode_shared
 from gateway.history.frame import Frame
 from gateway.history.schema import FINAL
 
-__all__ = ["ALONE", "MAX_ROWS", "Counts", "Sharing", "add_chunk"]
+__all__ = ["ALONE", "MAX_ROWS", "MAX_SHARED_ROWS", "Counts", "Sharing", "add_chunk"]
 
 MAX_ROWS: Final = 4096
+MAX_SHARED_ROWS: Final = 1024  # fewer, since all are unpacked for one device's
 ALONE: Final = 64
 
 _CHUNK: Final = (
@@ -67,7 +68,7 @@ class Sharing:
 
     def add(self, device: int, shape: int, frame: Frame) -> None:
         """Take in a frame, sorted by time; what fills a chunk is written."""
-        if self._rows[shape] + len(frame) > MAX_ROWS:
+        if self._rows[shape] + len(frame) > MAX_SHARED_ROWS:
             self._write(shape)
         self._parts[shape].append((device, frame))
         self._rows[shape] += len(frame)

@@ -15,14 +15,17 @@ from operator import itemgetter
 from typing import Final
 
 from gateway.history.column import values
-from gateway.history.downsample import Run, order_at
+from gateway.history.runs import Run, order_at
 from gateway.reading import Value
 
 __all__ = ["Collector", "Row"]
 
 Row = tuple[int, str, str, Value]
 
+# Rows put together at once: a sort of so many takes a millisecond; more of them where there are very many runs, each
+# of which is looked at for each piece.
 _PIECE: Final = 2048
+_MAX_PIECE: Final = 16_384
 _first = itemgetter(0)
 
 
@@ -120,10 +123,11 @@ class Collector:
 
     def _bounds(self) -> list[int]:
         bounds, count = [], 0
+        rows = max(_PIECE, min(_MAX_PIECE, len(self._runs)))
         samples = self._samples(max(8, 2 * _PIECE // max(1, len(self._runs))))
         for time, weight in samples:
             count += weight
-            if count >= _PIECE:
+            if count >= rows:
                 bounds.append(time)
                 count = 0
         if samples:

@@ -11,35 +11,15 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from operator import truediv
 from typing import Final, cast
 
 from gateway.history.column import OBJECT, Column, values
-from gateway.history.frame import Orders
+from gateway.history.runs import Run, order_at
 from gateway.reading import Value
 
-__all__ = ["AGGREGATES", "Buckets", "Run", "order_at"]
-
-
-@dataclass(slots=True)
-class Run:
-    """Rows ``lo`` to ``hi`` of a column, sorted by time, rows of one time in order of arrival."""
-
-    times: array[int]
-    orders: Orders
-    column: Column
-    lo: int
-    hi: int
-
-    def __len__(self) -> int:
-        return self.hi - self.lo
-
-
-def order_at(orders: Orders, row: int) -> int:
-    """The order of one row."""
-    return orders if isinstance(orders, int) else orders[row]
+__all__ = ["AGGREGATES", "Buckets"]
 
 
 Number = float | int

@@ -8,11 +8,11 @@ into a chunk exactly once.
 ======================  ==================================================================================
 column, frame, codec    pure: values of one series; rows of one device; a chunk's body
 memtable, regroup       pure: what is not on disk yet, and its way into chunks
-downsample,             pure: the parts of an answer
+runs, downsample,       pure: the parts of an answer
 collector
 schema, chunks, merge,  the file and its writing side (one thread)
 store
-query                   the reading side (two threads, a connection each)
+query, shared           the reading side (two threads, a connection each)
 history                 this: the one owner of all, on the event loop
 ======================  ==================================================================================
 """

@@ -28,9 +28,10 @@ from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.codec import DamagedChunk, decode
 from gateway.history.collector import Collector, Row
 from gateway.history.column import values
-from gateway.history.downsample import Buckets, Run, order_at
+from gateway.history.downsample import Buckets
 from gateway.history.frame import Frame, sort_rows
 from gateway.history.memtable import Shape
+from gateway.history.runs import Run, join_runs, order_at
 from gateway.history.schema import fetch
 from gateway.history.shared import SharedChunks, below
 from gateway.reading import Value
@@ -219,9 +220,7 @@ class _Reader:
                         sure[metric] = sure.get(metric, 0) + len(run)
             if sum(sure.values()) > self._query.limit:
                 break
-        for found in series.values():
-            found.sort(key=lambda run: order_at(run.orders, run.lo))
-        return series
+        return {metric: join_runs(found) for metric, found in series.items()}
 
     def _downsample(self, pieces: list[_Piece]) -> dict[str, list[Run]]:
         query = self._query

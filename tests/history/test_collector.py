@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.history.collector import Collector, Row
 from gateway.history.column import column
-from gateway.history.downsample import Run
+from gateway.history.runs import Run
 
 
 def run_of(times: list[int], order: int | list[int], tag: str) -> Run:

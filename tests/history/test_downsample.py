@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.history.column import column, values
-from gateway.history.downsample import AGGREGATES, Buckets, Run
+from gateway.history.downsample import AGGREGATES, Buckets
+from gateway.history.runs import Run
 from gateway.reading import Value
 from tests.history.model import reduce
 

@@ -134,6 +134,7 @@ async def play(steps: list[tuple[object, ...]], directory: Path) -> None:
 # Small enough that chunks of all kinds and merges of all levels happen within few rows.
 SMALL = {
     "gateway.history.chunks.MAX_ROWS": 24,
+    "gateway.history.chunks.MAX_SHARED_ROWS": 10,
     "gateway.history.merge.MAX_ROWS": 24,
     "gateway.history.store.MAX_ROWS": 24,
     "gateway.history.store.ALONE": 4,

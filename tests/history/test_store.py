@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import HistoryError
 from gateway.history import store as store_module
-from gateway.history.chunks import ALONE, MAX_ROWS
+from gateway.history.chunks import ALONE, MAX_ROWS, MAX_SHARED_ROWS
 from gateway.history.codec import decode, decode_shared
 from gateway.history.memtable import Memtable
 from gateway.history.merge import FAN_IN
@@ -108,8 +108,8 @@ def test_shared_chunks_are_bounded(store: Store, path: Path) -> None:
     flush(store, [reading(f"d{row % 200:03}", row, {"m": 1.0}) for row in range(10_000)])
     sizes = [sum(map(len, devices.values())) for devices in shared(path)]
     assert sum(sizes) == 10_000
-    assert max(sizes) <= MAX_ROWS
-    assert len(sizes) == 3
+    assert max(sizes) <= MAX_SHARED_ROWS
+    assert len(sizes) == 10
 
 
 def test_shared_chunks_are_sorted_out(store: Store, path: Path) -> None:
