@@ -92,6 +92,7 @@ class History:
         self._failure: HistoryError | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
+        self._broken = False  # the keeper has ended before its time
         self._wake = asyncio.Event()
         self._attempt = asyncio.Event()  # set, and replaced by a new one, after each flush that was tried
         self._connections: SimpleQueue[apsw.Connection] = SimpleQueue()
@@ -186,6 +187,8 @@ class History:
     def _check_open(self) -> None:
         if self._store is None or self._closing:
             raise HistoryError("the history is closed")
+        if self._broken:
+            self._raise_failure()
 
     async def _keep(self, store: Store) -> None:
         try:
@@ -193,7 +196,7 @@ class History:
         except Exception as error:
             log.exception("the history's writer has failed")
             self._failure = HistoryError(f"the history's writer has failed: {error}")
-            self._closing = True
+            self._broken = True
             self._tell()
 
     async def _keep_up(self, store: Store) -> None:

@@ -32,7 +32,9 @@ _NEWEST: Final = (
     " position = excluded.position, received = excluded.received, row = excluded.row"
     " WHERE (excluded.time, excluded.position) >= (latest.time, latest.position)"
 )
-_EXPIRE: Final = "DELETE FROM chunk WHERE device = ? AND last < ? RETURNING shape, level"
+_EXPIRE: Final = (
+    "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE device = ? AND last < ? LIMIT ?) RETURNING shape, level"
+)
 _FORGET: Final = (
     "DELETE FROM device WHERE id NOT IN (SELECT device FROM chunk) AND id NOT IN (SELECT device FROM latest)",
     "DELETE FROM shape WHERE id NOT IN (SELECT shape FROM chunk) AND id NOT IN (SELECT shape FROM latest)"
@@ -139,19 +141,26 @@ class Store:
         for number in sharing.shapes:
             self.merger.shared(number, memtable.base)
 
-    def expire(self, before: int, after: int, devices: int = 256) -> int | None:
-        """Delete the chunks whose every row is older than ``before``, of some devices with numbers above ``after``.
+    def expire(self, before: int, after: int, devices: int = 256, chunks: int = 256) -> int | None:
+        """Delete chunks whose every row is older than ``before``, of devices with numbers above ``after``.
 
-        Returns the last number looked at, or None when there are no more.
+        At most so many ``devices`` are looked at, and so many ``chunks`` deleted.  Returns the last number that is done
+        with, or None when all are.
         """
         connection = self._connection
         numbers = sorted(number for number in self.catalogue.devices.values() if number > after)[:devices]
         gone: defaultdict[Key, int] = defaultdict(int)
         with connection:
             for number in numbers:
-                for shape, level in fetch(connection, _EXPIRE, (number, before)):
+                room = chunks - sum(gone.values())
+                for shape, level in fetch(connection, _EXPIRE, (number, before, room)):
                     gone[number, shape, level] += 1
+                if sum(gone.values()) == chunks:
+                    # There may be more of this one.
+                    after = number - 1
+                    break
                 connection.execute("DELETE FROM latest WHERE device = ? AND time < ?", (number, before))
+                after = number
             shared = 0
             if not numbers:
                 connection.execute("DELETE FROM shared WHERE last < ?", (before,))
@@ -161,7 +170,7 @@ class Store:
         if shared:
             self.merger.shared_gone()
         self.counts.expired += sum(gone.values()) + shared
-        return numbers[-1] if numbers else None
+        return after if numbers else None
 
     def forget(self) -> None:
         """Delete the names of devices and shapes that have nothing left."""

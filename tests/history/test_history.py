@@ -225,10 +225,11 @@ async def test_a_writer_that_fails(
     await store.write(batch(0, rows_of(10)))
     with pytest.raises(HistoryError, match="of all things"):
         await store.flush()
-    with pytest.raises(HistoryError):
+    with pytest.raises(HistoryError, match="of all things"):
         await store.write(batch(10, rows_of(10)))
     await store.close()
     assert "Traceback" in caplog.text
+    assert not any(thread.name.startswith("history-") for thread in threading.enumerate())
 
 
 async def test_cannot_open(tmp_path: Path) -> None:

@@ -233,6 +233,17 @@ def test_old_chunks_are_deleted_whole(store: Store, path: Path) -> None:
     assert store.catalogue.devices["old"] == 6
 
 
+def test_deleting_is_bounded(store: Store, path: Path) -> None:
+    """A step deletes some chunks only, and the next one goes on with the same device."""
+    flush(store, rows_of("a", range(5 * MAX_ROWS)) + rows_of("b", range(2 * MAX_ROWS)))
+    after: int | None = 0
+    left = []
+    while after is not None:
+        after = store.expire(before=1 << 60, after=after, chunks=2)
+        left.append(len(chunks(path)))
+    assert left == [5, 3, 1, 0, 0]
+
+
 def test_rows_of_forgotten_devices_go(store: Store, path: Path) -> None:
     """Old rows that shared a chunk with newer ones, of a device that is forgotten, are not put into a chunk again."""
     for number in range(FAN_IN):
