@@ -24,9 +24,12 @@ def strict(rows: Iterable[Sequence[object]]) -> list[tuple[object, ...]]:
     return [(*row[:-1], exact(row[-1])) for row in rows]  # type: ignore[arg-type]
 
 
-def matches(glob: str, name: str) -> bool:
-    """``*`` any characters, ``?`` one."""
-    return re.fullmatch(re.escape(glob).replace(r"\*", ".*").replace(r"\?", "."), name, re.DOTALL) is not None
+def matches(globs: str | Iterable[str], name: str) -> bool:
+    """``*`` any characters, ``?`` one; any of several globs."""
+    expressions = [re.escape(glob) for glob in ([globs] if isinstance(globs, str) else globs)]
+    return any(
+        re.fullmatch(expression.replace(r"\*", ".*").replace(r"\?", "."), name, re.DOTALL) for expression in expressions
+    )
 
 
 def reduce(values: list[Value], agg: str) -> Value | None:
@@ -64,8 +67,8 @@ class Model:
         *,
         start: int,
         end: int,
-        devices: str = "*",
-        metrics: str = "*",
+        devices: str | Iterable[str] = "*",
+        metrics: str | Iterable[str] = "*",
         step: int | None = None,
         agg: str = "mean",
         limit: int = 100_000,

@@ -28,8 +28,8 @@ READINGS: st.SearchStrategy[Item] = st.one_of(
 )
 QUERIES = st.fixed_dictionaries(
     {
-        "devices": st.sampled_from(["*", "a", "a*", "?"]),
-        "metrics": st.sampled_from(["*", "m", "?", "n"]),
+        "devices": st.sampled_from(["*", "a", "a*", "?", ("b", "a"), ("?b", "b")]),
+        "metrics": st.sampled_from(["*", "m", "?", "n", ("o", "m")]),
         "start": st.sampled_from([0, 0, 3, 10]),
         "end": st.sampled_from([5000, 5000, 12, 8]),
         "step": st.sampled_from([None, None, 1, 7, 1000]),
