@@ -40,7 +40,10 @@ class Host(Protocol):
     clock: Callable[[], float]
     counters: Counters
     beats: Heartbeat
-    buffer: bytearray  # what every connection reads into; nothing in it outlives the callback
+    # What every connection reads into; nothing in it outlives the callback.  The loops get it as a view: asyncio's TLS
+    # slices what it is given, and a slice of a bytearray would be a copy.
+    buffer: bytearray
+    view: memoryview
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a handler in a task that the server's stop waits for, and cancels at its deadline."""

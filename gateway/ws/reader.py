@@ -103,8 +103,8 @@ class Reader(Wire):
 
     # What the loop calls
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._host.buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._host.view
 
     def buffer_updated(self, nbytes: int) -> None:
         self.last_received = self._clock()

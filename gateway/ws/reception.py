@@ -84,8 +84,8 @@ class Reception(asyncio.BufferedProtocol):
         elif not room:
             self._refuse(503, "too many handshakes at once", {"Retry-After": "1"})
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._server.buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._server.view
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._answered:

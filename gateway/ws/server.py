@@ -136,6 +136,7 @@ class Server:
         )
         # asyncio's own buffer of 256 KiB a read is mapped and unmapped by the allocator every time.
         self.buffer = bytearray(READ_BYTES)
+        self.view = memoryview(self.buffer)
         self.loop: asyncio.AbstractEventLoop
         self.beats: Heartbeat
         self._listener: asyncio.Server | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,14 +23,17 @@ __all__ = [
     "TEXT",
     "Clock",
     "Frame",
+    "Member",
     "Raw",
     "close_frame",
     "echo",
     "eventually",
     "frame",
+    "many_files",
     "no_loop_errors",
     "open_raw",
     "serving",
+    "swarm",
 ]
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -172,6 +176,99 @@ async def open_raw(port: int, path: str | None = "/", *headers: str, recv_buffer
         yield raw
     finally:
         await raw.close()
+
+
+class Member(asyncio.Protocol):
+    """One of many cheap clients: keeps what data frames it gets and when, and closes when it is told to."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport
+        self.open: asyncio.Future[None] = self.loop.create_future()
+        self.received: list[tuple[float, bytes]] = []  # when, and the first eight bytes
+        self.close_code: int | None = None
+        self.lost: float | None = None
+        self._buffer = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(
+            b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        if not self.open.done():
+            end = buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            assert buffer.startswith(b"HTTP/1.1 101"), bytes(buffer)
+            del buffer[: end + 4]
+            self.open.set_result(None)
+        at = 0
+        while len(buffer) - at >= 2:
+            length, start = buffer[at + 1], at + 2
+            if length == 126:
+                length, start = int.from_bytes(buffer[at + 2 : at + 4], "big"), at + 4
+            elif length == 127:
+                length, start = int.from_bytes(buffer[at + 2 : at + 10], "big"), at + 10
+            if len(buffer) < start + length:
+                break
+            opcode = buffer[at] & 0x0F
+            if opcode in (TEXT, BINARY):
+                self.received.append((self.loop.time(), bytes(buffer[start : start + min(length, 8)])))
+            elif opcode == PING:
+                self.transport.write(frame(PONG, bytes(buffer[start : start + length])))
+            elif opcode == CLOSE:
+                self.close_code = int.from_bytes(buffer[start : start + 2], "big")
+                self.transport.write(frame(CLOSE, bytes(buffer[start : start + length])))
+                self.transport.close()
+            at = start + length
+        del buffer[:at]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = self.loop.time()
+        if not self.open.done():
+            self.open.set_exception(exc or ConnectionError())
+
+
+@contextmanager
+def many_files(count: int = 20_000) -> Iterator[None]:
+    """Lets this process open ``count`` files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, count)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@asynccontextmanager
+async def swarm(port: int, count: int, stalled: int = 0) -> AsyncIterator[tuple[list[Member], list[Member]]]:
+    """``count`` upgraded members; the second list, ``stalled`` of them, does not read any more."""
+    loop = asyncio.get_running_loop()
+    members: list[Member] = []
+    for number in range(count):
+        sock = socket.socket()
+        if number < stalled:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        _, member = await loop.create_connection(Member, sock=sock)
+        members.append(member)
+    for member in members:
+        await asyncio.wait_for(member.open, 10)
+    for member in members[:stalled]:
+        member.transport.pause_reading()
+    try:
+        yield members[stalled:], members[:stalled]
+    finally:
+        for member in members:
+            member.transport.abort()
+        await asyncio.sleep(0)
 
 
 def echo(ws: Connection, message: Message) -> Message:
