@@ -12,7 +12,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.client import ClientProtocol
 from websockets.frames import Frame
-from websockets.http11 import Response
+from websockets.protocol import CONNECTING
 from websockets.uri import parse_uri
 
 from gateway.ws import Router, Server
@@ -75,31 +75,38 @@ class Peer:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, protocol: ClientProtocol) -> None:
         self.protocol = protocol
-        self.response: Response | None = None
         self._reader = reader
         self._writer = writer
         self._frames: deque[Frame] = deque()
 
+    async def handshake(self) -> None:
+        """Ask for the upgrade.  Raises what the library raises where it is refused."""
+        self.protocol.send_request(self.protocol.connect())
+        self.flush()
+        while self.protocol.state is CONNECTING:
+            if not await self._read():
+                raise ConnectionError("the connection ended before the answer")
+            if self.protocol.handshake_exc is not None:
+                raise self.protocol.handshake_exc
+
     async def frame(self) -> Frame | None:
         """The next frame; ``None`` at the end of the stream.  Pings are answered, close frames too."""
         while not self._frames:
-            try:
-                data = await self._reader.read(65536)
-            except ConnectionError:
+            if not await self._read():
                 return None
-            if not data:
-                return None
-            self.protocol.receive_data(data)
-            for event in self.protocol.events_received():
-                if isinstance(event, Frame):
-                    self._frames.append(event)
-                else:
-                    assert isinstance(event, Response)
-                    self.response = event
-            self.flush()
-            if self.response is not None and self.protocol.handshake_exc is not None:
-                raise self.protocol.handshake_exc
         return self._frames.popleft()
+
+    async def _read(self) -> bool:
+        try:
+            data = await self._reader.read(65536)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        self.protocol.receive_data(data)
+        self._frames.extend(event for event in self.protocol.events_received() if isinstance(event, Frame))
+        self.flush()
+        return True
 
     def flush(self) -> None:
         """Send what the protocol has to send."""
@@ -124,13 +131,11 @@ class Peer:
 
 @asynccontextmanager
 async def watching(server: Server, path: str = "/") -> AsyncIterator[Peer]:
-    """A :class:`Peer` that has asked for an upgrade of ``path``; its first ``frame()`` reads the answer as well."""
-    protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{server.port}{path}"))
+    """A :class:`Peer` upgraded on ``path``."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    peer = Peer(reader, writer, protocol)
-    protocol.send_request(protocol.connect())
-    peer.flush()
+    peer = Peer(reader, writer, ClientProtocol(parse_uri(f"ws://127.0.0.1:{server.port}{path}")))
     try:
+        await peer.handshake()
         yield peer
     finally:
         writer.close()
