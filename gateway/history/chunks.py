@@ -24,11 +24,11 @@ MAX_SHARED_ROWS: Final = 1024  # fewer, since all are unpacked for one device's
 ALONE: Final = 64
 
 _CHUNK: Final = (
-    "INSERT INTO chunk (device, shape, level, first, last, low, high, rows, body) VALUES (?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO chunk (device, shape, level, first, last, kept, low, high, rows, body) VALUES (?,?,?,?,?,?,?,?,?,?)"
 )
 _SHARED: Final = (
-    "INSERT INTO shared (shape, flush, from_device, to_device, first, last, high, rows, body)"
-    " VALUES (?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO shared (shape, flush, from_device, to_device, first, last, kept, high, rows, body)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?)"
 )
 
 
@@ -50,7 +50,7 @@ def add_chunk(connection: apsw.Connection, device: int, shape: int, level: int, 
     body = encode(frame)
     if len(frame) >= MAX_ROWS // 2:
         level = FINAL
-    span = (frame.times[0], frame.times[-1], frame.low, frame.high)
+    span = (frame.times[0], frame.times[-1], _kept(frame), frame.low, frame.high)
     connection.execute(_CHUNK, (device, shape, level, *span, len(frame), body))
     return len(body)
 
@@ -84,9 +84,15 @@ class Sharing:
         body = encode_shared(parts)
         first = min(frame.times[0] for _, frame in parts)
         last = max(frame.times[-1] for _, frame in parts)
+        kept = max(_kept(frame) for _, frame in parts)
         high = max(frame.high for _, frame in parts)
         devices = (parts[0][0], parts[-1][0])
-        self._connection.execute(_SHARED, (shape, self._flush, *devices, first, last, high, rows, body))
+        self._connection.execute(_SHARED, (shape, self._flush, *devices, first, last, kept, high, rows, body))
         self.shapes.add(shape)
         self._counts.chunks += 1
         self._counts.bytes += len(body)
+
+
+def _kept(frame: Frame) -> int:
+    """The greatest time of a frame sorted by time, or of its receipt: an old log that was sent today is of today."""
+    return max(frame.times[-1], max(frame.received))

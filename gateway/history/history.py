@@ -23,12 +23,12 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import apsw
 
@@ -60,9 +60,10 @@ REST: Final = 4  # background work rests so many times as long as it worked
 class History:
     """The store in the file ``path``.  All methods belong to one event loop.
 
-    ``retention_days``: chunks whose every row is older are deleted (0: kept for ever).  ``memtable_bytes``: how much is
-    held in memory before it is flushed; there may be twice as much while a flush is under way.  ``flush_s``: how old a
-    reading in memory may become.  ``clock`` gives seconds since the epoch, for the retention.
+    ``retention_days``: chunks whose every row is older, and was received longer ago, are deleted (0: kept for ever).
+    ``memtable_bytes``: how much is held in memory before it is flushed; there may be twice as much while a flush is
+    under way.  ``flush_s``: how old a reading in memory may become.
+    ``clock`` gives seconds since the epoch, for the retention.
     """
 
     def __init__(
@@ -292,7 +293,7 @@ class History:
         with translated("cannot write to the history"):
             store.flush(memtable, end)
 
-    async def query(
+    def query(
         self,
         *,
         devices: str | Iterable[str] = "*",
@@ -302,10 +303,11 @@ class History:
         step: int | None = None,
         agg: str = "mean",
         limit: int = 100_000,
-    ) -> tuple[list[Row], bool]:
+    ) -> Awaitable[tuple[list[Row], bool]]:
         """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, and whether the answer was cut.
 
-        The answer holds what was written before the call: offsets below ``end``, as it is then, and no others.
+        The answer holds what was written before the call, whenever it is awaited: offsets below ``end``, as it is then,
+        and no others.
 
         Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``), or several.  Rows ascend by time;
         those of one time by device and metric, then as they came.  Of more than ``limit`` rows the earliest come.
@@ -332,9 +334,12 @@ class History:
         def ask(connection: apsw.Connection, stop: threading.Event) -> tuple[list[Row], bool, int]:
             return run_query(connection, self._catalogue, snapshot, question, stop)
 
-        rows, truncated, damaged = await self._read(ask)
-        self._counts["damaged"] += damaged
-        return rows, truncated
+        async def answer() -> tuple[list[Row], bool]:
+            rows, truncated, damaged = await self._read(ask)
+            self._counts["damaged"] += damaged
+            return rows, truncated
+
+        return _Later(answer)
 
     async def latest(self) -> list[Latest]:
         """``(device, metric, time, received, value)`` of the newest row of each series, sorted by device and metric.
@@ -430,3 +435,13 @@ class History:
 
 def _globs(given: str | Iterable[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+class _Later(Awaitable[T]):
+    """A coroutine that begins when it is awaited, and may never be."""
+
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._begin = begin
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._begin().__await__()

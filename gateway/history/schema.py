@@ -4,6 +4,7 @@
 device     a name and its number; numbers are never used again
 shape      metrics that come together, and their number; ``metrics`` is MessagePack, an array of names, sorted
 chunk      rows of one device and shape, packed (``codec``).  ``first``, ``last``: least and greatest time.
+           ``kept``: the greatest time, of a row or of its receipt; retention goes by it.
            ``low``, ``high``: least and greatest order of a row.  ``level``: how often it was merged; FINAL: no more
 shared     rows of several devices and one shape, from one flush, whose number is ``flush``: of those devices from
            which few rows came.  Only the devices numbered ``from_device`` to ``to_device`` count, the rows of others
@@ -42,14 +43,15 @@ CREATE TABLE shape (id INTEGER PRIMARY KEY AUTOINCREMENT, metrics BLOB NOT NULL 
 CREATE TABLE chunk (
     id INTEGER PRIMARY KEY,
     device INTEGER NOT NULL, shape INTEGER NOT NULL, level INTEGER NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, kept INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
     rows INTEGER NOT NULL, body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX chunk_time ON chunk (device, last, first, shape, level);
 CREATE TABLE shared (
     id INTEGER PRIMARY KEY,
     shape INTEGER NOT NULL, flush INTEGER NOT NULL, from_device INTEGER NOT NULL, to_device INTEGER NOT NULL,
-    first INTEGER NOT NULL, last INTEGER NOT NULL, high INTEGER NOT NULL, rows INTEGER NOT NULL, body BLOB NOT NULL
+    first INTEGER NOT NULL, last INTEGER NOT NULL, kept INTEGER NOT NULL, high INTEGER NOT NULL,
+    rows INTEGER NOT NULL, body BLOB NOT NULL
 ) STRICT;
 CREATE TABLE latest (
     device INTEGER NOT NULL, shape INTEGER NOT NULL, time INTEGER NOT NULL, position INTEGER NOT NULL,

@@ -33,7 +33,8 @@ _NEWEST: Final = (
     " WHERE (excluded.time, excluded.position) >= (latest.time, latest.position)"
 )
 _EXPIRE: Final = (
-    "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE device = ? AND last < ? LIMIT ?) RETURNING shape, level"
+    "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE device = ? AND last < ? AND kept < ? LIMIT ?)"
+    " RETURNING shape, level"
 )
 _FORGET: Final = (
     "DELETE FROM device WHERE id NOT IN (SELECT device FROM chunk) AND id NOT IN (SELECT device FROM latest)",
@@ -142,7 +143,7 @@ class Store:
             self.merger.shared(number, memtable.base)
 
     def expire(self, before: int, after: int, devices: int = 256, chunks: int = 256) -> int | None:
-        """Delete chunks whose every row is older than ``before``, of devices with numbers above ``after``.
+        """Delete chunks whose rows all are, and were received, before ``before``, of devices numbered above ``after``.
 
         At most so many ``devices`` are looked at, and so many ``chunks`` deleted.  Returns the last number that is done
         with, or None when all are.
@@ -153,17 +154,17 @@ class Store:
         with connection:
             for number in numbers:
                 room = chunks - sum(gone.values())
-                for shape, level in fetch(connection, _EXPIRE, (number, before, room)):
+                for shape, level in fetch(connection, _EXPIRE, (number, before, before, room)):
                     gone[number, shape, level] += 1
                 if sum(gone.values()) == chunks:
                     # There may be more of this one.
                     after = number - 1
                     break
-                connection.execute("DELETE FROM latest WHERE device = ? AND time < ?", (number, before))
+                connection.execute("DELETE FROM latest WHERE device = ? AND max(time, received) < ?", (number, before))
                 after = number
             shared = 0
             if not numbers:
-                connection.execute("DELETE FROM shared WHERE last < ?", (before,))
+                connection.execute("DELETE FROM shared WHERE kept < ?", (before,))
                 shared = connection.changes()
         for key, count in gone.items():
             self.merger.count(key, -count)

@@ -3,9 +3,9 @@
 A :class:`Client` turns a dashboard's messages into subscriptions of the hub and sends what the hub hands it.  It never
 waits for its peer; what a peer does not read is bounded by the hub (:data:`gateway.hub.PENDING_MAX`).
 
-History joins the stream exactly.  In one step of the loop the hub takes the snapshot and the history's end is noted
-(:class:`Join`); until the query is answered the hub holds the subscriber's updates.  What the store had not taken in by
-then is in the hub's memory, and is told apart from what it took in while it was read (:func:`history_frames`).
+History joins the stream exactly.  In one step of the loop the hub takes the snapshot, the store is asked (its answer is
+what lies below its end at that moment) and the readings above that end are taken from the hub's memory (:class:`Join`);
+until the answer is there the hub holds the subscriber's updates.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from operator import itemgetter
 from typing import Annotated, Any, Literal
 
@@ -113,31 +113,26 @@ def thin(points: list[list[Value]], target: int) -> list[list[Value]]:
 
 
 class Join(msgspec.Struct, frozen=True):
-    """Where history ends and updates begin: offsets below ``stored`` were in the store, those above ``shown`` come as
-    updates; times in nanoseconds."""
+    """Where history ends and updates begin: times in nanoseconds, what was shown and not stored yet, whether that is
+    all of it."""
 
-    stored: int
-    shown: int
     start: int
     end: int
+    above: list[tuple[int, Reading]]
+    complete: bool
 
 
 def history_frames(
-    subscription: Subscription, join: Join, rows: list[Row], newer: list[tuple[int, Reading]], complete: bool
+    subscription: Subscription, join: Join, rows: list[Row], complete: bool
 ) -> Iterator[dict[str, object]]:
-    """The ``history`` messages of a subscription.
-
-    ``newer`` is everything published since ``join.stored``.  The store may have taken in some of it while it was read,
-    so ``rows`` lose what ``newer`` has; what of it was shown already is history, the rest comes as updates.
-    """
+    """The ``history`` messages of a subscription: ``rows`` of the store and the readings above them."""
     selection = Selection(subscription)
-    late = {(reading.device, reading.time) for _, reading in newer}
     data: dict[str, dict[str, list[list[Value]]]] = {}
     for time_ns, device, metric, value in rows:
-        if (device, time_ns) not in late and selection.metric(metric):
+        if selection.metric(metric):
             data.setdefault(device, {}).setdefault(metric, []).append([time_ns // 1_000_000, wire_value(value)])
-    for offset, reading in newer:
-        if offset <= join.shown and reading.time >= join.start:
+    for _, reading in join.above:
+        if reading.time >= join.start:
             for metric in selection.metrics(reading.values):
                 data.setdefault(reading.device, {}).setdefault(metric, []).append(point(reading, metric))
     frame: dict[str, dict[str, list[list[Value]]]] = {}
@@ -326,8 +321,10 @@ class Client:
         if not request.history_s:
             hub.release(self, subscription)
             return
-        join = Join(endpoint.history.end, hub.offset, endpoint.now() - int(request.history_s * 1e9), endpoint.now())
-        task = asyncio.create_task(self._history(subscription, join))
+        # One step of the loop, with the snapshot just sent: the query answers what lies below history.end now.
+        now = endpoint.now()
+        join = Join(now - int(request.history_s * 1e9), now, *hub.since(endpoint.history.end - 1, subscription))
+        task = asyncio.create_task(self._history(subscription, join, self._query(subscription, join, None)))
         self._reading[request.id] = task
         endpoint.tasks.add(task)
         task.add_done_callback(endpoint.tasks.discard)
@@ -344,16 +341,15 @@ class Client:
 
     # -- history -------------------------------------------------------------------------------------------------
 
-    async def _history(self, subscription: Subscription, join: Join) -> None:
+    async def _history(self, subscription: Subscription, join: Join, query: Awaitable[tuple[list[Row], bool]]) -> None:
         """Send history, then let the hub go on."""
         endpoint = self._endpoint
         try:
-            rows, truncated = await self._query(subscription, join, None)
+            rows, truncated = await query
             if truncated:
                 step = max(1_000_000, (join.end - join.start) // POINTS_DOWNSAMPLED)
                 rows, truncated = await self._query(subscription, join, step)
-            newer, complete = endpoint.hub.since(join.stored - 1, subscription)
-            for frame in history_frames(subscription, join, rows, newer, complete and not truncated):
+            for frame in history_frames(subscription, join, rows, join.complete and not truncated):
                 while self._ws.pending_bytes > HISTORY_PENDING:
                     await asyncio.sleep(GRID_S)
                     if self._ws.closed:
@@ -366,8 +362,8 @@ class Client:
             self._reading.pop(subscription.id, None)
             endpoint.hub.release(self, subscription)
 
-    async def _query(self, subscription: Subscription, join: Join, step: int | None) -> tuple[list[Row], bool]:
-        return await self._endpoint.history.query(
+    def _query(self, subscription: Subscription, join: Join, step: int | None) -> Awaitable[tuple[list[Row], bool]]:
+        return self._endpoint.history.query(
             devices=subscription.devices or ("*",),
             metrics=subscription.metrics or ("*",),
             start=join.start,

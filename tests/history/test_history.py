@@ -15,7 +15,7 @@ from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.history import MAX_QUERIES
 from gateway.history.merge import FAN_IN
 from gateway.history.store import Store
-from gateway.reading import Item, Mark
+from gateway.reading import Item, Mark, Reading
 from tests.history.model import Model, batch, crashed, reading, strict
 
 ALL = {"start": 0, "end": 1 << 62}
@@ -391,7 +391,7 @@ async def test_cut_answers(store: History) -> None:
 
 async def test_too_many_queries(store: History) -> None:
     """Queries beyond the bound are refused, not queued."""
-    tasks = [asyncio.create_task(store.query(**ALL)) for _ in range(MAX_QUERIES)]
+    tasks = [asyncio.ensure_future(store.query(**ALL)) for _ in range(MAX_QUERIES)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
         await store.query(**ALL)
@@ -416,13 +416,13 @@ async def test_a_query_nobody_waits_for_ends(store: History, monkeypatch: pytest
         await store.write(batch(number, rows_of(1, first=number)))
         await store.flush()
     monkeypatch.setattr(query._Reader, "_load", slow)
-    task = asyncio.create_task(store.query(**ALL))
+    task = asyncio.ensure_future(store.query(**ALL))
     await asyncio.to_thread(started.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     started.clear()
-    task = asyncio.create_task(store.query(**ALL))
+    task = asyncio.ensure_future(store.query(**ALL))
     await asyncio.to_thread(started.wait, 10)
     closing = asyncio.create_task(store.close())
     await asyncio.sleep(0)
@@ -462,6 +462,25 @@ async def test_retention(path: Path) -> None:
     await until(lambda: store.stats()["devices"] == 1)
     assert (await store.query(**ALL))[0] == [(80 * DAY, "new", "m", 2.0)]
     assert [row[0] for row in await store.latest()] == ["new"]
+    await store.close()
+
+
+async def test_retention_spares_an_old_log_that_was_received_lately(path: Path) -> None:
+    """What is old and was received lately stays, whether its chunk is shared or its own."""
+    now = 100.0 * 86_400
+    store = History(path, retention_days=30, clock=lambda: now)
+    await store.open()
+    late = [Reading("one", "s", 0, 10 * DAY, 99 * DAY, {"m": 1.0})]
+    late += [Reading("many", "s", 0, 10 * DAY + n, 99 * DAY, {"m": 1.0}) for n in range(200)]
+    old = [Reading("gone", "s", 0, 10 * DAY + n, 11 * DAY, {"m": 1.0}) for n in range(200)]
+    await store.write(batch(0, [*late, *old]))
+    await store.close()
+    store = History(path, retention_days=30, clock=lambda: now)
+    await store.open()
+    await until(lambda: store.stats()["devices"] == 2)
+    assert {row[1] for row in (await store.query(**ALL))[0]} == {"one", "many"}
+    assert len((await store.query(**ALL))[0]) == 201
+    assert {row[0] for row in await store.latest()} == {"one", "many"}
     await store.close()
 
 
