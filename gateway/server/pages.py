@@ -13,7 +13,7 @@ import hashlib
 import io
 import mimetypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -31,6 +31,7 @@ from .times import parse_duration, parse_time
 __all__ = ["Pages"]
 
 ROWS_MAX = 100_000
+SLICE = 1_000  # rows rendered at once
 AGGREGATES = ("mean", "min", "max", "last", "count")
 FORMATS = ("json", "csv")
 
@@ -182,23 +183,40 @@ def _device_row(device: Device) -> dict[str, object]:
     return row
 
 
+def _slices(rows: list[Row]) -> Iterator[list[Row]]:
+    """The rows a thousand at a time, in order, each slice freed before the next: a thread that works on many rows, or
+    frees them, at once keeps the interpreter from the loop."""
+    rows.reverse()
+    while rows:
+        piece = rows[-SLICE:]
+        del rows[-SLICE:]
+        piece.reverse()
+        yield piece
+
+
 def _rows(rows: list[Row]) -> bytes:
-    return _json(
-        [
-            {"time": time_ns // 1_000_000, "device": device, "metric": metric, "value": wire_value(value)}
-            for time_ns, device, metric, value in rows
-        ]
-    )
+    """JSON of the rows, which are used up."""
+    pieces = [
+        _json(
+            [
+                {"time": time_ns // 1_000_000, "device": device, "metric": metric, "value": wire_value(value)}
+                for time_ns, device, metric, value in piece
+            ]
+        )[1:-1]
+        for piece in _slices(rows)
+    ]
+    return b"[" + b",".join(pieces) + b"]"
 
 
 def _csv(rows: list[Row]) -> bytes:
+    """CSV of the rows, which are used up."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("time", "device", "metric", "value"))
-    for time_ns, device, metric, value in rows:
-        writer.writerow(
-            (time_ns // 1_000_000, device, metric, str(value).lower() if value is True or value is False else value)
-        )
+    for piece in _slices(rows):
+        for time_ns, device, metric, value in piece:
+            plain = ("false", "true")[value] if value is True or value is False else value
+            writer.writerow((time_ns // 1_000_000, device, metric, plain))
     return text.getvalue().encode()
 
 

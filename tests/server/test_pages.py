@@ -54,6 +54,20 @@ async def test_history_queries(tmp_path):
         ]
 
 
+async def test_many_rows_come_in_order(tmp_path):
+    """An answer of several thousand rows is whole and in order, as JSON and as CSV."""
+    async with gateway(tmp_path, limits={"device_rate": 10**6, "device_burst": 10**6}) as gw:
+        async with gw.device("a") as ws:
+            await receive(ws, "welcome")
+            for first in range(0, 4000, 1000):
+                await send(ws, [{"ts": T0 + n, "seq": n + 1, "n": n} for n in range(first, first + 1000)])
+            await acked(ws, 4000)
+        rows = await gw.rows("a", until=4000)
+        assert [row["value"] for row in rows] == list(range(4000))
+        _, _, body = await gw.get("/api/v1/history?from=0&format=csv")
+        assert [row[3] for row in csv.reader(io.StringIO(body.decode()))] == ["value", *map(str, range(4000))]
+
+
 async def test_history_that_is_cut_says_so(tmp_path, monkeypatch):
     """Beyond the bound rows are left out and the answer says so."""
     monkeypatch.setattr("gateway.server.pages.ROWS_MAX", 7)
