@@ -118,11 +118,11 @@ def sync_client(base: str) -> dict[str, Any]:
     opcode, data = ws.recv_data()
     assert opcode == websocket.ABNF.OPCODE_CLOSE
     result["bye"] = [int.from_bytes(data[:2], "big"), data[2:].decode()]
-    ws.close()
+    ws.shutdown()
     ws = websocket.create_connection(f"{base}/small", timeout=20)
     ws.send("x" * 1001)
     result["small"] = int.from_bytes(ws.recv_data()[1][:2], "big")
-    ws.close()
+    ws.shutdown()
     ws = websocket.create_connection(f"{base}/pinged", timeout=20)
     ws.send("x")
     result["pinged"] = ws.recv()
