@@ -346,7 +346,7 @@ class Reader(Wire):
 
 
 def _extent(data: bytes | bytearray, at: int, here: int) -> int:
-    """Bytes of the frame that starts at ``at``, header included; 0 while the header has not come.
+    """Bytes of the frame that starts at ``at``, header included; 0 while its length has not come.
 
     A frame that no client may send (unknown opcode, not masked) extends to the end of what is here: the library fails
     the connection over its first two bytes.
@@ -359,8 +359,8 @@ def _extent(data: bytes | bytearray, at: int, here: int) -> int:
     if length < 126:
         return 6 + length
     if length == 126:
-        return 8 + int.from_bytes(data[at + 2 : at + 4], "big") if here >= 8 else 0
-    return 14 + int.from_bytes(data[at + 2 : at + 10], "big") if here >= 14 else 0
+        return 8 + int.from_bytes(data[at + 2 : at + 4], "big") if here >= 4 else 0
+    return 14 + int.from_bytes(data[at + 2 : at + 10], "big") if here >= 10 else 0
 
 
 _KNOWN = frozenset({0x0, *OPCODES.values()})

@@ -16,7 +16,7 @@ __all__ = ["BadRequest", "Headers", "Query", "Request", "Response", "split_path"
 
 _token = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", re.ASCII).fullmatch
 _field = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
-_bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
+_bad_path = re.compile(r"%(?![0-9A-Fa-f]{2})|[^\x21-\x7e]").search
 _absolute = re.compile(r"https?://[^/?#]*", re.IGNORECASE).match
 
 MAX_QUERY_FIELDS = 256
@@ -200,11 +200,11 @@ def split_target(target: str) -> tuple[str, str]:
 def split_path(raw: str) -> list[str]:
     """The segments of a raw path, each decoded once.
 
-    Raises :class:`BadRequest` for an escape that is none and for bytes that are not UTF-8 (400), and for an encoded
-    slash or NUL, which no segment can hold (404).
+    Raises :class:`BadRequest` for an escape that is none, for anything but printable ASCII and for bytes that are not
+    UTF-8 (400), and for an encoded slash or NUL, which no segment can hold (404).
     """
-    if _bad_escape(raw):
-        raise BadRequest("path holds a bad escape")
+    if _bad_path(raw):
+        raise BadRequest("path holds a bad escape or character")
     if "%" not in raw:
         return raw[1:].split("/")
     segments = []

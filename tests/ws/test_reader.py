@@ -5,119 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
-from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from websockets.frames import Frame as LibraryFrame
-from websockets.protocol import State
-from websockets.server import ServerProtocol
 
-from gateway.ws import Connection, Message, Request, Router, Server
-from gateway.ws.host import Terms
+from gateway.ws import Message
 from gateway.ws.reader import PAUSED_BY_USER
-from gateway.ws.request import Headers
 
+from .rig import LIMIT, Rig, by_the_library
 from .support import BINARY, CLOSE, CONT, PING, PONG, TEXT, close_frame, frame
-
-LIMIT = 300
-
-
-class Sink(asyncio.Transport):
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closing = False
-        self.reading = True
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.closing = True
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def close(self) -> None:
-        self.closing = True
-
-    abort = close
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-
-class Rig:
-    """One connection without a socket."""
-
-    def __init__(self, **terms: Any) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.server = Server(Router())
-        self.server.loop = self.loop
-        self.server.beats = cast("Any", type("Beats", (), {"add": lambda *_: None, "discard": lambda *_: None})())
-        self.server._emptied = asyncio.Event()
-        self.protocol = ServerProtocol(state=State.OPEN, max_size=LIMIT)
-        terms = {"max_message_bytes": LIMIT, "heartbeat": None, **terms}
-        self.ws = Connection(self.protocol, self.server, Terms(**terms), Request("GET", "/", Headers()))
-        self.transport = Sink()
-        self.seen: list[Message] = []
-        self.handle = self.keep
-
-        def start() -> None:
-            self.ws._handler = lambda ws, message: self.handle(message)
-
-        self.ws._open(self.transport, b"", start, b"")
-
-    def keep(self, message: Message) -> None:
-        self.seen.append(message)
-
-    def feed(self, data: bytes) -> None:
-        """Hand over ``data`` as the loop would."""
-        buffer = self.ws.get_buffer(-1)
-        buffer[: len(data)] = data
-        self.ws.buffer_updated(len(data))
-
-    def end(self) -> None:
-        self.ws.connection_lost(None)
-        self.loop.run_until_complete(asyncio.sleep(0))
-        self.loop.close()
-
-
-def by_the_library(data: bytes) -> tuple[list[Message], bytes, int | None]:
-    """What the library alone makes of ``data``: messages, bytes to send, code of the close frame sent."""
-    protocol = ServerProtocol(state=State.OPEN, max_size=LIMIT)
-    protocol.receive_data(data)
-    messages: list[Message] = []
-    parts: list[bytes] = []
-    kind = TEXT
-    for event in protocol.events_received():
-        assert isinstance(event, LibraryFrame)
-        if event.opcode in (TEXT, BINARY, CONT):
-            if event.opcode != CONT:
-                kind, parts = int(event.opcode), []
-            parts.append(bytes(event.data))
-            if event.fin:
-                whole = b"".join(parts)
-                messages.append(Message("text", whole.decode()) if kind == TEXT else Message("binary", whole))
-    code = None if protocol.close_sent is None else int(protocol.close_sent.code)
-    return messages, b"".join(protocol.data_to_send()), code
-
 
 payloads = st.one_of(
     st.binary(max_size=20),
@@ -129,8 +26,6 @@ texts = st.one_of(
     st.integers(120, 130).map(lambda n: b"x" * n),
 )
 keys = st.binary(min_size=4, max_size=4)
-# Any opcode may be text: bad UTF-8, which the library alone lets pass, is for test_conformance.
-ascii_bytes = st.text(st.characters(codec="ascii"), max_size=5).map(str.encode)
 masks = st.one_of(keys, keys, keys, st.none())
 
 
@@ -151,7 +46,7 @@ def frames(draw: st.DrawFn) -> bytes:
         rest = [frame(CONT, part, fin=part is pieces[-1], mask=draw(keys)) for part in pieces[1:]]
         return head + between + between.join(rest)
     if shape == 9:
-        return frame(draw(st.integers(0, 15)), draw(ascii_bytes), fin=draw(st.booleans()), mask=draw(masks))
+        return frame(draw(st.integers(0, 15)), draw(st.binary(max_size=5)), fin=draw(st.booleans()), mask=draw(masks))
     if shape == 10:
         return frame(BINARY, draw(st.binary(max_size=5)), rsv=draw(st.integers(0, 7)), mask=draw(keys))
     return draw(st.sampled_from([close_frame(1000, b"bye"), frame(CLOSE), close_frame(4001), frame(CLOSE, b"x")]))
@@ -201,10 +96,7 @@ def check_stream(rig: Rig, parts: list[bytes], seed: int, pause: bool) -> None:
             rig.loop.run_until_complete(asyncio.sleep(0))
     for _ in range(3):
         rig.loop.run_until_complete(asyncio.sleep(0))
-    assert rig.seen == messages
-    assert rig.transport.written == sent
-    ours = rig.protocol.close_sent
-    assert (None if ours is None else int(ours.code)) == code
+    assert rig.outcome() == (messages, sent, code)
 
 
 @pytest.fixture
