@@ -18,13 +18,14 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from . import __version__, liveness, metrics, systemd
 from .config import Settings
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
-from .errors import StateLocked
+from .errors import GatewayError, StateLocked
 from .history import History
 from .hub import Hub
 from .journal import Journal
@@ -73,12 +74,11 @@ class App:
         """Everything up; on leaving, everything down, with what was accepted committed.
 
         Raises :class:`~gateway.errors.StateLocked`, :class:`~gateway.errors.JournalError`,
-        :class:`~gateway.errors.HistoryError` and ``OSError`` (an address in use).
+        :class:`~gateway.errors.HistoryError`, and :class:`~gateway.errors.GatewayError` for an address in use.
         """
         settings = self.settings
         async with AsyncExitStack() as stack:
-            settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-            stack.enter_context(_Lock(settings))
+            stack.enter_context(_Lock(settings.state_dir))
             journal = Journal(
                 settings.state_dir / "journal",
                 commit_ms=settings.journal.commit_ms,
@@ -267,7 +267,13 @@ class App:
         grace = settings.heartbeat.interval_s + settings.heartbeat.timeout_s
         timer = loop.call_later(grace, _end_of_grace, book, pipeline)
         stack.callback(timer.cancel)
-        await stack.enter_async_context(server)
+        try:
+            await stack.enter_async_context(server)
+        except OSError as error:
+            raise GatewayError(
+                f"cannot listen on {settings.listen.host} port {settings.listen.port}: {error.strerror or error}",
+                hint="name another with GATEWAY_LISTEN__HOST and GATEWAY_LISTEN__PORT, or stop what listens there",
+            ) from None
         self.port = server.port
 
         def stopping() -> None:
@@ -281,18 +287,25 @@ class App:
 class _Lock:
     """One instance a state directory: an advisory lock, gone with the process that holds it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._path = settings.state_dir / "lock"
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._file = -1
 
     def __enter__(self) -> None:
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self._file = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise GatewayError(
+                f"the state directory {self._directory} cannot be used: {error.strerror}",
+                hint="name one that can be written with GATEWAY_STATE_DIR",
+            ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
             raise StateLocked(
-                f"another gateway uses {self._path.parent}",
+                f"another gateway uses {self._directory}",
                 hint="stop it, or give this one a directory of its own with GATEWAY_STATE_DIR",
             ) from None
 

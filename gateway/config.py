@@ -13,11 +13,12 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -37,6 +38,7 @@ from pydantic_settings import (
 )
 
 from .errors import ConfigError
+from .reading import is_device
 
 __all__ = ["Settings", "is_loopback", "load", "shown"]
 
@@ -61,6 +63,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+T = TypeVar("T")
+# A variable that is there and empty means the same as one that is not.
+Unset = Annotated[T | None, BeforeValidator(lambda given: None if given == "" else given)]
 
 
 class Section(BaseModel):
@@ -90,7 +97,7 @@ class Mqtt(Section):
     )
     username: str = Field("", description="Instead of the one in the URL.")
     password: SecretStr = Field(SecretStr(""), description="Instead of the one in the URL.")
-    ca: Path | None = Field(None, description="PEM file of the authorities to trust with mqtts; default: the system's.")
+    ca: Unset[Path] = Field(None, description="PEM file of the authorities to trust with mqtts; default: the system's.")
 
     @field_validator("url")
     @classmethod
@@ -119,8 +126,8 @@ class Limits(Section):
         description="Beyond the rate: drop and say so, delay (read no more until there is room), or close (1008).",
     )
     max_message_bytes: int = Field(65_536, ge=256, le=16 * MIB, description="Largest message of a device.")
-    max_connections: int | None = Field(None, ge=1, description="Connections in all; default: none.")
-    max_per_address: int | None = Field(None, ge=1, description="Connections of one address; default: none.")
+    max_connections: Unset[int] = Field(None, ge=1, description="Connections in all; default: none.")
+    max_per_address: Unset[int] = Field(None, ge=1, description="Connections of one address; default: none.")
     max_devices: int = Field(20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.")
 
 
@@ -168,11 +175,7 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         default_factory=_state_dir, description="Directory of the journal, history and device book."
     )
-    id: str = Field(
-        default_factory=socket.gethostname,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$",
-        description="This gateway's name.",
-    )
+    id: str = Field(default_factory=socket.gethostname, description="This gateway's name, on MQTT and on the page.")
     origins: Annotated[list[str], NoDecode] = Field(
         [], description=f"Further web origins that may connect: {_ORIGINS_EXAMPLE}."
     )
@@ -185,6 +188,20 @@ class Settings(BaseSettings):
     heartbeat: Heartbeat = Heartbeat()
     history: HistorySettings = HistorySettings()
     log: Log = Log()
+
+    @field_validator("state_dir", mode="before")
+    @classmethod
+    def _not_empty(cls, given: object) -> object:
+        if given == "":
+            raise ValueError("empty")
+        return given
+
+    @field_validator("id")
+    @classmethod
+    def _is_name(cls, given: str) -> str:
+        if not is_device(given):
+            raise ValueError("letters, digits and _ . : - only, 64 at most, the first a letter or digit")
+        return given
 
     @field_validator("origins", mode="before")
     @classmethod
@@ -215,6 +232,7 @@ class Settings(BaseSettings):
             settings = handler(given)
         except ValidationError as error:
             faults = [_fault(fault) for fault in error.errors(include_url=False)]
+        faults += _strangers()
         host = str((given.get("listen") or {}).get("host", "127.0.0.1"))
         insecure = (given.get("auth") or {}).get("allow_insecure", False)
         if not is_loopback(host) and str(insecure).lower() not in ("1", "true", "yes", "on", "t", "y"):
@@ -277,6 +295,30 @@ def load() -> Settings:
         raise ConfigError(f"{config or '.env'}: {error}") from None
 
 
+def _strangers() -> list[str]:
+    """Variables of the environment that look like settings and are none.
+
+    A section's misspelt name is found by its model; this finds sections that there are not.  Names without a section
+    may be anybody's (Kubernetes makes GATEWAY_PORT for a service of that name).
+    """
+    sections = {name for name, field in Settings.model_fields.items() if _section(field.annotation)}
+    faults = []
+    for name in sorted(os.environ):
+        section, separator, _ = name.removeprefix(PREFIX).partition("__")
+        if name.startswith(PREFIX) and separator and section.lower() not in sections:
+            faults.append(_no_such(name))
+    return faults
+
+
+def _no_such(name: str) -> str:
+    near = difflib.get_close_matches(name, list(variables()), 1)
+    return f"{name}: this version has no such setting" + (f"; {near[0]}?" if near else "")
+
+
+def _section(kind: Any) -> type[Section] | None:
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
 def variable(location: tuple[Any, ...]) -> str:
     """The environment variable of a field's location."""
     return PREFIX + "__".join(str(part) for part in location[:2]).upper()
@@ -286,8 +328,8 @@ def variables() -> dict[str, tuple[Any, str]]:
     """Every setting's variable, with its default and its line of help."""
     found: dict[str, tuple[Any, str]] = {}
     for name, field in Settings.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
+        kind = _section(field.annotation)
+        if kind is not None:
             for inner, leaf in kind.model_fields.items():
                 found[variable((name, inner))] = (leaf.default, leaf.description or "")
         else:
@@ -295,15 +337,30 @@ def variables() -> dict[str, tuple[Any, str]]:
     return found
 
 
+# Pydantic's kinds of faults in plain words; ``{}`` are filled from the fault's context.
+_WORDS = {
+    "int_parsing": "not a whole number",
+    "float_parsing": "not a number",
+    "bool_parsing": "not true or false",
+    "finite_number": "not a finite number",
+    "greater_than": "not above {gt:g}",
+    "greater_than_equal": "below {ge:g}, the least that works",
+    "less_than_equal": "above {le:g}, the most that works",
+    "literal_error": "not one of {expected}",
+    "string_too_short": "empty",
+}
+
+
 def _fault(fault: Any) -> str:
     location = fault["loc"]
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] in _WORDS:
+        message = _WORDS[fault["type"]].format(**fault.get("ctx", {}))
     if not location:
         return message
     name = variable(location)
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, list(variables()), 1)
-        return f"{name}: there is no such setting" + (f"; {near[0]}?" if near else "")
+        return _no_such(name)
     help_text = variables().get(name, (None, ""))[1]
     return f"{name}: {message[:1].lower()}{message[1:]}" + (f" ({help_text})" if help_text else "")
 

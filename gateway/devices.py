@@ -80,9 +80,8 @@ class Device:
         """Called by the journal on the loop, once a commit, with the last token of it."""
         accepted, seq, session = token
         self.ledger.stored = accepted
-        session.decided(seq)
-        if session is self.session and self.link is not None and seq:
-            self.link.committed(session.durable)
+        if session.decided(seq) and session is self.session and self.link is not None:
+            self.link.committed(seq)
 
     def begin(self, session_id: str | None, fresh_id: str) -> bool:
         """A connection asks for a session; returns whether a known one is resumed."""

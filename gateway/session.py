@@ -72,7 +72,9 @@ class Session:
         self.held = seq
         self.held_since = now
 
-    def decided(self, seq: int) -> None:
-        """Everything up to ``seq`` is durably decided."""
-        if seq > self.durable:
-            self.durable = seq
+    def decided(self, seq: int) -> bool:
+        """Everything up to ``seq`` is durably decided; returns whether that is news."""
+        if seq <= self.durable:
+            return False
+        self.durable = seq
+        return True

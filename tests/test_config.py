@@ -65,6 +65,9 @@ def test_every_fault_is_named_at_once(monkeypatch):
         "GATEWAY_LIMITS__POLICY": "panic",
         "GATEWAY_JOURNAL__COMMIT_MS": "nan",
         "GATEWAY_AUTH__MODE": "token",
+        "GATEWAY_TLS__CERT": "/cert.pem",
+        "GATEWAY_STATE_DIR": "",
+        "GATEWAY_ID": "a b",
     }
     for name, value in faulty.items():
         monkeypatch.setenv(name, value)
@@ -73,6 +76,17 @@ def test_every_fault_is_named_at_once(monkeypatch):
     lines = str(info.value).splitlines()
     assert sorted(line.split(":")[0] for line in lines) == sorted(faulty)
     assert any("GATEWAY_MQTT__URL?" in line for line in lines if "ULR" in line)
+
+
+def test_what_is_shown_can_be_read_again(monkeypatch, tmp_path, capsys):
+    """The output of config show is a .env file, unset ones included; names of nobody's section are let be."""
+    monkeypatch.setenv("GATEWAY_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("GATEWAY_LIMITS__MAX_CONNECTIONS", "")
+    assert main(["config", "show"]) == 0
+    shown_before = capsys.readouterr().out
+    (tmp_path / ".env").write_text(shown_before)
+    assert main(["config", "show"]) == 0
+    assert capsys.readouterr().out == shown_before
 
 
 def test_beyond_loopback_needs_to_be_meant(monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,12 +32,9 @@ def run(options: argparse.Namespace) -> int:
 
     settings = load()
     configure(settings.log.level, settings.log.format)
-    try:
-        with Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(run_app(settings))
-    except OSError as error:
-        print(f"gateway: {error}", file=sys.stderr)
-        return 1
+    os.umask(0o027)  # what devices sent is nobody else's to read
+    with Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run_app(settings))
     return 0
 
 

@@ -47,7 +47,10 @@ def parts(message: object) -> list[Part]:
         return [_reading(message, None)]
     if type(message) is list:
         if len(message) > MAX_READINGS:
-            raise Refusal("too_many_readings", f"{len(message)} readings in a message, at most {MAX_READINGS}")
+            raise Refusal(
+                "too_many_readings",
+                f"{len(message)} readings, at most {MAX_READINGS} a message: none was taken, split it",
+            )
         return [_reading(element, index) for index, element in enumerate(message)]
     raise Refusal("bad_message", "neither an object nor an array")
 

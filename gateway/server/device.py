@@ -23,7 +23,7 @@ from ..delivery import Delivery
 from ..devices import Device, DeviceBook
 from ..errors import Overloaded, Refusal
 from ..pipeline import Pipeline
-from ..reading import is_device
+from ..reading import check_value, is_device, is_metric
 from ..session import MAX_SESSION, Verdict
 from ..ws import Connection as WebSocket
 from ..ws import Message, Request, Response, Router, message_handler
@@ -32,6 +32,7 @@ __all__ = ["DeviceEndpoint"]
 
 REPLIES_MAX = 64 * 1024
 UNDECODABLE_MAX = 5  # in a row, then 1011
+WAIT_S = 0.25  # a throttled device is asked to wait this long where the rate allows it sooner
 REMIND_S = 1.0  # between two notices to a device that goes on behind a hold
 REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing each other
 ACKS = ("durable", "delivered", "none")
@@ -47,6 +48,17 @@ class _Description(msgspec.Struct, frozen=True, omit_defaults=True):
     name: Annotated[str, msgspec.Meta(max_length=128)] = ""
     interval_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
     metrics: Annotated[dict[str, _Metric], msgspec.Meta(max_length=1000)] = {}
+
+
+def _check_names(described: _Description) -> None:
+    """Raises ``ValueError`` for a metric whose name is none, and for a text with control characters."""
+    for name, about in described.metrics.items():
+        if not is_metric(name):
+            raise ValueError(f"metrics: {name[:40]!r} is not a metric's name")
+        if check_value(about.unit) or check_value(about.class_):
+            raise ValueError(f"metrics.{name}: text with control characters")
+    if check_value(described.name):
+        raise ValueError("name: text with control characters")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -280,7 +292,14 @@ class Connection:
             ledger.received += 1
             seq = part.seq
             if part.device and part.device != device.name:
-                self._refuse(Refusal("bad_device", "device: no sub-device is allowed here", seq=seq, index=index))
+                self._refuse(
+                    Refusal(
+                        "bad_device",
+                        "device: no sub-device is allowed here",
+                        seq=seq,
+                        index=index if len(parts) > 1 else None,
+                    )
+                )
                 continue
             if seq:
                 verdict = session.judge(seq, endpoint.monotonic())
@@ -317,7 +336,9 @@ class Connection:
             if seq:
                 session.hold(seq, endpoint.monotonic())
             if refused_from is None:
-                refused_from = (seq, wait)
+                # Long enough for some more than the one, or the device would be back for each token.
+                settings = endpoint.settings
+                refused_from = (seq, max(wait, min(WAIT_S, settings.burst / 2 / settings.rate)))
         if debt:
             self._pause(debt)
         if duplicate and self._decided:
@@ -387,9 +408,10 @@ class Connection:
             body = {key: value for key, value in control.body.items() if key != "type"}
             try:
                 described = msgspec.convert(body, _Description)
+                _check_names(described)
                 known: dict[str, object] = msgspec.to_builtins(described)
                 self._endpoint.pipeline.describe(self.device, known, received)
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, ValueError) as error:
                 self._error(Refusal("bad_description", f"describe: {error}"))
             except Overloaded as full:
                 self._overloaded(full, 0)

@@ -149,7 +149,7 @@ async def test_throttled_and_go_back(tmp_path):
         await send(ws, *({"seq": n, "a": n} for n in range(1, 9)))
         throttled = await receive(ws, "throttled")
         assert (throttled["seq"], throttled["dropped"]) == (6, 1)
-        assert 0 < throttled["retry_after_ms"] <= 51
+        assert 50 <= throttled["retry_after_ms"] <= 251
         await asyncio.sleep(0.5)
         await send(ws, {"seq": 9, "a": 9}, {"seq": 6, "a": 6}, {"seq": 7, "a": 7})
         await acked(ws, 7)
@@ -296,6 +296,18 @@ async def test_no_acks_where_none_are_asked_for(tmp_path):
         assert (await receive(quiet))["type"] == "error"
 
 
+async def test_a_reading_without_seq_gets_no_ack(tmp_path):
+    """Not even the last one again."""
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "a": 1})
+        await acked(ws, 1)
+        await send(ws, {"a": 2})
+        await gw.rows("d", until=2)
+        await send(ws, {"seq": 2, "a": 3})
+        assert await receive(ws) == {"type": "ack", "seq": 2}
+
+
 async def test_times_of_receipt_strictly_increase(tmp_path):
     """Readings without a time do not overwrite each other."""
     async with gateway(tmp_path) as gw, gw.device("d") as ws:
@@ -347,8 +359,14 @@ async def test_describe_is_kept(tmp_path):
                 "metrics": {"t": {"unit": "Cel", "class": "temperature", "more": 1}},
             },
         )
-        await send(ws, {"type": "describe", "interval_s": -1})
-        assert (await receive(ws))["code"] == "bad_description"
+        for bad in (
+            {"interval_s": -1},
+            {"metrics": {"b c": {}}},
+            {"name": "a\x00"},
+            {"metrics": {"t": {"unit": "\n\x1b"}}},
+        ):
+            await send(ws, {"type": "describe", **bad})
+            assert (await receive(ws))["code"] == "bad_description"
     async with gateway(tmp_path) as gw:
         (row,) = await gw.json("/api/v1/devices")
         assert (row["name"], row["interval_s"], row["metrics"]) == (
