@@ -176,6 +176,26 @@ async def test_a_partial_batch_is_handed_over_at_its_timeout() -> None:
         assert server.connections == 1
 
 
+async def test_the_timeout_runs_from_the_first_message_of_a_batch() -> None:
+    """A peer that never falls silent for the timeout gets its answer all the same, before the batch is full."""
+
+    def count(ws: Connection, messages: list[Message]) -> str:
+        return f"{len(messages)} from {messages[0].data!s}"
+
+    router = Router()
+    router.websocket("/batch", batch_handler(count, size=10_000, timeout=0.1))
+    async with running(router) as server, dial(server, "/batch", max_queue=None) as client:
+        answer = asyncio.create_task(client.recv())
+        sent = 0
+        while not answer.done():
+            await client.send(str(sent))
+            sent += 1
+            await asyncio.sleep(0.002)
+        size, first = str(await answer).split(" from ")
+        assert first == "0"
+        assert 1 <= int(size) <= sent
+
+
 @pytest.mark.parametrize("end", ["close", "vanish", "stop"])
 async def test_the_rest_of_a_batch_is_handed_over_at_the_end(end: str) -> None:
     """The guide's promise that every message is processed: what is left is a batch when the connection ends."""
