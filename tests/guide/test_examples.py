@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
-from gateway.ws import BearerAuth, Connection, Message, Pool, Router, message_handler
-from gateway.ws.request import Request, Response
-from gateway.ws.router import Next
+from gateway.ws import BearerAuth, Connection, Message, Pool, Request, Response, Router, message_handler
 
 from .support import dial, eventually, running
+
+CallNext = Callable[[Request], Awaitable[Response]]
 
 
 async def receive(client: ClientConnection) -> Any:
@@ -203,7 +204,7 @@ async def test_middleware_runs_before_the_upgrade_outermost_first() -> None:
     router = Router()
 
     def named(name: str) -> Any:
-        async def middleware(request: Request, call_next: Next) -> Response:
+        async def middleware(request: Request, call_next: CallNext) -> Response:
             order.append(name)
             request.state.setdefault("names", []).append(name)
             response = await call_next(request)
@@ -213,7 +214,7 @@ async def test_middleware_runs_before_the_upgrade_outermost_first() -> None:
         return middleware
 
     @router.middleware
-    async def only_friends(request: Request, call_next: Next) -> Response:
+    async def only_friends(request: Request, call_next: CallNext) -> Response:
         status = int(request.query.get("status", "0"))
         return request.refuse(status, "not you") if status else await call_next(request)
 
