@@ -400,7 +400,7 @@ class DeviceClient:
         if kind == "ack":
             if self._outbox.ack(incoming.seq, self._clock()):
                 self._uplink.backoff.reset()
-                self._freed()
+                self._decided()
         elif kind == "throttled":
             self._held_back(incoming, overloaded=False)
         elif kind == "error":
@@ -410,7 +410,7 @@ class DeviceClient:
                 if incoming.seq:
                     self._outbox.refuse(incoming.seq)
                 self._refused(Refused(incoming.seq, incoming.code, incoming.detail, incoming.index))
-                self._freed()
+                self._decided()
         elif kind == "command":
             self._commands.receive(incoming)
         # Other types are a newer gateway's.
@@ -470,6 +470,12 @@ class DeviceClient:
                 self._timer = asyncio.get_running_loop().call_later(wait, self._timer_fired)
         if not self._numbered:
             self._freed()
+
+    def _decided(self) -> None:
+        """The gateway decided readings: callers that wait may go on, and so may what waited for a probe."""
+        self._freed()
+        if self._outbox.probing:
+            self._flush()
 
     def _timer_fired(self) -> None:
         self._timer = None

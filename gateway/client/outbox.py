@@ -10,7 +10,9 @@ hold them::
 
 - ``ack N`` decides everything up to N.
 - ``throttled`` at S: nothing from S on was kept.  What is in flight from S on goes back to the front of the
-  queue, and nothing is taken until ``retry_after``.  S is the first to be sent then.
+  queue, and nothing is taken until ``retry_after``.  Then S goes alone, as a probe; once it is decided, or
+  ``PROBE_S`` have passed without another notice, two more, then four, and so on: what a gateway that stays
+  full drops is a reading a notice, not the whole backlog.
 - A lost connection puts all in flight back; the next ``welcome`` says by ``last_seq`` what arrived all the
   same.
 
@@ -20,7 +22,8 @@ cumulatively.
 
 Pacing: the gateway tells its rate in ``welcome``; a backlog is sent at that rate instead of being thrown at
 the limit again and again.  The bucket here is a tenth smaller than the gateway's, since the network bunches
-messages.
+messages.  An unpaced outbox ignores the rate until it is throttled, and then keeps to it until its backlog is
+gone.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ MAX_READINGS = 500  # a message; gateways take 1,000 by default
 MAX_BYTES = 65_536  # a message, whatever more the gateway takes: larger ones only delay the ping behind them
 HEAD = 3  # bytes around an array: the larger of [] and MessagePack's array 16
 PACE_S = 0.05  # a paced backlog goes in messages of so much time
+PROBE_S = 0.25
 GIVEN_UP = -1.0
 
 
@@ -74,10 +78,15 @@ class Outbox:
         self._queue: deque[Entry] = deque()
         self._open = False
         self._pause_until = 0.0
-        self._rate = 0.0  # tokens a second; 0: not paced
+        self._told = 0.0  # tokens a second that the gateway allows; 0: it did not say
+        self._rate = 0.0  # tokens a second that are kept to; 0: not paced
         self._room = 1.0  # tokens the bucket holds
         self._tokens = -1.0  # below 0: never filled
         self._filled = 0.0
+        # After a notice: only numbers up to here go, the last `_probe` of them as probes.  0: as many as there are.
+        self._gate = 0
+        self._probe = 0
+        self._probed = 0.0  # when the last of them was written
         self.max_bytes = MAX_BYTES
         self.next_seq = 1
         self.highest = 0  # the greatest number ever written
@@ -98,6 +107,11 @@ class Outbox:
     def queued(self) -> int:
         """Those of them that are not on the wire."""
         return len(self._queue)
+
+    @property
+    def probing(self) -> bool:
+        """Whether an ack or a refusal may let more go."""
+        return self._gate > 0
 
     @property
     def full(self) -> bool:
@@ -135,7 +149,8 @@ class Outbox:
         if last_seq > self.highest:
             return None
         self.max_bytes = max(1, min(max_bytes, MAX_BYTES))
-        self._rate = per_s if self._paced and per_s > 0 else 0.0
+        self._told = max(0.0, per_s)
+        self._rate = self._told if self._paced or self._gate else 0.0
         self._room = max(1.0, burst * 0.9)
         if self._tokens < 0:
             self._tokens = self._room
@@ -179,6 +194,7 @@ class Outbox:
             # After a go-back the ack of an earlier copy may still arrive.
             freed += self._drop(self._queue, seq, now)
         self.decided = seq
+        self._settle()
         return freed
 
     def _drop(self, entries: deque[Entry], seq: int, now: float) -> int:
@@ -201,6 +217,7 @@ class Outbox:
         else:
             self.throttled += 1
         self._pause_until = max(self._pause_until, now + retry_after_s)
+        self._rate = self._told
         self._tokens = 0.0
         self._filled = now
         if seq <= self.decided:
@@ -211,6 +228,8 @@ class Outbox:
         if front > seq and seq <= self.highest:
             # The gateway waits for a number that is decided here: give it up, or all behind it is dropped.
             self._queue.appendleft((seq, self._empty(seq), GIVEN_UP))
+        if self._queue:
+            self._gate, self._probe = self._queue[0][0], 1
 
     def refuse(self, seq: int) -> bool:
         """An ``error`` names ``seq``: decided, not to be sent again.  Whether it was still undecided is
@@ -220,6 +239,7 @@ class Outbox:
             for index, entry in enumerate(entries):
                 if entry[0] == seq:
                     del entries[index]
+                    self._settle()
                     if entry[2] != GIVEN_UP:
                         self.refused += 1
                         return True
@@ -234,6 +254,8 @@ class Outbox:
         if not queue or not self._open or now < self._pause_until:
             return []
         allowed = len(queue)
+        if self._gate:
+            allowed = self._passing(now)
         if self._rate:
             self._fill(now)
             # A sum of fractions may miss a whole token by rounding.
@@ -262,7 +284,24 @@ class Outbox:
                 self._flight.append(entry)
         if self._rate:
             self._tokens -= len(batch)
+        if self._gate:
+            self._probed = now
+        self._settle()
         return batch
+
+    def _passing(self, now: float) -> int:
+        """How many of the queue the gate lets through; it opens further where what went through was kept."""
+        queue, flight = self._queue, self._flight
+        if queue[0][0] > self._gate:
+            undecided = flight and flight[-1][0] > self._gate - self._probe
+            if undecided and now < self._probed + PROBE_S:
+                return 0
+            self._probe *= 2
+            if self._probe > MAX_READINGS:
+                self._gate = 0
+                return len(queue)
+            self._gate = queue[0][0] + self._probe - 1
+        return min(len(queue), self._gate + 1 - queue[0][0])
 
     def wait(self, now: float) -> float | None:
         """Seconds until :meth:`take` has something worth a message; ``None``: only an event can change
@@ -271,11 +310,24 @@ class Outbox:
         if not self._queue or not self._open:
             return None
         wait = self._pause_until - now
+        most = len(self._queue)
+        if self._gate:
+            most = self._passing(now)
+            if not most:
+                wait = max(wait, self._probed + PROBE_S - now)
         if self._rate:
             self._fill(now)
-            worth = max(1.0, min(len(self._queue), self._rate * PACE_S, self._room))
+            worth = max(1.0, min(most, self._rate * PACE_S, self._room))
             wait = max(wait, (worth - self._tokens) / self._rate)
         return max(0.0, wait)
+
+    def _settle(self) -> None:
+        """End what a notice began, once its backlog is gone."""
+        if not self._queue:
+            if not self._flight:
+                self._gate = 0
+            if not self._paced and not self._gate:
+                self._rate = 0.0
 
     def _fill(self, now: float) -> None:
         self._tokens = min(self._room, self._tokens + (now - self._filled) * self._rate)
