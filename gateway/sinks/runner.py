@@ -156,6 +156,7 @@ class Runner:
             "confirmed": self._cursor.position.readings,
             "delivered": self._delivered,
             "pending": self.pending,
+            "behind": self.behind,
             "overflowed": self._cursor.overflowed,
             "lost": self._cursor.lost,
             "dead_lettered": self._put_aside,

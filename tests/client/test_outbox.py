@@ -264,7 +264,7 @@ def test_a_refused_probe_lets_the_rest_go():
 
 
 class Far:
-    """A gateway ``latency`` seconds away that takes ``rate`` readings a second, ``burst`` at once, in the order sent."""
+    """A gateway ``latency`` seconds away that takes ``rate`` readings a second, ``burst`` at once, in order."""
 
     def __init__(self, box: Outbox, *, rate: float, burst: float, latency: float = 0.01) -> None:
         self.box, self.rate, self.burst, self.latency = box, rate, burst, latency
