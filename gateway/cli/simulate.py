@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--url", default="ws://127.0.0.1:8080", help="the gateway (default: %(default)s)")
+    add("--url", default="ws://127.0.0.1:8080", metavar="ws://HOST:PORT", help="the gateway (default: %(default)s)")
     add("--devices", type=_count, default=5, metavar="N", help="how many (default: %(default)s)")
     add("--rate", type=_positive, default=1.0, metavar="R", help="readings a second of each (default: 1)")
     add("--metrics", type=_count, default=4, metavar="M", help="values a reading (default: %(default)s)")
@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--prefix", default="sim-", help="of the devices' names (default: %(default)s)")
     add("--token", help="a token that covers the devices")
     add("--seed", type=int, metavar="N", help="the same signals and cuts each time")
-    add("--unpaced", action="store_true", help="ignore the rate that the gateway allows, to see it throttle")
+    add("--unpaced", action="store_true", help="ignore the rate that the gateway allows, until it throttles")
     add("--max-unacked", type=_count, default=10_000, metavar="N", help="kept by each device (default: 10000)")
     add("--connect-timeout", type=_amount, default=10.0, metavar="S", help="default: %(default)s")
     add("--drain", type=_amount, default=5.0, metavar="S", help="how long to wait for the last acks (default: 5)")
@@ -87,9 +87,12 @@ def run(args: argparse.Namespace) -> int:
     gc.set_threshold(100_000, 50, 50)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         report = runner.run(_simulate(options, quiet=args.quiet))
-    print(json.dumps(report.plain()) if args.json else report.table())
+    if args.json:
+        print(json.dumps(report.plain()))
+    elif report.reached:
+        print(report.table())
     if not report.reached:
-        reason = report.refusal or "the gateway could not be reached"
+        reason = report.refusal or f"the gateway could not be reached: {report.reason or 'no answer'}"
         print(f"gateway simulate: {args.url}: {reason}", file=sys.stderr)
     return report.status
 
@@ -135,28 +138,39 @@ async def _simulate(options: Options, *, quiet: bool) -> Report:
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
     return value
 
 
+def _number(text: str) -> float:
+    """The number, or NaN, which is in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 def _amount(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError("0 or more")
+        raise argparse.ArgumentTypeError(f"a number from 0 on, not {text!r}")
     return value
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("more than 0")
+        raise argparse.ArgumentTypeError(f"a number above 0, not {text!r}")
     return value
 
 
 def _part(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError("0 to 1")
+        raise argparse.ArgumentTypeError(f"a number from 0 to 1, not {text!r}")
     return value

@@ -6,6 +6,7 @@ Pure.  The rules are :mod:`gateway.reading`'s.
 from __future__ import annotations
 
 import datetime
+from collections import abc
 from typing import TYPE_CHECKING
 
 from ..reading import check_value, is_metric, time_to_ns
@@ -35,7 +36,11 @@ class Checks:
         self._known: set[str] = set()
 
     def values(self, values: Mapping[str, Value | None]) -> None:
-        """Raise ``ValueError`` with the fault in words; None is absent and legal."""
+        """Raise ``ValueError`` with the fault in words, ``TypeError`` where these are no values by name; None is
+        absent and legal.
+        """
+        if type(values) is not dict and not isinstance(values, abc.Mapping):
+            raise TypeError(f'values by metric, such as {{"temperature": 22.5}}, and not {type(values).__name__}')
         known = self._known
         for name, value in values.items():
             if name not in known:

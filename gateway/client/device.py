@@ -176,10 +176,10 @@ class DeviceClient:
             if kind is None and uplink.ended is None:
                 await self._drained(self._drain_timeout)
         finally:
-            reason = uplink.reason
+            undelivered = self._undelivered(self._drain_timeout)
             await self.close()
         if kind is None and len(self._outbox):
-            raise Undelivered(len(self._outbox), reason)
+            raise Undelivered(len(self._outbox), undelivered)
 
     def start(self) -> None:
         """Begin to connect; ``async with`` does it.  Does not wait: readings are kept meanwhile."""
@@ -241,8 +241,8 @@ class DeviceClient:
         ``ts``: as on the wire (below 1e11 seconds, then ms, us, ns), or an aware ``datetime``; now, to the
         microsecond and strictly increasing, where missing.  ``device``: a sub-device behind this connection.
         With ``max_unacked`` readings unacked it waits for room, in order of the callers; with ``wait=False``
-        it raises :class:`BufferFull`.  Raises ``ValueError`` for what the gateway would refuse, and
-        :class:`ClientClosed`.
+        it raises :class:`BufferFull`.  Raises ``ValueError`` for what the gateway would refuse, ``TypeError``
+        for what are no values by metric, and :class:`ClientClosed`.
         """
         if wait and (self._room or self._outbox.full):
             await self._wait_for_room()
@@ -280,14 +280,26 @@ class DeviceClient:
         return seq
 
     async def drain(self, timeout: float | None = None) -> bool:
-        """Wait until all that was handed over is decided; ``False`` when ``timeout`` seconds did not suffice.
+        """Wait until all that was handed over is decided; ``False``, and a warning in the log, when ``timeout``
+        seconds did not suffice.
 
         Raises :class:`ClientClosed` when something is undecided and there will be no further connection.
         """
         if await self._drained(timeout):
             return True
         self._uplink.raise_if_ended()
+        logger.warning("%s", self._undelivered(timeout))
         return False
+
+    def _undelivered(self, waited: float | None) -> str:
+        count = len(self._outbox)
+        readings = "1 reading has" if count == 1 else f"{count:,} readings have"
+        after = "" if waited is None or self._uplink.ended is not None else f" after {waited:g} s"
+        if self._link is not None:
+            why = ", although there is a connection"
+        else:
+            why = f": {self._url}: {self._uplink.reason or 'no answer'}"
+        return f"device {self.device}: {readings} no ack{after}{why}"
 
     async def _drained(self, timeout: float | None) -> bool:
         try:

@@ -32,6 +32,6 @@ class Undelivered(ClientError):
     known.
     """
 
-    def __init__(self, count: int, reason: str) -> None:
-        super().__init__(f"{count} readings without an ack" + (f": {reason}" if reason else ""))
+    def __init__(self, count: int, message: str) -> None:
+        super().__init__(message)
         self.count = count

@@ -37,10 +37,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     connected: int  # devices, now
     reached: int  # devices that were connected at least once
     refusal: str  # why the gateway ended a device for good; empty: it did not
+    reason: str = ""  # why a device was not connected at the end; empty: all were
+    acks: bool = True  # whether any were asked for
     duration_s: float  # of making readings
+    drain_s: float = 0.0  # of waiting for the last acks after that
     cpu_s: float  # of this process, since all were connected
-    taken: int
-    sent: int
+    taken: int  # acked, refused and unacked, together
+    sent: int  # written, each once
     acked: int
     throttled: int
     overloaded: int
@@ -65,9 +68,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "devices": self.devices,
             "reached": self.reached,
             "duration_s": round(duration, 3),
+            "drain_s": round(self.drain_s, 3),
             **{name: getattr(self, name) for name in self.COUNTS},
             "skipped": self.skipped,
-            "rate_per_s": round(self.sent / duration, 1) if duration > 0 else 0.0,
+            "rate_per_s": round(self.taken / duration, 1) if duration > 0 else 0.0,
             "cpu_s": round(self.cpu_s, 3),
             "ack_latency_ms": self.latency.summary(),
             "refusal": self.refusal,
@@ -76,10 +80,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def line(self) -> str:
         """Progress, in at most 120 columns or so."""
         parts = [
-            f"{self.duration_s:.0f} s",
+            f"{self.duration_s:.0f} s" + (f", draining for {self.drain_s:.0f} s" if self.drain_s else ""),
             f"{self.connected}/{self.devices} connected",
-            f"{self.sent:,} sent",
-            f"{self.acked:,} acked",
+            f"{self.taken:,} readings",
+            *([f"{self.acked:,} acked"] if self.acks else []),
             f"{self.unacked:,} waiting",
         ]
         for name in ("throttled", "overloaded", "refused", "resent", "reconnects", "skipped"):
@@ -93,21 +97,40 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def table(self) -> str:
         """The end's table: a name and a value a line."""
         duration = self.duration_s
+        rate = f", {self.taken / duration:,.0f} a second" if duration > 0 else ""
+        unsent = max(0, self.taken - self.sent)
         rows = [
             ("devices", f"{self.devices:,}"),
-            ("duration", f"{duration:.1f} s"),
-            ("sent", f"{self.sent:,}" + (f"  ({self.sent / duration:,.0f} a second)" if duration > 0 else "")),
-            ("acked", f"{self.acked:,}"),
-            ("unacked", f"{self.unacked:,}"),
-            ("throttled", f"{self.throttled:,}"),
-            ("overloaded", f"{self.overloaded:,}"),
-            ("refused", f"{self.refused:,}"),
+            (
+                "duration",
+                f"{duration:.1f} s" + (f", and {self.drain_s:.1f} s for the rest" if self.drain_s >= 0.05 else ""),
+            ),
+        ]
+        if self.acks:
+            rows += [
+                ("readings", f"{self.taken:,}  (acked + refused + unacked{rate})"),
+                ("sent", f"{self.sent:,}"),
+                ("acked", f"{self.acked:,}"),
+                ("refused", f"{self.refused:,}"),
+                ("unacked", f"{self.unacked:,}" + (f"  ({unsent:,} of them never sent)" if unsent else "")),
+            ]
+        else:
+            rows += [
+                ("readings", f"{self.taken:,}  (sent + unsent{rate})"),
+                ("sent", f"{self.sent:,}"),
+                ("unsent", f"{self.unacked:,}"),
+                ("refused", f"{self.refused:,}"),
+            ]
+        rows += [
             ("resent", f"{self.resent:,}"),
-            ("skipped", f"{self.skipped:,}"),
+            ("throttled", f"{self.throttled:,}  (notices)"),
+            ("overloaded", f"{self.overloaded:,}  (notices)"),
+            ("skipped", f"{self.skipped:,}" + ("  (due and not made)" if self.skipped else "")),
             ("reconnects", f"{self.reconnects:,}"),
         ]
-        rows += [(f"ack latency p{percent}", _ms(self.latency.percentile(percent))) for percent in (50, 90, 99)]
-        rows.append(("ack latency max", _ms(self.latency.max)))
+        if self.latency.count:
+            rows += [(f"ack latency p{percent}", _ms(self.latency.percentile(percent))) for percent in (50, 90, 99)]
+            rows.append(("ack latency max", _ms(self.latency.max)))
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}" for name, value in rows]
         if self.refusal:

@@ -102,7 +102,9 @@ class Fleet:
         self.latency = Histogram()
         self.skipped = 0
         self.began = time.monotonic()
-        self.ended: float | None = None
+        self.ended: float | None = None  # when the last reading was made
+        self.drained: float | None = None
+        self.reason = ""  # why a device was not connected when all were closed
         self._cpu = time.process_time()
         connecting = asyncio.Semaphore(CONNECTING)
         self.devices = [self._device(index, connecting) for index in range(options.devices)]
@@ -201,15 +203,23 @@ class Fleet:
         draining = asyncio.create_task(self._drained())
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        self.drained = time.monotonic()
+        self.reason = next((device.client.reason for device in self.devices if device.client.reason), "")
         draining.cancel()
         hurried.cancel()
         closing = [asyncio.create_task(device.client.close()) for device in self.devices]
         await asyncio.wait([*closing, draining, hurried], timeout=CLOSE_S)
 
     async def _drained(self) -> bool:
-        # A device that was ended for good raises: its unacked readings are in the report.
-        waits = (device.client.drain(self.options.drain_s) for device in self.devices)
-        await asyncio.gather(*waits, return_exceptions=True)
+        async def one(client: DeviceClient) -> None:
+            # What is unacked at the end, also of a device that was ended for good, is in the report.
+            try:
+                async with asyncio.timeout(self.options.drain_s):
+                    await client.drain()
+            except (TimeoutError, ClientClosed):
+                pass
+
+        await asyncio.gather(*(one(device.client) for device in self.devices))
         return True
 
     def report(self) -> Report:
@@ -217,6 +227,7 @@ class Fleet:
         total = dict.fromkeys(Report.COUNTS, 0)
         connected = ever = 0
         refusal = ""
+        now = time.monotonic()
         for device in self.devices:
             client = device.client
             stats = client.stats
@@ -231,7 +242,10 @@ class Fleet:
             connected=connected,
             reached=ever,
             refusal=refusal,
-            duration_s=(self.ended or time.monotonic()) - self.began,
+            reason=self.reason,
+            acks=self.options.ack != "none",
+            duration_s=(self.ended or now) - self.began,
+            drain_s=(self.drained or now) - self.ended if self.ended else 0.0,
             cpu_s=time.process_time() - self._cpu,
             skipped=self.skipped,
             latency=self.latency,

@@ -101,10 +101,14 @@ class Uplink:
 
     async def connected(self, timeout: float | None) -> None:
         """Wait until there is a connection; raises ``TimeoutError`` and :class:`ClientClosed`."""
-        async with asyncio.timeout(timeout):
-            while self.link is None:
-                self.raise_if_ended()
-                await self.change()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.link is None:
+                    self.raise_if_ended()
+                    await self.change()
+        except TimeoutError:
+            why = f": {self.reason}" if self.reason else ""
+            raise TimeoutError(f"{self.name}: no connection to {self.address} within {timeout:g} s{why}") from None
 
     async def change(self) -> None:
         """Wait for the next change of state or :meth:`wake`."""

@@ -131,7 +131,7 @@ def decode(message: str | bytes, type: type[T]) -> T:
 
 
 def _base(url: str) -> tuple[str, str, str]:
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    parts = urlsplit(url)
     scheme = SCHEMES.get(parts.scheme)
     if scheme is None:
         raise ValueError(f"{url!r}: not a ws://, wss://, http:// or https:// address")

@@ -89,6 +89,9 @@ async def test_what_the_gateway_would_refuse_is_refused_at_once(gateway: FakeGat
         ):
             with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
                 await device.send(values)  # type: ignore[arg-type]
+        for values in ("x", [1], None, 22.5):
+            with pytest.raises(TypeError, match="values by metric"):
+                await device.send(values)  # type: ignore[arg-type]
         for ts in (-1, float("inf"), datetime.datetime(2025, 1, 1)):
             with pytest.raises(ValueError, match="ts"):
                 await device.send({"n": 0}, ts)
@@ -100,7 +103,16 @@ async def test_what_the_gateway_would_refuse_is_refused_at_once(gateway: FakeGat
 
 @pytest.mark.parametrize(
     ("url", "device"),
-    [("ftp://x", "a"), ("ws://", "a"), ("ws://h:x", "a"), ("ws://h?q=1", "a"), ("ws://h", "a/b"), ("ws://h", "")],
+    [
+        ("ftp://x", "a"),
+        ("ws://", "a"),
+        ("ws://h:x", "a"),
+        ("h:8080", "a"),
+        ("h", "a"),
+        ("ws://h?q=1", "a"),
+        ("ws://h", "a/b"),
+        ("ws://h", ""),
+    ],
 )
 def test_bad_addresses_and_names_raise(url: str, device: str) -> None:
     """An address or a name that cannot work is told at once."""
@@ -278,19 +290,25 @@ async def test_leaving_with_unacked_readings_raises(gateway: FakeGateway) -> Non
     await device.__aenter__()
     await device.send({"n": 1})
     await device.send({"n": 2})
-    with pytest.raises(Undelivered, match="2 readings") as raised:
+    with pytest.raises(Undelivered) as raised:
         await device.__aexit__(None, None, None)
     assert raised.value.count == 2
+    assert str(raised.value) == "device pump-1: 2 readings have no ack after 0.05 s, although there is a connection"
 
 
-async def test_a_gateway_that_is_not_there_costs_nothing_but_the_buffer() -> None:
-    """Without a gateway readings are kept, the state says why, and drain() says that it did not work."""
+async def test_a_gateway_that_is_not_there_costs_nothing_but_the_buffer(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a gateway readings are kept, the state says why, and what waits in vain says so in a sentence."""
     device = DeviceClient("ws://127.0.0.1:1", "pump-1", backoff=FAST)
     device.start()
     await device.send({"n": 1})
     await until(lambda: device.state == "waiting")
     assert "refused" in device.reason.lower()
     assert not await device.drain(0.02)
+    assert caplog.messages == ["device pump-1: 1 reading has no ack after 0.02 s: ws://127.0.0.1:1: Connection refused"]
+    with pytest.raises(
+        TimeoutError, match=r"no connection to ws://127\.0\.0\.1:1/.* within 0\.02 s: Connection refused"
+    ):
+        await device.connected(0.02)
     assert device.unacked == 1
     await device.close()
     with pytest.raises(ClientClosed, match="this side"):

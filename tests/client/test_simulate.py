@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import gateway as package
@@ -107,6 +108,8 @@ async def test_a_full_buffer_skips_instead_of_losing(gateway: FakeGateway) -> No
     gateway.committing = False
     report = await simulate(url=gateway.url, devices=1, rate=200, duration_s=0.3, max_unacked=5, drain_s=0.05)
     assert (report.taken, report.unacked) == (5, 5)
+    assert report.drain_s == pytest.approx(0.05, abs=0.5)
+    assert report.duration_s < 1
     assert report.skipped > 20
     assert report.status == 1
 
@@ -123,6 +126,7 @@ async def test_an_absent_gateway_is_told() -> None:
     """Without a gateway the simulation ends after the time to connect, with the status of the unreachable."""
     report = await simulate(url="ws://127.0.0.1:1", devices=2, connect_s=0.05, drain_s=0)
     assert report.status == 69
+    assert report.reason == "Connection refused"
 
 
 async def test_a_device_that_is_ended_for_good_shows(gateway: FakeGateway) -> None:
@@ -149,13 +153,15 @@ def test_bad_options_raise() -> None:
         check(Options(prefix="x" * 60))
     with pytest.raises(ValueError, match="address"):
         check(Options(url="mqtt://h"))
+    with pytest.raises(ValueError, match="address"):
+        check(Options(url="localhost:8080"))
 
 
 def test_the_report_reads_well() -> None:
     """The table has a line a count, the progress line what matters, and the object all of it."""
     latency = Histogram()
     latency.record(0.05)
-    counts = dict.fromkeys(Report.COUNTS, 0) | {"sent": 12_000, "acked": 11_999, "unacked": 1, "throttled": 2}
+    counts = {"taken": 12_000, "sent": 11_998, "acked": 11_990, "refused": 3, "unacked": 7, "throttled": 2}
     report = Report(
         devices=3,
         connected=2,
@@ -165,27 +171,50 @@ def test_the_report_reads_well() -> None:
         cpu_s=1.0,
         skipped=0,
         latency=latency,
-        **counts,
+        **(dict.fromkeys(Report.COUNTS, 0) | counts),
     )
-    assert "sent             12,000  (1,200 a second)" in report.table()
+    rows = dict(line.split("  ", 1) for line in report.table().splitlines())
+    assert "readings         12,000  (acked + refused + unacked, 1,200 a second)" in report.table()
+    assert "unacked          7  (2 of them never sent)" in report.table()
+    assert rows["duration"].strip() == "10.0 s"
     assert "ack latency p99  50.0 ms" in report.table()
-    assert report.line() == "10 s  2/3 connected  12,000 sent  11,999 acked  1 waiting  2 throttled  ack p99 50.0 ms"
+    assert report.line() == (
+        "10 s  2/3 connected  12,000 readings  11,990 acked  7 waiting  2 throttled  3 refused  ack p99 50.0 ms"
+    )
+    draining = msgspec.structs.replace(report, drain_s=2.3)
+    assert draining.line().startswith("10 s, draining for 2 s  2/3 connected")
+    assert "duration         10.0 s, and 2.3 s for the rest" in draining.table()
+    silent = msgspec.structs.replace(report, acks=False, acked=0, unacked=2, latency=Histogram())
+    assert "  12,000  (sent + unsent, 1,200 a second)" in silent.table()
+    assert "acked" not in silent.table()
     plain = json.loads(json.dumps(report.plain()))
-    assert plain["acked"] == 11_999
+    assert plain["acked"] == 11_990
     assert plain["ack_latency_ms"]["p99"] == 50.0
     assert report.status == 1
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--devices", "0"], ["--rate", "-1"], ["--jitter", "2"], ["--rate", "nan"], ["--url", "mqtt://h"], ["--what"]],
+    [
+        ["--devices", "0"],
+        ["--devices", "x"],
+        ["--rate", "-1"],
+        ["--rate", "fast"],
+        ["--jitter", "2"],
+        ["--rate", "nan"],
+        ["--url", "mqtt://h"],
+        ["--url", "foo"],
+        ["--what"],
+    ],
 )
 def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Arguments that make no sense end with status 2 and a sentence."""
     with pytest.raises(SystemExit) as ended:
         main(["simulate", *arguments])
     assert ended.value.code == 2
-    assert "error" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "error" in error
+    assert "_" not in error.splitlines()[-1]
 
 
 async def command(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
@@ -243,11 +272,14 @@ async def test_a_second_signal_is_meant_at_once(gateway: FakeGateway) -> None:
 
 
 async def test_an_absent_gateway_is_status_69() -> None:
-    """The command says which gateway could not be reached."""
+    """The command says which gateway could not be reached and why, and no counts of nothing."""
     process = await command("--url", "ws://127.0.0.1:1", "--connect-timeout", "0.1", "--quiet")
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 69
-    assert "ws://127.0.0.1:1" in err.decode()
+    assert err.decode() == (
+        "gateway simulate: ws://127.0.0.1:1: the gateway could not be reached: Connection refused\n"
+    )
+    assert out == b""
 
 
 async def test_on_a_terminal_progress_stays_in_one_line(gateway: FakeGateway) -> None:
