@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-__all__ = ["CLOSE_CODES", "Kind", "Message", "Prepared", "check_close", "frame", "prepare"]
+__all__ = ["CLOSE_CODES", "Kind", "Message", "Prepared", "check_close", "encode", "frame", "prepare"]
 
 Kind = Literal["text", "binary", "ping", "pong", "close"]
 T = TypeVar("T")
@@ -131,10 +131,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
         Raises ``ValueError`` for ``close``: closing is a matter of one connection.
         """
-        data = self.data
-        if self.kind == "close":
-            raise ValueError("a close message cannot be prepared")
-        return Prepared(self.kind, data.encode() if type(data) is str else data)  # type: ignore[arg-type]
+        return Prepared(*encode(self))
 
 
 class Prepared:
@@ -168,23 +165,27 @@ def deflate(opcode: int, payload: bytes) -> bytes:
     return frame(opcode, data[:-4], 0x40) if len(data) - 4 < len(payload) else b""
 
 
-def prepare(value: object) -> Prepared:
-    """Whatever can be sent, framed: a message, ``str``, ``bytes``, or any object as JSON text.
+def encode(value: object) -> tuple[Kind, bytes]:
+    """Kind and payload of whatever can be sent: a message, ``str``, bytes, or any object as JSON text.
 
-    Raises ``TypeError`` for an object that JSON cannot hold, ``ValueError`` for text with lone surrogates.
+    Raises ``TypeError`` for an object that JSON cannot hold, ``ValueError`` for text with lone surrogates and for a
+    ``close`` message: closing is a matter of one connection, not of a frame.
     """
-    kind = type(value)
-    if kind is Message:
-        return value.prepare()  # type: ignore[attr-defined, no-any-return]
-    if kind is str:
-        return Prepared("text", value.encode())  # type: ignore[attr-defined]
-    if kind is bytes:
-        return Prepared("binary", value)  # type: ignore[arg-type]
-    if kind is Prepared:
-        return value  # type: ignore[return-value]
-    if isinstance(value, bytearray | memoryview):
-        return Prepared("binary", bytes(value))
-    return Prepared("text", _encode_json(value))
+    if isinstance(value, Message):
+        if value.kind == "close":
+            raise ValueError("a close message cannot be prepared")
+        data = value.data
+        return value.kind, data.encode() if isinstance(data, str) else data
+    if isinstance(value, str):
+        return "text", value.encode()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "binary", bytes(value)
+    return "text", _encode_json(value)
+
+
+def prepare(value: object) -> Prepared:
+    """Whatever can be sent, framed once.  Raises what :func:`encode` does."""
+    return value if isinstance(value, Prepared) else Prepared(*encode(value))
 
 
 def _control(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ Frames are told apart here, by their headers alone (RFC 6455, 5.2), so that whol
 without the library's parser; every other frame goes to it unchanged, piece by piece, and its answers (pongs, close
 frames, failures) go out as it wrote them.  Between two frames the parser is always at a frame's start.
 
-    _tail    bytes held back: an unfinished short frame, or all that came while reading was paused
+    _tail    bytes held back: an unfinished short frame, or with _held all that came while reading was paused
     _left    bytes that the frame which the library is reading still lacks
     _fast    whether a data frame may be read here: open, and no fragmented message under way
     _deaf    whether nothing is read any more: the peer has closed, or the connection has failed
@@ -55,10 +55,12 @@ class Reader(Wire):
     """What receives; see the module's text."""
 
     __slots__ = (
+        "_ended",
         "_fragment_check",
         "_fragment_kind",
         "_fragments",
         "_handler",
+        "_held",
         "_hold",
         "_left",
         "_small",
@@ -74,6 +76,8 @@ class Reader(Wire):
         self._hold = min(HOLD_BYTES, small + (6 if small < 126 else 8))
         self._left = 0
         self._tail = b""
+        self._held = False
+        self._ended = False
         self._transport_paused = False
         self._fragments: bytearray | None = None
         self._fragment_kind: Opcode = TEXT
@@ -113,17 +117,27 @@ class Reader(Wire):
         if self._paused:
             # Pausing took effect on our side only: now stop the transport, too, and keep this one piece.
             self._tail += host.buffer[:nbytes]
+            self._held = True
             self._pause_transport()
             return
         self._receive(host.buffer, nbytes)
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
+        if self._held and self._transport.can_write_eof():
+            # What came before the end is read first, when reading goes on.
+            self._ended = True
+            return True
+        self._end()
+        return False
+
+    def _end(self) -> None:
+        """The peer has closed its half; ours follows."""
         self._deaf = True
         if self._state == OPEN:
             self._state = CLOSING
             self._fast = False
             self._finish(1006, "", "connection lost")
-        # Giving back nothing closes the transport; what is still to be written must not hold it open for ever.
+        # What is still to be written must not hold the transport open for ever.
         if self._transport.get_write_buffer_size():
             self._arm_close_timer()
 
@@ -150,7 +164,11 @@ class Reader(Wire):
                         break
                 if self._deaf:
                     break
-                took = 0 if self._paused else self._read_other(data, at, size)
+                if self._paused:
+                    self._tail = bytes(data[at:size])
+                    self._held = True
+                    break
+                took = self._read_other(data, at, size)
                 if not took:
                     self._tail = bytes(data[at:size])
                     break
@@ -292,7 +310,10 @@ class Reader(Wire):
     def _answer(self, result: object) -> None:
         """Send what an inline handler gave back."""
         try:
-            self.try_send(result)
+            if type(result) is Message and result.kind == "close":
+                self.close_soon(result.code or 1000, result.reason)
+            elif self._state == OPEN:
+                self._write(self._framed(result))
         except Exception as error:
             self._handler_failed(error)
 
@@ -323,19 +344,21 @@ class Reader(Wire):
         if self._paused:
             return
         self._resumed_at = self._clock()
-        if self._transport_paused or self._tail:
+        if self._transport_paused or self._held:
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Read what was held back while paused, then what the transport has."""
         if self._paused or self._state == CLOSED:
             return
-        if self._tail:
+        if self._held:
+            self._held = False
             data, self._tail = self._tail, b""
             self._receive(data, len(data))
-            if self._paused:
-                return
-        if self._transport_paused and not self._transport.is_closing():
+        if self._ended and not self._held:
+            self._end()
+            self._transport.close()
+        elif not self._paused and self._transport_paused and not self._transport.is_closing():
             self._transport_paused = False
             self._transport.resume_reading()
 

@@ -77,10 +77,11 @@ class Server:
     - ``stop_timeout``: for the whole of a stop.
 
     Bounds: ``max_connections`` and ``max_per_address`` count WebSocket connections (then 503 and 429 with
-    ``Retry-After``), ``max_handshakes`` connections that are not answered yet (then 503), ``max_message_bytes`` a
-    message (then 1009), ``max_queue_bytes`` what waits for ``recv`` (then reading pauses), ``send_buffer_bytes`` the
-    socket's send buffer (SO_SNDBUF, socket(7)), ``write_buffer_bytes`` what is queued before a send waits.
-    ``origins`` lists the accepted ``Origin`` headers, ``None`` among them for a missing one; without a list all are.
+    ``Retry-After``), ``max_handshakes`` connections that are not answered yet and as many that have their answer and
+    do not leave (then 503, beyond twice as many nothing), ``max_message_bytes`` a message (then 1009),
+    ``max_queue_bytes`` what waits for ``recv`` (then reading pauses), ``send_buffer_bytes`` the socket's send buffer
+    (SO_SNDBUF, socket(7)), ``write_buffer_bytes`` what is queued before a send waits.  ``origins`` lists the accepted
+    ``Origin`` headers, ``None`` among them for a missing one; without a list all are.
 
     An async context manager: on leaving, :meth:`close` and :meth:`wait_closed`.
     """
@@ -310,8 +311,8 @@ class Server:
         """Take note of a new TCP connection: whether there is room for its handshake; ``None``: not even for a 503."""
         limit = self.max_handshakes
         room: bool | None = True
-        if limit is not None and len(self._waiting) >= limit:
-            room = False if len(self._lingering) < limit else None
+        if limit is not None and max(len(self._waiting), len(self._lingering)) >= limit:
+            room = False if len(self._waiting) + len(self._lingering) < 2 * limit else None
         self._waiting[reception] = None
         return room
 

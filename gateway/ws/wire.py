@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectionClosed
-from .message import Message, Prepared, check_close, deflate, frame, prepare
+from .message import OPCODES, Message, Prepared, check_close, deflate, encode, frame
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
@@ -188,8 +188,10 @@ class Wire(asyncio.BufferedProtocol):
 
     def _framed(self, message: object) -> bytes:
         """The bytes to send for a message of any kind but ``close``."""
-        prepared = prepare(message)
-        return prepared.deflated if self._compress else prepared.frame
+        if type(message) is Prepared:
+            return message.deflated if self._compress else message.frame
+        kind, payload = encode(message)
+        return self._frame(OPCODES[kind], payload)
 
     def try_send(self, message: object) -> int:
         """Send without waiting; give the bytes pending (see ``pending_bytes``).
@@ -199,14 +201,10 @@ class Wire(asyncio.BufferedProtocol):
         """
         if self._state != OPEN:
             return 0
-        if type(message) is Prepared:
-            data = message.deflated if self._compress else message.frame
-        elif type(message) is Message and message.kind == "close":
+        if type(message) is Message and message.kind == "close":
             self.close_soon(message.code or 1000, message.reason)
-            return self.pending_bytes
         else:
-            data = self._framed(message)
-        self._write(data)
+            self._write(self._framed(message))
         return self.pending_bytes
 
     @property

@@ -96,7 +96,11 @@ async def note(request: Request, call_next: Any) -> Response:
 
 ROUTES = Router()
 ROUTES.websocket("/", message_handler(echo, inline=True), subprotocols=["b", "a"], compression=True)
-ROUTES.websocket("/d/{device}/{n:int}", message_handler(echo, inline=True), origins=["http://a", None])
+ROUTES.websocket(
+    "/d/{device}/{n:int}",
+    message_handler(lambda ws, message, device, n: f"{device} {n}", inline=True),
+    origins=["http://a", None],
+)
 ROUTES.websocket("/secure/x", message_handler(echo, inline=True))
 ROUTES.get("/page/{rest:path}", lambda request, rest: Response(200, rest.encode("utf-8", "replace")))
 ROUTES.middleware(note)

@@ -455,6 +455,30 @@ async def test_pause_stops_messages_and_the_peer() -> None:
         assert seen == list(range(count))
 
 
+async def test_what_came_before_the_end_is_read_after_resume() -> None:
+    """Messages in the same read as a pause, and the peer's FIN right behind: all of them come, then the end."""
+    trail: list[str | bytes | int | None] = []
+    opened: list[Connection] = []
+
+    def handler(ws: Connection, message: Message) -> None:
+        trail.append(message.data)
+        ws.pause()
+
+    endpoint = message_handler(
+        handler, inline=True, opened=opened.append, closed=lambda ws: trail.append(ws.close_code)
+    )
+    async with serving(endpoint) as server, open_raw(server.port) as raw:
+        raw.send(b"".join(frame(TEXT, b"%d" % number) for number in range(4)))
+        raw.writer.write_eof()
+        for count in range(1, 4):
+            await eventually(lambda count=count: len(trail) == count)
+            await asyncio.sleep(0.02)
+            assert len(trail) == count
+            opened[0].resume()
+        await eventually(lambda: trail == ["0", "1", "2", "3", 1006])
+        assert await raw.ended()
+
+
 async def test_closing_while_paused_works_from_both_sides() -> None:
     """A close of ours resumes reading, so that the peer's answer is seen behind what it sent before."""
     held = Held()
