@@ -104,8 +104,8 @@ async def test_a_broadcast_takes_every_kind_of_data_and_nothing_else() -> None:
         assert [await client.recv() for _ in range(5)] == ["text", b"bytes", "message", '{"a":1}', b"prepared"]
 
 
-async def test_a_message_is_framed_once_for_all() -> None:
-    """The guide's promise of broadcasts to many: twenty peers get the same bytes, one write each."""
+async def test_a_broadcast_is_one_write_to_each() -> None:
+    """The guide's promise of broadcasts to many: twenty peers get the very same bytes, in one write each."""
     listener = CountingListener()
     pool = Pool()
     router = Router()

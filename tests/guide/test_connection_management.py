@@ -272,7 +272,7 @@ async def test_graceful_shutdown_by_the_server() -> None:
 
 
 async def test_a_shutdown_refuses_newcomers_and_waits_for_nobody_for_ever() -> None:
-    """A stop answers new handshakes with 503, lets handlers finish, and aborts a stalled peer within its time."""
+    """A stop answers new handshakes with 503, lets handlers finish, and aborts stalled peers within its time."""
     loop = asyncio.get_running_loop()
     finish = asyncio.Event()
     finished: list[bool] = []
@@ -290,9 +290,10 @@ async def test_a_shutdown_refuses_newcomers_and_waits_for_nobody_for_ever() -> N
         await finish.wait()
         finished.append(True)
 
+    router.websocket("/inline", message_handler(lambda ws, message: message, inline=True))
     async with running(router, stop_timeout=1.0, close_timeout=60.0) as server:
-        async with stalled(server, "/pour"), dial(server, "/tidy") as client:
-            await eventually(lambda: server.connections == 2)
+        async with stalled(server, "/pour"), stalled(server, "/inline"), dial(server, "/tidy") as client:
+            await eventually(lambda: server.connections == 3)
             before = loop.time()
             server.close()
             with pytest.raises(InvalidStatus) as refused:
@@ -305,8 +306,9 @@ async def test_a_shutdown_refuses_newcomers_and_waits_for_nobody_for_ever() -> N
             finish.set()
             await server.wait_closed()
             assert loop.time() - before < 5
+            assert server.stats()["transports"] == server.stats()["handlers"] == 0
         assert finished == [True]
-        assert server.stats()["aborted_at_stop"] == 1
+        assert server.stats()["aborted_at_stop"] == 2
 
 
 async def test_a_close_is_waited_for_and_bounded() -> None:
