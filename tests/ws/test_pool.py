@@ -139,7 +139,7 @@ async def test_a_thousand_peers_of_which_fifty_do_not_read(monkeypatch: pytest.M
                 times.append(loop.time())
                 pool.broadcast(Message.binary(number.to_bytes(8, "big") * 4096))
                 if number % 8 == 7:
-                    most = max(most, max(peer.bytes + peer.ws.pending_bytes for peer in pool._behind))
+                    most = max([most, *(peer.bytes + peer.ws.pending_bytes for peer in pool._behind)])
                 await asyncio.sleep(max(0.0, times[0] + (number + 1) * 0.03 - loop.time()))
             await eventually(lambda: all(len(member.received) == 40 for member in readers))
             assert framed == 40
