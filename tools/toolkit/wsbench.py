@@ -56,7 +56,7 @@ class Ws:
 
     peers: int = 500
     rate: float = 10_000
-    window: float = 0.7
+    window: float = 0.6
     rounds: int = 4
     more_rounds: int = 2
     idle: int = 10_000
@@ -64,10 +64,10 @@ class Ws:
     plain_idle: int = 1_000
     pool: int = 1_000
     stalled: int = 50
-    pool_seconds: float = 4.0
+    pool_seconds: float = 3.0
     pool_per_s: float = 10.0
     pool_bytes: int = 1_024
-    pool_deadline: float = 6.0
+    pool_deadline: float = 4.0
 
 
 QUICK = Ws(
