@@ -38,6 +38,7 @@ TARGETS = {
     "json": "tools.toolkit.fuzz_messages",
     "msgpack": "tools.toolkit.fuzz_messages",
     "session": "tools.toolkit.fuzz_messages",
+    "device": "tools.toolkit.fuzz_device",
 }
 INSTRUMENTED = ["gateway", "websockets"]
 HANG_S = 10
