@@ -12,7 +12,6 @@ import logging
 from types import MethodType
 from typing import TYPE_CHECKING, cast
 
-from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol
@@ -38,6 +37,8 @@ library_logger = logging.getLogger("gateway.ws.library")
 library_logger.setLevel(logging.WARNING)
 
 MAX_HEAD_BYTES = 16 << 10  # a longer head is answered with 431
+MAX_LINE_BYTES = 8 << 10  # a longer target is answered with 414, a longer field with 431
+MAX_FIELDS = 100  # more are answered with 431
 MAX_EARLY_BYTES = 64 << 10  # sent behind the head before we answered: more is not read until then
 
 # Each message is compressed on its own: a context for each connection costs 64 KiB, and bars prepared frames.
@@ -98,7 +99,12 @@ class Reception(asyncio.BufferedProtocol):
         end = self._buffer.find(b"\r\n\r\n", max(0, len(self._buffer) - nbytes - 3))
         if 0 <= end <= MAX_HEAD_BYTES:
             self._head_end = end + 4
-            self._read_head()
+            try:
+                self._read_head()
+            except Exception:
+                logger.exception("a request could not be taken")
+                self._server.counters.handler_errors += 1
+                self._refuse(500, "internal error")
         elif len(self._buffer) > MAX_HEAD_BYTES or end >= 0:
             self._refuse(431, "the request's head is too large")
 
@@ -119,17 +125,20 @@ class Reception(asyncio.BufferedProtocol):
 
     def _read_head(self) -> None:
         head = self._buffer[: self._head_end]
+        lines = head.split(b"\r\n")
+        if len(lines[0]) > MAX_LINE_BYTES:
+            self._refuse(414, "the request's target is too long")
+            return
+        if len(lines) > MAX_FIELDS + 3 or max(map(len, lines)) > MAX_LINE_BYTES:
+            self._refuse(431, "the request's head is too large")
+            return
         protocol = ServerProtocol(logger=library_logger)
         protocol.receive_data(head)
         events = protocol.events_received()
         if not events:
             method = head.partition(b" ")[0]
-            if method.isalpha() and method not in (b"GET", b"HEAD") and head.split(b"\r\n", 1)[0].endswith(b"HTTP/1.1"):
+            if method.isalpha() and method not in (b"GET", b"HEAD") and lines[0].endswith(b"HTTP/1.1"):
                 self._refuse(405, "only GET is answered here", {"Allow": "GET, HEAD"})
-            elif isinstance(protocol.handshake_exc, RequestLineTooLong):
-                self._refuse(414, "the request's target is too long")
-            elif isinstance(protocol.handshake_exc, HeaderLineTooLong | TooManyHeaders):
-                self._refuse(431, "the request's head is too large")
             else:
                 self._refuse(400, "the request cannot be read")
             return
