@@ -116,8 +116,11 @@ class Rig:
         protocol.connection_lost(None)
         self.loop.run_until_complete(asyncio.sleep(0))
         server = self.server
-        left = [len(one) for one in (server._waiting, server._lingering, server._held, server._open, server._addresses)]
+        holders = (server._waiting, server._lingering, server._held, server._open, server._addresses)
+        left = [len(one) for one in holders]
         if any(left):
+            for one in holders:
+                one.clear()
             raise Finding(f"the server still holds {left} of a connection that is gone")
         return answer, seen
 
@@ -220,8 +223,8 @@ def _check_upgrade(head: bytes, headers: dict[str, str]) -> None:
         raise Finding("101 for a request line that is none")
     fields = []
     for line in head.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        fields.append((name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")))
+        name, _, value = line.decode("latin-1").partition(":")
+        fields.append((name.lower(), value.strip(" \t")))
     values: dict[str, list[str]] = {}
     for name, value in fields:
         values.setdefault(name, []).append(value)

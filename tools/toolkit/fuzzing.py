@@ -95,7 +95,7 @@ def check(target: Target, data: bytes) -> str:
 
 def keep(target: Target, data: bytes, words: str, directory: Path, outcome: Outcome) -> None:
     """Shorten and save an input that broke ``target``."""
-    data = shrink(target, data)
+    data = shrink(target, data, SHRINK_S)
     directory.mkdir(parents=True, exist_ok=True)
     outcome.finding = directory / f"{target.name}-{hashlib.sha1(data).hexdigest()[:16]}"
     outcome.finding.write_bytes(data)
@@ -103,7 +103,7 @@ def keep(target: Target, data: bytes, words: str, directory: Path, outcome: Outc
     outcome.words = outcome.detail.strip().splitlines()[-1]
 
 
-def shrink(target: Target, data: bytes, seconds: float = SHRINK_S) -> bytes:
+def shrink(target: Target, data: bytes, seconds: float) -> bytes:
     """Leave out what the finding does not need: runs of bytes, ever shorter ones."""
     end = time.monotonic() + seconds
     size = len(data) // 2
@@ -222,8 +222,7 @@ def run_atheris(
 
 
 def _main(name: str, flags: list[str]) -> None:
-    import atheris
-
+    atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=INSTRUMENTED):
         target = load(name)
     atheris.Setup([name, *flags], target.check)
