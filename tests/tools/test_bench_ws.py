@@ -15,7 +15,7 @@ import pytest
 
 from tools.toolkit import wsbench
 from tools.toolkit.servers import Failed
-from tools.toolkit.wspeers import connect, frames_to_send, send_paced
+from tools.toolkit.wspeers import close_all, connect, frames_to_send, send_paced
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,7 +86,9 @@ def test_a_missed_target_is_said(result: dict[str, Any]) -> None:
 
 def test_noise_asks_for_another_round() -> None:
     """Rounds whose ratios lie apart are noisy, whatever the machine's speed did in all of them alike."""
-    even = [{kind: speed * (2 if kind == "plain" else 1) for kind in wsbench.COMPARED} for speed in (1, 3, 2, 5)]
+    even: list[dict[str, float]] = [
+        {kind: speed * (2 if kind == "plain" else 1) for kind in wsbench.COMPARED} for speed in (1, 3, 2, 5)
+    ]
     assert not wsbench._noisy(even)
     odd = copy.deepcopy(even)
     odd[0]["inline"] *= 1.3
@@ -111,7 +113,7 @@ def test_the_cpu_of_another_process_is_read() -> None:
                 time.sleep(0.01)
             assert child.cpu() > before
         finally:
-            wsbench.close_all(peers)
+            close_all(peers)
 
 
 def test_a_server_that_does_not_upgrade_is_said() -> None:
