@@ -41,7 +41,12 @@ class Counts:
     def __init__(self) -> None:
         self.messages = 0
         self.batches = 0
-        self.opened = 0
+        self.server: Server | None = None
+
+    @property
+    def received(self) -> int:
+        """Messages that a server of ours has read, handled or not; of plain websockets those handled."""
+        return self.messages if self.server is None else int(self.server.stats()["messages_in"])
 
 
 def _plain(heartbeat: float | None) -> Callable[[Counts, argparse.Namespace], Any]:
@@ -51,7 +56,6 @@ def _plain(heartbeat: float | None) -> Callable[[Counts, argparse.Namespace], An
         from websockets.asyncio.server import serve as plain
 
         async def handler(ws: ServerConnection) -> None:
-            counts.opened += 1
             async for _ in ws:
                 counts.messages += 1
 
@@ -71,6 +75,7 @@ def _ours(make: Callable[[Counts], Any], *, heartbeat: bool = False) -> Callable
         router.websocket("/", make(counts))
         beat = (options.heartbeat, options.heartbeat) if heartbeat else None
         async with Server(router, HOST, heartbeat=beat, max_message_bytes=MAX_MESSAGE_BYTES) as server:
+            counts.server = server
             yield server.port
 
     return serve
@@ -96,10 +101,7 @@ def _inline(counts: Counts) -> Any:
     def handler(ws: Connection, message: object) -> None:
         counts.messages += 1
 
-    def opened(ws: Connection) -> None:
-        counts.opened += 1
-
-    return message_handler(handler, inline=True, opened=opened)
+    return message_handler(handler, inline=True)
 
 
 def _batch(timeout: float) -> Callable[[Counts], Any]:
@@ -169,7 +171,6 @@ async def _pool(counts: Counts, options: argparse.Namespace) -> AsyncIterator[in
     broadcaster = options.broadcaster = Broadcaster(options.deadline)
 
     async def peer(ws: Connection, room: str) -> None:
-        counts.opened += 1
         broadcaster.join(ws, room)
         async for _ in ws:
             pass
@@ -194,7 +195,7 @@ KINDS: dict[str, Callable[[Counts, argparse.Namespace], Any]] = {
 
 
 async def _answer(request: dict[str, Any], counts: Counts, options: argparse.Namespace) -> dict[str, Any]:
-    answer: dict[str, Any] = {"messages": counts.messages, "batches": counts.batches, "opened": counts.opened}
+    answer: dict[str, Any] = {name: getattr(counts, name) for name in ("messages", "received", "batches")}
     broadcaster: Broadcaster | None = getattr(options, "broadcaster", None)
     if broadcaster is not None:
         answer |= broadcaster.pool.stats()
