@@ -22,7 +22,6 @@ from websockets.protocol import OPEN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .counters import Counters
     from .wire import Wire
 
 __all__ = ["Beat", "Heartbeat"]
@@ -52,10 +51,9 @@ class Beat:
 class Heartbeat:
     """The wheel.  ``tick`` seconds apart, at most; nothing runs while it is empty."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], counters: Counters) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         self._loop = loop
         self._clock = clock
-        self._counters = counters
         self._slots: dict[int, dict[Wire, None]] = {}
         self._tick = 0.25
         self._done = 0

@@ -14,6 +14,7 @@ Every read of a server goes into one buffer that all its connections share: noth
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import logging
 from collections.abc import Callable
@@ -26,8 +27,6 @@ from .message import OPCODES, Message
 from .wire import CLOSED, CLOSING, OPEN, Wire
 
 if TYPE_CHECKING:
-    import asyncio
-
     from websockets.frames import Frame
     from websockets.server import ServerProtocol
 
@@ -44,6 +43,9 @@ logger = logging.getLogger("gateway.ws")
 
 # Reasons for which reading is paused; it goes on when none is left.
 PAUSED_BY_USER, PAUSED_BY_QUEUE = 1, 2
+
+# What an inline handler may raise: also what the result of a cancelled task does.
+HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 
 # A data frame up to this size that has not come whole is held back until it has.
 HOLD_BYTES = 4096
@@ -215,7 +217,7 @@ class Reader(Wire):
                     message = Message("binary", payload)
                 try:
                     result = handler(self, message)
-                except Exception as error:
+                except HANDLER_ERRORS as error:
                     self._handler_failed(error)
                     break
                 if result is not None:
@@ -301,7 +303,7 @@ class Reader(Wire):
     def _deliver(self, message: Message) -> None:
         try:
             result = self._handler(self, message)
-        except Exception as error:
+        except HANDLER_ERRORS as error:
             self._handler_failed(error)
             return
         if result is not None:

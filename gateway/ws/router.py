@@ -109,8 +109,11 @@ class Router:
         """Answer WebSocket handshakes on ``path`` with ``handler``; without one, a decorator.
 
         A plain function is taken as :func:`websocket_handler` takes it.  ``subprotocols`` in the server's order of
-        preference: the first one offered is chosen, none where none fits.  Raises ``ValueError`` for a path that is
-        no pattern or taken.
+        preference: the first one offered is chosen, none where none fits.  ``compression`` negotiates
+        permessage-deflate, without contexts (RFC 7692, 7.1.1); ``control`` gives pings and pongs to ``recv``, too.
+        The rest says otherwise than the server does: ``heartbeat`` is (interval, timeout) or ``False`` for none,
+        ``origins`` lists accepted ``Origin`` headers, ``None`` among them for a missing one.
+        Raises ``ValueError`` for a path that is no pattern or taken.
         """
         options = WebSocketOptions(
             subprotocols=tuple(subprotocols),

@@ -141,6 +141,7 @@ class Server:
         self.loop: asyncio.AbstractEventLoop
         self.beats: Heartbeat
         self._listener: asyncio.Server | None = None
+        self._port = 0
         self._open: dict[Connection, None] = {}
         self._held: dict[Wire, None] = {}  # open ones, and closed ones whose transport is not gone yet
         self._waiting: dict[Reception, None] = {}  # not answered yet
@@ -157,10 +158,12 @@ class Server:
     async def start(self) -> None:
         """Listen.  Raises ``OSError`` where that fails."""
         self.loop = asyncio.get_running_loop()
-        self.beats = Heartbeat(self.loop, self.clock, self.counters)
+        self.beats = Heartbeat(self.loop, self.clock)
         self._stopped = asyncio.Event()
         self._emptied = asyncio.Event()
         self._listener = await self._listen()
+        name = self._listener.sockets[0].getsockname()
+        self._port = int(name[1]) if isinstance(name, tuple) else 0
 
     async def _open_listener(
         self,
@@ -241,11 +244,8 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 for a Unix socket."""
-        if self._listener is None:
-            return 0
-        name = self._listener.sockets[0].getsockname() if self._listener.sockets else ()
-        return int(name[1]) if isinstance(name, tuple) and len(name) > 1 else 0
+        """The port it listens on, or listened on; 0 for a Unix socket and before the start."""
+        return self._port
 
     @property
     def sockets(self) -> tuple[sockets.socket, ...]:

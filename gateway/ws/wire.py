@@ -343,7 +343,7 @@ class Wire(asyncio.BufferedProtocol):
         self._deaf = True
         self._finish(int(received.code), received.reason, "" if ours else "closed by peer")
 
-    def _handler_failed(self, error: Exception) -> None:
+    def _handler_failed(self, error: BaseException) -> None:
         """A handler raised: 1011, with its traceback in the log, unless it only met a connection that had closed."""
         if isinstance(error, ConnectionClosed) and self._state != OPEN:
             return
@@ -400,7 +400,7 @@ class Wire(asyncio.BufferedProtocol):
         """Call what a user gave us where nobody is there to catch what it raises."""
         try:
             hook(*args)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             self._host.counters.handler_errors += 1
             logger.exception("websocket %s: %r failed", self.id, hook)
 

@@ -626,12 +626,16 @@ async def test_no_exception_reaches_the_loop() -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("on purpose")
 
+    def cancelled(*_: Any) -> None:
+        raise asyncio.CancelledError
+
     with no_loop_errors():
         for handler in (
             message_handler(fail, inline=True),
             message_handler(lambda ws, message: None, inline=True, opened=fail),
             message_handler(lambda ws, message: None, inline=True, closed=fail),
             message_handler(lambda ws, message: object(), inline=True),
+            message_handler(cancelled, inline=True),
             message_handler(lambda ws, message: object()),
             message_handler(fail),
             websocket_handler(fail),

@@ -86,7 +86,7 @@ def loop(clock: Clock) -> Loop:
 
 @pytest.fixture
 def beats(loop: Loop, clock: Clock) -> Any:
-    return Heartbeat(loop, clock, None)  # type: ignore[arg-type]
+    return Heartbeat(loop, clock)  # type: ignore[arg-type]
 
 
 def test_a_ping_goes_out_every_interval(beats: Any, loop: Loop, clock: Clock) -> None:
