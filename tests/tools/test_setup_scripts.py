@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.servers import Mosquitto
+from tools.lib import net
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ["tools/run", "tools/test", "tools/lib/setup.sh", ".ci/run"]
-NET = ROOT / "tools" / "lib" / "net.py"
 
 # A Python whose version and parts are said by files beside it; it notes what it is asked to do.
 PYTHON = """#!/bin/sh
@@ -168,17 +168,41 @@ def test_shellcheck_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def net(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(NET), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_next_free_port_is_found() -> None:
     """A port that is taken is passed over for the next one."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         first = taken.getsockname()[1]
-        port = int(net("free-port", first).stdout)
-    assert first < port <= first + 100
+        assert not net.is_free(first)
+        assert first < net.free_port(first) <= first + 100
+    assert net.is_free(first)
+    with pytest.raises(OSError, match="no free port"):
+        net.free_port(65_536)
+
+
+def test_a_process_is_known_by_its_sockets_and_files(tmp_path: Path) -> None:
+    """Where a process listens, over IPv4 and IPv6, and which files it has open, is seen; of a dead one nothing."""
+    script = "import sys, socket; file = open(sys.argv[1], 'w'); here = socket.create_server(('127.0.0.1', 0)); "
+    script += "there = socket.create_server(('::1', 0), family=socket.AF_INET6); "
+    script += "print(here.getsockname()[1], there.getsockname()[1], flush=True); sys.stdin.read()"
+    path = tmp_path / "lock"
+    assert net.openers(path) == []
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        here, there = map(int, child.stdout.readline().split())
+        assert sorted(net.listeners(child.pid)) == [("127.0.0.1", here), ("::1", there)]
+        assert net.openers(path) == [child.pid]
+        child.communicate("")
+    assert net.listeners(child.pid) == []
+    assert net.openers(path) == []
+
+
+def test_an_address_reaches_what_listens_everywhere() -> None:
+    """What listens on every address is reached by loopback; IPv6 is in brackets."""
+    assert net.address("0.0.0.0", 80) == "127.0.0.1:80"
+    assert net.address("::", 80) == "[::1]:80"
+    assert net.address("10.0.0.5", 80) == "10.0.0.5:80"
 
 
 def test_readiness_is_status_200() -> None:
@@ -197,19 +221,19 @@ def test_readiness_is_status_200() -> None:
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"
         try:
-            assert net("ready", f"{url}/readyz").returncode == 0
-            assert net("ready", f"{url}/other").returncode == 1
+            assert net.is_ready(f"{url}/readyz")
+            assert not net.is_ready(f"{url}/other")
         finally:
             server.shutdown()
             thread.join()
-    assert net("ready", f"{url}/readyz").returncode == 1
+    assert not net.is_ready(f"{url}/readyz")
 
 
 def test_a_broker_is_known_from_its_answer(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """mosquitto is taken for a broker; not one that wants a password, not a server that says something else."""
-    assert net("broker", mosquitto.port).returncode == 0
+    assert net.is_broker(mosquitto.port)
     with Mosquitto(tmp_path / "closed", config="allow_anonymous false") as closed:
-        assert net("broker", closed.port).returncode == 1
+        assert not net.is_broker(closed.port)
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def answer() -> None:
@@ -220,5 +244,5 @@ def test_a_broker_is_known_from_its_answer(tmp_path: Path, mosquitto: Mosquitto)
 
         thread = threading.Thread(target=answer)
         thread.start()
-        assert net("broker", other.getsockname()[1]).returncode == 1
+        assert not net.is_broker(other.getsockname()[1])
         thread.join()
