@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from websockets.sync.client import ClientConnection, connect
 
 from tests.servers import Missing, find
@@ -101,10 +103,39 @@ class Page:
             assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}\n{self.text('body')[:2000]}"
             time.sleep(0.05)
 
+    def press(self, text: str) -> None:
+        """The button with this text."""
+        self.browser.find_element(By.XPATH, f"//button[normalize-space()='{text}']").click()
+
+    def keys(self, *keys: str) -> None:
+        """Type where the focus is."""
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def width(self) -> tuple[int, int]:
+        """Of the window, and of what the page takes in it."""
+        return tuple(self.run("return [innerWidth, document.documentElement.scrollWidth]"))
+
     def complaints(self) -> list[str]:
         """Errors in the console, policy violations among them, without those of a gateway that is away."""
         lines = (entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE")
         return [line for line in lines if "ERR_CONNECTION" not in line and "WebSocket connection" not in line]
+
+
+@contextmanager
+def window(browser: Chrome, width: int, height: int, *, mobile: bool = False) -> Iterator[None]:
+    """A window of this size, a phone's if ``mobile``."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def stored(daemon: Daemon, device: str, metric: str, count: int) -> bool:
+    """Whether so many readings of a metric can be read."""
+    query = f"/api/v1/history?device={device}&metric={metric}&from=-60d&to=-0.001s&step=60d&agg=count"
+    return sum(row["value"] for row in json.loads(daemon.get(query)[1])) == count
 
 
 class Device:
@@ -124,6 +155,17 @@ class Device:
         while json.loads(self._connection.recv(5)).get("seq") != self._seq:
             pass
 
+    def past(self, rows: list[tuple[int, dict[str, object]]]) -> None:
+        """Send readings with their times in milliseconds and wait until all are acked."""
+        for start in range(0, len(rows), 500):
+            batch = []
+            for ts, values in rows[start : start + 500]:
+                self._seq += 1
+                batch.append({"ts": ts, "seq": self._seq, "values": values})
+            self._connection.send(json.dumps(batch))
+        while json.loads(self._connection.recv(10)).get("seq") != self._seq:
+            pass
+
 
 @contextmanager
 def connected(daemon: Daemon, name: str) -> Iterator[Device]:
@@ -140,7 +182,7 @@ def test_number_from_frame_to_page(chromium: Chrome, daemon: Daemon) -> None:
         pump.describe(name="Boiler pump", metrics={"flow_temperature": {"unit": "Cel"}})
         pump.send(flow_temperature=71.25, door=True, mode="heating")
         page.wait("the number in the list", lambda: "71.25 °C" in page.row("pump-1"))
-        assert page.row("pump-1").startswith("Boiler pump pump-1 online, ")
+        assert re.match(r"Boiler pump pump-1 (now|\d+ s) 71.25 °C", page.row("pump-1"))
         page.wait("the number over its chart", lambda: page.text(".chart .big") == "71.25 °C")
         pump.send(flow_temperature=72.5, door=False, mode="idle")
         page.wait("the next number in the list", lambda: "72.50 °C" in page.row("pump-1"))
@@ -218,6 +260,9 @@ def test_recovers_after_restart(chromium: Chrome, daemon: Daemon) -> None:
         page.wait("live again", lambda: page.text("#live-word") == "LIVE" and not page.text("#lost"))
         page.wait("the new number", lambda: "2.5" in page.row("pump-1"))
         page.wait("both in the chart", lambda: "min 1.5 max 2.5" in page.card("pressure"))
+        page.wait("the gateway's absence in words", lambda: "gateway away" in page.text(".strip"))
+        assert page.run("return document.querySelectorAll('.strip rect.away').length") == 1
+        assert page.text("[data-stage=dashboards] strong") != "0"
         assert page.run("return window.same") is True
         assert page.complaints() == []
 
@@ -269,3 +314,178 @@ def test_first_view_is_small_and_from_here(chromium: Chrome, daemon: Daemon) -> 
     assert [name for name, _ in resources if not name.startswith(daemon.address)] == []
     assert sum(size for _, size in resources) < FIRST_VIEW_BYTES
     assert len(resources) > 10
+
+
+def test_list_row_reads_short_and_whole(chromium: Chrome, daemon: Daemon) -> None:
+    """A row says the name whole, the id and the age; the state in words only where it is not online."""
+    names = [f"heating-circuit-{i}" for i in range(1, 4)]
+    with window(chromium, 1440, 900), connected(daemon, names[0]) as first, connected(daemon, names[1]) as second:
+        for device, name in ((first, "Air compressor 12"), (second, "North greenhouse heating circuit, upper part 12")):
+            device.describe(name=name, metrics={"flow": {"unit": "m3/h"}})
+            device.send(flow=1.5)
+        with connected(daemon, names[2]) as third:
+            third.describe(metrics={"flow": {"unit": "m3/h"}})
+            third.send(flow=1.25)
+        page = Page(chromium, daemon)
+        page.wait("the rows", lambda: all(page.row(name) for name in names) and "Air" in page.row(names[0]))
+        page.wait("offline in words", lambda: "offline" in page.row(names[2]))
+        assert "online" not in page.row(names[0])
+        icon = f'.row[data-device="{names[0]}"] .icon'
+        assert page.run("return document.querySelector(arguments[0]).getAttribute('aria-label')", icon) == "online"
+        cut = (
+            "return ['n', 'id'].map((part) => document.querySelector(`.row[data-device='${arguments[0]}'] .${part}`))"
+            ".map((node) => [node.textContent, node.firstChild.scrollWidth > node.firstChild.clientWidth + 1])"
+        )
+        assert page.run(cut, names[0]) == [["Air compressor 12", False], [names[0], False]]
+        assert page.run(cut, names[1])[0][1] is True, "no room for the whole name"
+        page.wait("even decimals", lambda: "1.50 m³/h" in page.row(names[0]) and "1.25" in page.row(names[2]))
+        ends = page.run(
+            "const row = document.querySelector(`.row[data-device='${arguments[0]}']`);"
+            "const [end, spark] = [row.querySelector('.n').lastChild, row.querySelector('.spark')];"
+            "return [end.getBoundingClientRect().right, spark.getBoundingClientRect().left]",
+            names[1],
+        )
+        assert ends[0] <= ends[1], "the end of a long name is seen"
+
+
+def test_page_is_as_tall_as_its_window(chromium: Chrome, daemon: Daemon) -> None:
+    """On the desk the window itself never scrolls: the list ends at its edge, and many charts scroll by themselves."""
+    with window(chromium, 1440, 900), connected(daemon, "pump-1") as pump:
+        pump.send(**{f"m{i}": i for i in range(12)})
+        page = Page(chromium, daemon)
+        page.wait("the charts", lambda: "11" in page.card("m11"))
+        heights = (
+            "return [document.documentElement.scrollHeight - innerHeight,"
+            " innerHeight - document.querySelector('#list').getBoundingClientRect().bottom]"
+        )
+        over, under = page.run(heights)
+        assert over == 0
+        assert 0 <= under <= 20
+        device = (
+            "const it = document.querySelector('#device'); return [it.scrollHeight > it.clientHeight, it.scrollTop]"
+        )
+        assert page.run(device) == [True, 0]
+        page.keys(Keys.PAGE_DOWN)
+        page.wait("the charts to scroll", lambda: page.run(device)[1] > 0)
+        assert page.run("return scrollY") == 0
+
+
+def test_booleans_and_texts_say_the_same_on_every_range(chromium: Chrome, daemon: Daemon) -> None:
+    """Booleans and texts are shown from their readings on long ranges too: all changes, and when they were."""
+    now = int(time.time() * 1000)
+    rows: list[tuple[int, dict[str, object]]] = [
+        (now - (150 - k) * 20_000, {"door": 50 <= k < 52 or k >= 100, "mode": ("idle", "heating", "idle")[k // 50]})
+        for k in range(150)
+    ]
+    with connected(daemon, "gate") as gate:
+        gate.past(rows)
+        page = Page(chromium, daemon)
+        page.wait("the history", lambda: stored(daemon, "gate", "door", len(rows)))
+        for label in ("1 h", "24 h", "30 d"):
+            page.press(label)
+            page.wait(f"the boolean over {label}", lambda: re.search(r"on 3[45] %, 3 changes", page.card("door")))
+            page.wait(f"the texts over {label}", lambda: "2 changes" in page.card("mode"))
+            shown = page.run("return [...document.querySelectorAll('.chart .log time')].map((it) => it.textContent)")
+            times = [
+                page.run("return new Date(arguments[0]).toTimeString().slice(0, 8)", rows[k][0]) for k in (100, 50, 0)
+            ]
+            assert all(text.endswith(at) for text, at in zip(shown, times, strict=True)), (label, shown, times)
+        assert page.complaints() == []
+
+
+def test_too_many_booleans_are_called_sampled(chromium: Chrome, tmp_path: Path) -> None:
+    """Where there are too many readings of a boolean or a text to show each, the page says that it shows samples."""
+    now, n = int(time.time() * 1000), 12_000
+    with (
+        Daemon(
+            tmp_path, {"GATEWAY_LIMITS__DEVICE_RATE": "1000000", "GATEWAY_LIMITS__DEVICE_BURST": "1000000"}
+        ) as daemon,
+        connected(daemon, "busy") as busy,
+    ):
+        busy.past([(now - (n - k) * 7000, {"run": k % 100 < 25, "mode": f"m{k // 4000}"}) for k in range(n)])
+        page = Page(chromium, daemon, "#range=24h")
+        page.wait("the history", lambda: stored(daemon, "busy", "run", n))
+        page.press("7 d")
+        page.press("24 h")
+        page.wait("what is sampled", lambda: "sampled each 2 m" in page.card("run"))
+        assert re.search(r"on about 2[3-7] %", page.card("run"))
+        page.wait("the texts", lambda: "sampled each 2 m" in page.card("mode") and "by " in page.card("mode"))
+        page.press("1 h")
+        page.wait("each of an hour", lambda: re.search(r"on \d+ %, \d+ changes", page.card("run")))
+
+
+def fits_a_phone(chromium: Chrome, daemon: Daemon, width: int, metric: str) -> None:
+    with window(chromium, width, 800, mobile=True):
+        page = Page(chromium, daemon)
+        page.wait("the charts", lambda: all(page.card(name) for name in (metric, "a", "s", "big")))
+        assert page.width() == (width, width)
+        inside = (
+            "return [...document.querySelectorAll('.bar button')].filter((it) => it.checkVisibility())"
+            ".every((it) => it.getBoundingClientRect().right <= innerWidth)"
+        )
+        assert page.run(inside), "every button of the bar is seen"
+        page.press("Table")
+        page.wait("the table", lambda: metric in page.text(".values").replace(" ", ""))
+        assert page.width() == (width, width)
+
+
+def test_longest_names_fit_a_phone(chromium: Chrome, daemon: Daemon) -> None:
+    """The longest legal names and texts are cut or broken: nothing makes a phone's page wider than its window."""
+    device, metric = "x" * 64, "m" * 128
+    with connected(daemon, device) as odd:
+        odd.describe(
+            name="A long name that somebody typed in by accident, twice or so", metrics={"a": {"unit": "W" * 30}}
+        )
+        odd.send(**{metric: 1e9 + 0.125, "a": 1, "s": "x" * 1024, "big": 9007199254740993})
+        for width in (360, 400):
+            fits_a_phone(chromium, daemon, width, metric)
+        with window(chromium, 1440, 900):
+            page = Page(chromium, daemon, "#view=table")
+            page.wait("the table", lambda: metric in page.text(".values").replace(" ", ""))
+            fits = "const it = document.querySelector('.tablebox'); return it.scrollWidth <= it.clientWidth"
+            assert page.run(fits)
+
+
+def test_keys_are_told_and_pause_is_a_button(chromium: Chrome, daemon: Daemon) -> None:
+    """A button and a key list the keys; a button pauses and goes back to live, and the badge is not one."""
+    with connected(daemon, "pump-1") as pump, connected(daemon, "pump-2") as other:
+        pump.send(level=1)
+        other.send(level=2)
+        page = Page(chromium, daemon)
+        page.wait("the first device", lambda: page.text(".head h2") == "pump-1")
+        page.press("?")
+        page.wait("the keys", lambda: "find a device" in page.text("dialog") and "Space" in page.text("dialog"))
+        page.keys(Keys.ESCAPE)
+        page.wait("no keys", lambda: page.text("dialog") == "")
+        page.run("document.activeElement.blur()")
+        page.keys("?")
+        page.wait("the keys again", lambda: "find a device" in page.text("dialog"))
+        page.keys("j")
+        page.press("Close")
+        assert page.text(".head h2") == "pump-1", "other keys rest meanwhile"
+        page.run("document.activeElement.blur()")
+        page.keys("j")
+        page.wait("the next device", lambda: page.text(".head h2") == "pump-2")
+        page.keys("k")
+        page.wait("the one before", lambda: page.text(".head h2") == "pump-1")
+        assert page.run("return document.querySelector('#live').tagName") == "SPAN"
+        page.press("Pause")
+        page.wait("paused", lambda: page.text("#live-word").startswith("Paused"))
+        page.press("Back to live")
+        page.wait("live", lambda: page.text("#live-word") == "LIVE")
+
+
+def test_metric_says_its_name_and_true_extremes(chromium: Chrome, daemon: Daemon) -> None:
+    """A chart's head and the table name the metric exactly; extremes have the decimals they need."""
+    with connected(daemon, "pump-1") as pump:
+        pump.describe(metrics={"count": {"integer": True}})
+        for a, count in ((22.5, 9007199254740993), (20, 9007199254740995)):
+            pump.send(a=a, count=count)
+        page = Page(chromium, daemon)
+        page.wait("the extremes", lambda: "min 20.0 max 22.5" in page.card("a"))
+        page.wait("the long integer", lambda: "9,007,199,254,740,995" in page.card("count"))
+        assert page.text('.chart[data-metric="a"] h3') == "A a"
+        assert page.run("return document.querySelector('.chart[data-metric=a] h3').title") == "a"
+        page.press("Table")
+        page.wait("the table", lambda: re.search(r"A a 20.0 20.0 21.[23] 22.5 2 ", page.text(".values")))
+        assert page.complaints() == []

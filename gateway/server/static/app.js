@@ -2,24 +2,28 @@
 
 import { RANGES, SPANS, format, parse } from "./address.js";
 import { getJson } from "./api.js";
-import { forgetColours } from "./chart.js";
+import { Away } from "./away.js";
 import { DevicePanel } from "./device.js";
-import { segmented, setClass, setText } from "./dom.js";
+import { el, segmented, setClass, setIcon, setText } from "./dom.js";
 import { count } from "./format.js";
 import { GatewayLive } from "./gateway-live.js";
+import { keys } from "./keys.js";
 import { DeviceList } from "./list.js";
+import { forgetColours } from "./plot.js";
 import { Store } from "./store.js";
 import { Way } from "./way.js";
 import { welcome } from "./welcome.js";
 
 const DRAW_MS = 250, LIST_MS = 500;
+const narrow = matchMedia("(max-width: 860px)");
 const $ = (id) => document.getElementById(id);
 
 const state = parse(location.hash);
 const live = new GatewayLive(new URL("v1/live", location.href.replace(/^http/, "ws").replace(/#.*/, "")).href);
 const store = new Store(() => live.now());
+const away = new Away();
 const way = new Way($("way"), $("problems"));
-const panel = new DevicePanel($("device"), store, live);
+const panel = new DevicePanel($("device"), store, live, away);
 const list = new DeviceList($("list"), store, state, { pick, change });
 const ranges = segmented($("ranges"), RANGES.map(([key, word]) => [key, word]), (range) => change({ range, from: 0, to: 0 }));
 const views = segmented($("views"), [["table", "Table"], ["charts", "Charts"]], (view) => change({ view }));
@@ -49,7 +53,7 @@ function show(part) {
 
 function pick(name) {
   change({ device: name });
-  if (matchMedia("(max-width: 860px)").matches) $("device").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+  if (narrow.matches) $("device").scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
 }
 
 const goLive = () => change({ from: 0, to: 0 });
@@ -59,20 +63,30 @@ function pause() {
   change({ from: Math.round(from), to: Math.round(to) });
 }
 
-/** The badge beside the name: live, paused with what came since, or lost. */
+const turn = () => (state.from ? goLive() : pause());
+
+/** The badge beside the name, live, paused with what came since, or lost; and the button that pauses and goes back to live. */
 function badge() {
-  const { phase } = live.state, button = $("live");
-  const [look, word] = phase === "open" ? (state.from ? ["paused", `Paused, ${count(panel.fresh)} new`] : ["on", "LIVE"])
+  const { phase } = live.state, paused = state.from > 0;
+  const [look, word] = phase === "open" ? (paused ? ["paused", `Paused, ${count(panel.fresh)} new`] : ["on", "LIVE"])
     : !everOpen && phase !== "refused" && live.state.attempt === 0 ? ["", "Connecting"] : ["lost", "Not live"];
-  setClass(button, `live ${look}`);
+  setClass($("live"), `live ${look}`);
   setText($("live-word"), word);
-  button.disabled = look !== "paused";
-  button.title = look === "paused" ? "Back to live" : "";
+  const button = $("pause"), act = paused ? "Back to live" : "Pause";
+  button.hidden = $("main").hidden || !store.loaded;
+  setText($("pause-word"), act);
+  setIcon($("pause-icon"), paused ? "play" : "pause");
+  if (button.title !== `${act} (space)`) button.title = `${act} (space)`;
 }
 
 function connection() {
   const { phase, reason, seconds, attempt } = live.state;
-  if (phase === "open") everOpen = true;
+  if (phase === "open") {
+    everOpen = true;
+    store.opened = store.now();
+    away.back(store.opened);
+  } else if (everOpen) away.lost(live.heard);
+  way.connected = phase === "open";
   const lost = phase === "waiting" || phase === "refused" || (phase === "connecting" && attempt > 0);
   const bar = $("lost");
   if (bar.hidden && lost) say("Connection to the gateway lost");
@@ -106,6 +120,7 @@ function settle() {
     $("ranges").hidden = empty;
     $("views").hidden = empty;
     if (empty) welcome($("welcome"), location);
+    badge();
   }
   if (!empty && store.named && !store.get(state.device)) {
     const first = list.firstName || store.devices.keys().next().value;
@@ -156,32 +171,28 @@ function draw() {
   setTimeout(() => requestAnimationFrame(draw), DRAW_MS);
 }
 
-const KEYS = {
-  "/": () => list.focusSearch(),
-  j: () => list.step(1),
-  k: () => list.step(-1),
-  " ": () => (state.from ? goLive() : pause()),
-  Escape: () => { if (state.from) goLive(); },
-  "+": () => zoom(-1),
-  "-": () => zoom(1),
-};
-
 function zoom(by) {
-  const keys = [...SPANS.keys()], to = keys[Math.max(0, Math.min(keys.length - 1, keys.indexOf(state.range) + by))];
+  const spans = [...SPANS.keys()], to = spans[Math.max(0, Math.min(spans.length - 1, spans.indexOf(state.range) + by))];
   change({ range: to, from: 0, to: 0 });
 }
 
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
-  if (event.key === " " && event.target.closest?.("button, a, [tabindex]:not(.rows)")) return;
-  const act = KEYS[event.key];
-  if (!act) return;
-  event.preventDefault();
-  act();
-});
+const turnPage = (by) => $("device").scrollBy({ top: by * $("device").clientHeight * 0.9 });
+
+const { help } = keys([
+  [["/"], "find a device or a metric", () => list.focusSearch()],
+  [["j", "k"], "next device, the one before", (key) => list.step(key === "j" ? 1 : -1)],
+  [["ArrowDown", "ArrowUp"], "the same", (key) => list.step(key === "ArrowDown" ? 1 : -1), { wide: true }],
+  [["PageDown", "PageUp"], "further down and up in the charts", (key) => turnPage(key === "PageDown" ? 1 : -1), { wide: true }],
+  [["+", "-"], "a shorter, a longer range", (key) => zoom(key === "+" ? -1 : 1)],
+  [["t"], "table or charts", () => change({ view: state.view === "table" ? "charts" : "table" })],
+  [[" "], "pause, and go on", turn],
+  [["Escape"], "back to live", () => { if (state.from) goLive(); }],
+  [["drag"], "over a chart: that stretch of time"],
+  [["double click"], "on a chart: back to live"],
+], { wide: () => !narrow.matches });
 
 live.addEventListener("state", connection);
-live.addEventListener("hello", askDevicesSoon);
+live.addEventListener("hello", () => { askDevicesSoon(); way.poll(); });
 store.addEventListener("appeared", askDevicesSoon);
 store.addEventListener("turned", ({ detail }) => { if (detail.name === state.device) say(`${detail.title} is ${detail.state}`); });
 live.subscribe("list", { devices: ["*"], metrics: ["*"], mode: "latest", interval_ms: LIST_MS }, {
@@ -191,16 +202,22 @@ live.subscribe("list", { devices: ["*"], metrics: ["*"], mode: "latest", interva
 });
 panel.addEventListener("window", ({ detail }) => (detail ? change({ from: Math.round(detail.from), to: Math.round(detail.to) }) : goLive()));
 way.addEventListener("health", ({ detail }) => {
+  away.health(detail);
   gatewayName = detail.id ?? "";
   setText($("gateway-id"), gatewayName);
   title();
 });
-$("live").addEventListener("click", goLive);
+$("pause").addEventListener("click", turn);
+$("help").addEventListener("click", help);
 $("lost-retry").addEventListener("click", () => live.retryNow());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); panel.redraw(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) askDevicesSoon(); });
 addEventListener("hashchange", () => { Object.assign(state, parse(location.hash)); show(state); list.refresh(); });
 
+// How wide a scrollbar is that takes room: the columns keep their edges with and without one.
+const probe = document.body.appendChild(el("div", { class: "probe" }));
+document.documentElement.style.setProperty("--bar", `${probe.offsetWidth - probe.clientWidth}px`);
+probe.remove();
 show(state);
 live.start();
 way.poll();

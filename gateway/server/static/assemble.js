@@ -18,6 +18,7 @@ export function numbers(metric, base, ring, window, interval, width) {
       out.mean.push(loaded.mean[i]);
       out.min.push(loaded.min[i]);
       out.max.push(loaded.max[i]);
+      out.n.push(loaded.n[i]);
     }
     out.band = step > 0;
     after = whole ? edge - 1 : step ? base.to : loaded.t.at(-1) ?? after;
@@ -33,32 +34,33 @@ export function numbers(metric, base, ring, window, interval, width) {
 }
 
 /**
- * A boolean as {t, v}: v 0 or 1 holds until the next; null where nothing is known. One that comes with every reading ends with them, one
- * that comes when it changes holds until it does.
+ * A boolean as {t, v, step, sampled}: v 0 or 1 holds until the next; null where nothing is known. One that comes with every reading ends with
+ * them, one that comes when it changes, or too seldom to tell, holds until it does. `step`, `sampled`: as in history.js.
  */
 export function steps(metric, base, ring, interval, heard) {
-  const loaded = base?.series.get(metric), t = [], v = [];
-  if (loaded?.last) for (let i = 0; i < loaded.t.length; i += 1) { t.push(loaded.t[i]); v.push(Number(loaded.last[i])); }
+  const loaded = base?.series.get(metric), t = [], v = [], known = loaded?.last ? loaded : { t, last: v, step: 0, sampled: 0 };
+  const { step, sampled } = known;
+  if (known === loaded) for (let i = 0; i < loaded.t.length; i += 1) { t.push(loaded.t[i]); v.push(Number(loaded.last[i])); }
   if (ring?.length) {
     const { times, values } = ring;
     for (let i = t.length ? lowerBound(times, t[t.length - 1] + 1) : 0; i < times.length; i += 1) { t.push(times[i]); v.push(values[i]); }
   }
-  const usual = Math.max(usualStep(t), base?.step ?? 0);
-  if (!interval || usual > Math.max(interval * 2, base?.step ?? 0)) return { t, v };
-  const gap = Math.max(usual * GAP_STEPS, GAP_LEAST), out = { t: [], v: [] };
+  const usual = usualStep(t), pace = Math.max(usual, step);
+  if (!interval || !usual || pace > Math.max(interval * 2, step)) return { t, v, step, sampled };
+  const gap = Math.max(pace * GAP_STEPS, GAP_LEAST), out = { t: [], v: [], step, sampled };
   for (let i = 0; i < t.length; i += 1) {
     out.t.push(t[i]);
     out.v.push(v[i]);
-    if ((t[i + 1] ?? heard) - t[i] > gap) { out.t.push(t[i] + usual); out.v.push(null); }
+    if ((t[i + 1] ?? heard) - t[i] > gap) { out.t.push(t[i] + pace); out.v.push(null); }
   }
   return out;
 }
 
-/** Texts as [[time, text], ...]. */
+/** Texts as {rows: [[time, text], ...], step, sampled}; `step`, `sampled`: as in history.js. */
 export function texts(metric, base, log) {
   const loaded = base?.series.get(metric), rows = loaded?.last ? loaded.t.map((t, i) => [t, loaded.last[i]]) : [];
-  const end = rows.at(-1)?.[0] ?? -Infinity;
-  return log ? rows.concat(log.rows.filter(([t]) => t > end)) : rows;
+  const end = rows.at(-1)?.[0] ?? -Infinity, { step = 0, sampled = 0 } = loaded?.last ? loaded : {};
+  return { rows: log ? rows.concat(log.rows.filter(([t]) => t > end)) : rows, step, sampled };
 }
 
 /** Where readings are stored: [[from, to], ...], from the fullest of the series at hand. */
@@ -80,8 +82,8 @@ export function summary(data, { from, to }) {
   let n = 0, sum = 0, min = Infinity, max = -Infinity;
   for (let i = 0; i < data.t.length; i += 1) {
     if (data.mean[i] === null || data.t[i] < from || data.t[i] > to) continue;
-    n += 1;
-    sum += data.mean[i];
+    n += data.n[i];
+    sum += data.mean[i] * data.n[i];
     min = Math.min(min, data.min[i]);
     max = Math.max(max, data.max[i]);
   }

@@ -2,40 +2,43 @@
 // or stands still.
 
 import { numbers, steps, storedSpans, summary, texts } from "./assemble.js";
-import { BoolStrip, NumberChart, TextLog } from "./chart.js";
+import { NumberChart } from "./chart.js";
 import { el, icon, setClass, setIcon, setText } from "./dom.js";
-import { clock, count, span, unit, value } from "./format.js";
+import { clock, count, span } from "./format.js";
 import { load } from "./history.js";
+import { TextLog } from "./log.js";
 import { PresenceStrip } from "./presence.js";
 import { usualStep } from "./series.js";
 import { Series } from "./store.js";
+import { BoolStrip } from "./strip.js";
+import { ValueTable } from "./table.js";
 
 const LIVE_SPAN_S = 300, REFRESH_LEAST = 30_000, REFRESH_MOST = 300_000, RETRY_MS = 5000, SKEW_MS = 2000;
 const KINDS = { number: 0, bool: 1, text: 2 };
 const TERMS = ["stored", "rejected", "duplicate", "throttled", "dropped", "in_flight"];
 
 export class DevicePanel extends EventTarget {
-  #root; #store; #live; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
+  #root; #store; #live; #away; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
   #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = ""; #patchy = false; #thinned = false;
-  #head; #strip = new PresenceStrip(); #ledger; #grid; #table; #quiet; #ledgerParts = new Map(); #drawn = ""; #stored = { key: "", spans: [] };
+  #head; #strip = new PresenceStrip(); #ledger; #grid; #table = new ValueTable(); #quiet; #ledgerParts = new Map(); #drawn = ""; #stored = { key: "", spans: [] };
   #seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
     this.#drawn = "";
   }, { rootMargin: "200px" });
 
   /** Dispatches "window" when a drag or a double click asks for another window: detail {from, to} or null for live. */
-  constructor(root, store, live) {
+  constructor(root, store, live, away) {
     super();
     this.#root = root;
     this.#store = store;
     this.#live = live;
+    this.#away = away;
     this.#head = { title: el("h2"), name: el("span", { class: "mute" }), icon: icon("online"), word: el("span"), tag: null, facts: el("span", { class: "facts" }) };
     this.#head.tag = el("span", { class: "tag" }, this.#head.icon, this.#head.word);
     this.#ledger = el("p", { class: "ledger", "aria-label": "What became of its readings" });
     this.#grid = el("div", { class: "grid" });
-    this.#table = el("div", { class: "card tablebox", tabindex: "0", "aria-label": "Values in the range", hidden: true });
     this.#quiet = el("p", { class: "quiet", hidden: true });
-    this.#root.append(el("div", { class: "card" }, el("div", { class: "head" }, this.#head.title, this.#head.name, this.#head.tag, this.#head.facts), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table);
+    this.#root.append(el("div", { class: "card" }, el("div", { class: "head" }, this.#head.title, this.#head.name, this.#head.tag, this.#head.facts), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table.node);
     this.#root.hidden = true;
   }
 
@@ -51,7 +54,7 @@ export class DevicePanel extends EventTarget {
     this.#series = new Map();
     for (const card of this.#cards.values()) { this.#seen.unobserve(card.node); card.destroy(); }
     this.#cards.clear();
-    this.#table.replaceChildren();
+    this.#table.clear();
     this.#skew = -Infinity;
     this.#patchy = this.#thinned = false;
     this.#fresh = 0;
@@ -89,7 +92,7 @@ export class DevicePanel extends EventTarget {
   set view(view) {
     this.#view = view;
     this.#grid.hidden = view !== "charts";
-    this.#table.hidden = view !== "table";
+    this.#table.node.hidden = view !== "table";
     this.#drawn = "";
     this.render();
   }
@@ -110,8 +113,11 @@ export class DevicePanel extends EventTarget {
     for (const [metric, points] of Object.entries(message.data?.[this.#name] ?? {})) {
       let series = this.#series.get(metric);
       if (!series) this.#series.set(metric, series = new Series(metric));
-      const integer = device?.metrics.get(metric)?.integer ?? false;
-      for (const [time, v] of points) series.add(time, v, integer);
+      const known = device?.metrics.get(metric);
+      for (const [time, v] of points) {
+        if (typeof v === "number") known?.learn(v);
+        series.add(time, v, known?.numeric);
+      }
     }
   }
 
@@ -162,16 +168,15 @@ export class DevicePanel extends EventTarget {
     this.#drawLedger(device);
     this.#makeCards(device);
     const interval = this.#interval(device);
-    const fresh = Math.max(10_000, interval * 3);
-    for (const card of this.#cards.values()) card.current(now, fresh);
-    this.#strip.draw(device, window, this.#spans(window, interval), this.#heard);
+    for (const card of this.#cards.values()) card.current(now, device);
+    this.#strip.draw(device, window, this.#spans(window, interval), this.#heard, this.#away);
     let revisions = 0;
     for (const series of this.#series.values()) revisions += series.revision;
     const key = this.#view === "table" ? `${Math.floor(now / 1000)} ${window.from}` : `${window.from} ${window.to} ${revisions} ${this.#cards.size}`;
     if (key === this.#drawn) return;
     this.#drawn = key;
-    if (this.#view === "table") this.#drawTable(device, window);
-    else for (const [metric, card] of this.#cards) if (card.seen) this.#drawCard(metric, card, window, interval);
+    if (this.#view === "table") this.#drawTable(device, window, interval);
+    else for (const [metric, card] of this.#cards) if (card.seen) this.#drawCard(device, metric, card, window, interval);
     const words = this.#failed || (this.#cards.size ? "" : "No reading of this device yet.");
     this.#quiet.hidden = !words;
     setText(this.#quiet, words);
@@ -188,14 +193,15 @@ export class DevicePanel extends EventTarget {
     const head = this.#head;
     setText(head.title, device.title);
     setText(head.name, device.title === device.name ? "" : device.name);
-    setClass(head.tag, `tag ${device.state}`);
+    setClass(head.tag, `tag ${device.unsure ? "unsure" : device.state}`);
     setIcon(head.icon, device.state);
-    setText(head.word, device.state);
+    setText(head.word, device.unsure ? `was ${device.state}` : device.state);
     const facts = [];
     if (device.state !== "online" && device.since) facts.push(`since ${clock(device.since)}${device.reason ? `: ${device.reason}` : ""}`);
-    if (device.lastSeen) facts.push(now - device.lastSeen < 1000 ? "last reading now" : `last reading ${span(now - device.lastSeen)} ago`);
+    if (device.awaited(now, this.#store.opened)) facts.push("waiting for its next reading");
+    else if (device.lastSeen) facts.push(now - device.lastSeen < 1000 ? "last reading now" : `last reading ${span(now - device.lastSeen)} ago`);
     const interval = this.#interval(device);
-    if (interval) facts.push(`${device.interval ? "" : "about "}${interval < 500 ? `${count(1000 / interval)} a second` : `every ${span(interval, interval % 1000 !== 0)}`}`);
+    if (interval) facts.push(`${device.interval ? "" : "about "}${interval < 500 ? `${count(1000 / interval)} a second` : `every ${span(about(interval), about(interval) % 1000 !== 0)}`}`);
     const ahead = Number.isFinite(this.#skew) ? this.#skew : 0;
     if (ahead > SKEW_MS) facts.push(`its clock is ${span(ahead)} ahead`);
     else if (ahead < -SKEW_MS) facts.push(`readings arrive ${span(-ahead)} late`);
@@ -246,23 +252,26 @@ export class DevicePanel extends EventTarget {
     if (!changed) return;
     const order = [...device.metrics.keys()];
     const cards = [...this.#cards.values()].sort((a, b) => KINDS[a.kind] - KINDS[b.kind] || order.indexOf(a.metric.name) - order.indexOf(b.metric.name));
+    this.#cards = new Map(cards.map((card) => [card.metric.name, card]));
     cards.forEach((card, i) => { if (this.#grid.children[i] !== card.node) this.#grid.insertBefore(card.node, this.#grid.children[i] ?? null); });
   }
 
   #ask(window) { this.dispatchEvent(new CustomEvent("window", { detail: window })); }
 
-  #drawCard(metric, card, window, interval) {
+  #drawCard(device, metric, card, window, interval) {
     const nothing = this.#loading ? "Loading" : "No reading in this range";
     if (card.kind === "number") {
       const data = numbers(metric, this.#base, this.#ring(metric, "number"), window, interval, card.width);
       card.draw(data, window);
       card.empty(data.t.length ? "" : nothing);
     } else if (card.kind === "bool") {
-      const data = steps(metric, this.#base, this.#ring(metric, "bool"), interval, this.#heard);
-      card.draw(data, window, this.#heard);
+      // Of a device that has gone nothing is claimed after its last reading.
+      const until = device.state === "offline" ? Math.min(this.#heard, Math.max(device.since, card.metric.time)) : this.#heard;
+      const data = steps(metric, this.#base, this.#ring(metric, "bool"), interval, until);
+      card.draw(data, window, until);
       card.empty(data.t.length ? "" : nothing);
     } else {
-      card.draw(texts(metric, this.#base, this.#ring(metric, "text")), window, `${this.#series.get(metric)?.revision ?? 0} ${this.#base?.to ?? 0}`);
+      card.draw(() => texts(metric, this.#base, this.#ring(metric, "text")), window, `${this.#series.get(metric)?.revision ?? 0} ${this.#base?.to ?? 0}`);
     }
   }
 
@@ -284,18 +293,12 @@ export class DevicePanel extends EventTarget {
     return this.#stored.spans;
   }
 
-  #drawTable(device, window) {
-    const head = el("thead", {}, el("tr", {}, ...["Metric", "Now", "Min", "Mean", "Max", "Points", "At"].map((word) => el("th", { scope: "col", text: word }))));
-    const rows = [...this.#cards.values()].map(({ metric, kind }) => {
-      const cells = [el("th", { scope: "row", text: metric.label, title: metric.name }), el("td", { class: kind === "text" ? "text" : "" }, value(metric.value, metric.digits), " ", el("small", { text: unit(metric.unit) }))];
-      const at = el("td", { class: "mute", text: clock(metric.time, { seconds: true }) });
-      if (kind !== "number") return el("tr", {}, ...cells, el("td"), el("td"), el("td"), el("td"), at);
-      const { min, mean, max, n } = summary(numbers(metric.name, this.#base, this.#ring(metric.name, "number"), window, this.#interval(device), Infinity), window);
-      for (const v of [min, mean, max]) cells.push(el("td", { text: n ? value(v, metric.digits) : "–" }));
-      return el("tr", {}, ...cells, el("td", { text: count(n) }), at);
-    });
-    this.#table.replaceChildren(el("table", { class: "values" }, el("caption", { class: "hidden", text: `Values of ${device.title} from ${clock(window.from)} to ${clock(window.to)}` }), head, el("tbody", {}, ...rows)));
+  #drawTable(device, window, interval) {
+    this.#table.draw(device.title, window, [...this.#cards.values()], ({ name }) => summary(numbers(name, this.#base, this.#ring(name, "number"), window, interval, Infinity), window));
   }
 }
+
+/** Milliseconds to the second when they are nearly whole seconds. */
+const about = (ms) => (Math.abs(ms - Math.round(ms / 1000) * 1000) < ms * 0.03 ? Math.round(ms / 1000) * 1000 : ms);
 
 const most = (metrics) => Math.max(0, ...Object.values(metrics ?? {}).map((points) => points.length));

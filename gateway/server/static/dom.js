@@ -32,12 +32,26 @@ export function icon(name, label = "") {
   return node;
 }
 
-/** Shows another symbol in a node made by icon(). */
+/** Shows another symbol in a node made by icon(); one with a label is called by the symbol's name. */
 export function setIcon(node, name) {
   if (node.dataset.name === name) return;
   node.dataset.name = name;
   node.setAttribute("class", `icon ${name}`);
   node.firstChild.setAttribute("href", `#i-${name}`);
+  if (node.hasAttribute("aria-label")) node.setAttribute("aria-label", name);
+}
+
+const LONG = 12, TAIL = 5;
+
+/** An element for a name that is cut in its middle where it has no room: its end, which tells numbered ones apart, stays. */
+export const cutName = (className) => el("span", { class: `cut ${className}` }, el("span"), el("span"));
+
+/** Writes a name in an element made by cutName(). */
+export function setName(node, text) {
+  if (node.textContent === text) return;
+  const symbols = [...text], at = symbols.length > LONG ? symbols.length - TAIL : symbols.length;
+  node.firstChild.textContent = symbols.slice(0, at).join("");
+  node.lastChild.textContent = symbols.slice(at).join("");
 }
 
 /** Writes text only when it differs, so that an unchanged page costs no layout. */

@@ -12,28 +12,50 @@ function fixed(digits) {
 /** A count: 18,440. */
 export const count = (n) => (Number.isFinite(n) ? plain.format(n) : "–");
 
-/** Digits after the point that show a value with at most five significant figures and no trailing noise. */
+/**
+ * Digits after the point that a number needs: all of them when three do (eight below one), else, for what calculations leave behind
+ * the point, about five figures.
+ */
 export function digitsOf(value) {
   const size = Math.abs(value);
   if (!Number.isFinite(size) || Number.isInteger(value)) return 0;
-  const most = size >= 1000 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : Math.min(8, 3 + Math.ceil(-Math.log10(size || 1)));
-  const text = value.toFixed(most);
-  let end = text.length;
-  while (text[end - 1] === "0") end -= 1;
-  return Math.max(0, end - text.indexOf(".") - 1);
+  const most = size >= 1 ? 3 : 8;
+  for (let digits = 1; digits <= most; digits += 1) if (Number(value.toFixed(digits)) === value) return digits;
+  return size >= 1000 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : Math.min(8, 3 + Math.ceil(-Math.log10(size)));
 }
+
+/** The most digits after the point for numbers of a size: seven figures in all. */
+export const digitsFor = (size) => (size < 1 ? 8 : Math.max(0, 6 - Math.floor(Math.log10(size))));
+
+const RAISED = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
+
+/** A number times a power of ten: 2.6×10¹⁸. */
+export const power = (mantissa, exponent) => `${mantissa}×10${[...String(exponent)].map((c) => RAISED[c]).join("")}`;
 
 /** A value for people: numbers with a fixed number of digits so that they never jump, booleans as on and off. */
 export function value(v, digits) {
   if (typeof v === "number") {
     const size = Math.abs(v);
-    if (size !== 0 && (size >= 1e9 || size < 1e-6)) return v.toExponential(3);
-    return fixed(digits ?? digitsOf(v)).format(v);
+    if (size >= 1e12 || (size !== 0 && size < 1e-6)) {
+      const [mantissa, exponent] = v.toExponential(size < 1 ? 3 : 6).split("e");
+      return power(size < 1 ? mantissa : Number(mantissa), Number(exponent));
+    }
+    const places = size === 0 ? (digits > 6 ? 0 : digits ?? 0) : Math.min(digits ?? digitsOf(v), digitsFor(size));
+    return fixed(places).format(size < 0.5 * 10 ** -places ? 0 : v);
   }
   if (v === true) return "on";
   if (v === false) return "off";
   return String(v);
 }
+
+/** The least and the greatest of some data, with as many digits as the data shows (`digits`) or as they need themselves. */
+export function extremes(low, high, digits) {
+  const needed = Math.max(digits, digitsOf(low), digitsOf(high));
+  return [value(low, needed), value(high, needed)];
+}
+
+/** A whole number beyond what a browser's numbers hold, from its digits. */
+export const whole = (digits) => plain.format(BigInt(digits));
 
 const UNITS = new Map(Object.entries({
   Cel: "°C", "[degF]": "°F", K: "K", "%RH": "% RH", m3: "m³", m2: "m²", "m3/h": "m³/h", "m3/s": "m³/s", "ug/m3": "µg/m³", "mg/m3": "mg/m³",
@@ -43,8 +65,9 @@ const UNITS = new Map(Object.entries({
 /** A unit as people write it (UCUM and SenML codes are known). */
 export const unit = (code) => (code ? UNITS.get(code) ?? code : "");
 
-/** A metric's or device's key as a label: flow_temperature becomes Flow temperature. */
+/** A metric's key as a label: flow_temperature becomes Flow temperature; a very long one stays as it is. */
 export function label(key) {
+  if (key.length > 40) return key;
   const words = key.replace(/[_/]+/g, " ").trim() || key;
   return words[0].toUpperCase() + words.slice(1);
 }
@@ -71,12 +94,12 @@ export function span(ms, tenths = false) {
 
 const two = (a, big, b, small) => (b ? `${a} ${big} ${b} ${small}` : `${a} ${big}`);
 
-/** How long ago, short: now, 4 s, 3 m 12 s, 14 m, 2 h, 3 d. */
+/** How long ago, short: now, 4 s, 3 m, 2 h, 3 d. */
 export function age(ms) {
   if (ms < 1000) return "now";
-  if (ms < 600e3) return span(ms);
-  if (ms < 7200e3) return `${Math.floor(ms / 60e3)} m`;
-  return ms < 172800e3 ? `${Math.floor(ms / 3600e3)} h` : span(Math.floor(ms / 86400e3) * 86400e3);
+  if (ms < 60e3) return `${Math.floor(ms / 1000)} s`;
+  if (ms < 5400e3) return `${Math.floor(ms / 60e3)} m`;
+  return ms < 172800e3 ? `${Math.floor(ms / 3600e3)} h` : `${plain.format(Math.floor(ms / 86400e3))} d`;
 }
 
 const pad = (n) => String(n).padStart(2, "0");

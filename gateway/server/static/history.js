@@ -4,6 +4,7 @@ import { getJson } from "./api.js";
 
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400].map((s) => s * 1000);
 const COLUMNS = 720, RAW_SPAN = 310_000;
+const RAW_MOST = 10_000, RAW_TOGETHER = 60_000; // readings of one boolean or text, and of all of a device, that are loaded as they came
 
 /** The step for a span of time in milliseconds: 0 means raw readings. */
 export function stepFor(span) {
@@ -23,48 +24,92 @@ async function rowsOf(params, signal) {
 }
 
 /**
- * A device's history between two instants: {step, from, to, truncated, series: Map(metric -> {t, mean, min, max} or, for booleans
- * and texts, {t, last})}. Without a step `mean`, `min` and `max` are one array. Raises ApiError.
+ * A device's history between two instants: {step, from, to, truncated, series}. `series` maps a metric to columns {t, mean, min, max, n} of
+ * its numbers (one column a step; without a step `mean`, `min` and `max` are one array), or to {t, last, step, sampled} for booleans and
+ * texts: every reading from `sampled` on (0: all of them), before it one value a step, at the step's end, where it is sure to hold.
+ * Raises ApiError.
  */
 export async function load(device, from, to, signal) {
   const step = stepFor(to - from), params = { device, from: Math.floor(from), to: Math.ceil(to) };
-  const series = new Map();
   if (step === 0) {
     const { rows, truncated } = await rowsOf(params, signal);
-    for (const { time, metric, value } of rows) push(series, metric, time, value);
-    return { step, from, to, truncated, series };
+    return { step, from, to, truncated, series: readings(rows) };
   }
   const stepped = { ...params, step: stepWord(step) };
-  const [mean, min, max, last] = await Promise.all(["mean", "min", "max", "last"].map((agg) => rowsOf({ ...stepped, agg }, signal)));
-  for (const { time, metric, value } of last.rows) if (typeof value !== "number") push(series, metric, time, value);
-  for (const { time, metric, value } of mean.rows) {
-    if (typeof value !== "number" || series.get(metric)?.last) continue;
-    let known = series.get(metric);
-    if (!known) series.set(metric, known = { t: [], mean: [], min: [], max: [], at: new Map() });
-    known.at.set(time, known.t.length);
-    known.t.push(time);
-    known.mean.push(value);
-    known.min.push(value);
-    known.max.push(value);
+  const answers = await Promise.all(["mean", "min", "max", "last", "count"].map((agg) => rowsOf({ ...stepped, agg }, signal)));
+  const [mean, min, max, last, counts] = answers.map((answer) => byMetric(answer.rows));
+  const series = new Map(), words = [];
+  for (const [metric, rows] of last) {
+    if (isNumber(rows.at(-1).value, mean.has(metric))) series.set(metric, reduced(mean.get(metric), min.get(metric), max.get(metric), counts.get(metric)));
+    else words.push(metric);
   }
-  for (const [rows, key] of [[min.rows, "min"], [max.rows, "max"]]) {
-    for (const { time, metric, value } of rows) {
-      const known = series.get(metric), i = known?.at?.get(time);
-      if (i !== undefined && typeof value === "number") known[key][i] = value;
-    }
-  }
-  return { step, from, to, truncated: [mean, min, max, last].some((answer) => answer.truncated), series };
+  const most = Math.min(RAW_MOST, Math.floor(RAW_TOGETHER / words.length));
+  await inTurn(words, 2, async (metric) => {
+    series.set(metric, await exact(params, metric, last.get(metric), counts.get(metric) ?? [], step, most, signal));
+  });
+  return { step, from, to, truncated: answers.some((answer) => answer.truncated), series };
 }
 
-function push(series, metric, time, value) {
-  let known = series.get(metric);
-  const number = typeof value === "number";
-  if (!known || Boolean(known.last) === number) {
-    const t = [], values = [];
-    series.set(metric, known = number ? { t, mean: values, min: values, max: values } : { t, last: values });
+const isNumber = (v, numeric) => typeof v === "number" || (numeric && typeof v === "string" && /^-?\d{16,}$/.test(v));
+
+function byMetric(rows) {
+  const found = new Map();
+  for (const row of rows) {
+    const known = found.get(row.metric);
+    if (known) known.push(row); else found.set(row.metric, [row]);
   }
-  known.t.push(time);
-  (known.last ?? known.mean).push(value);
+  return found;
+}
+
+/** Readings as they came, one series a metric, of the kind of its newest value. */
+function readings(rows) {
+  const series = new Map();
+  for (const [metric, own] of byMetric(rows)) {
+    const numeric = own.some((row) => typeof row.value === "number"), number = isNumber(own.at(-1).value, numeric);
+    if (number) {
+      const kept = own.filter((row) => isNumber(row.value, true)), values = kept.map((row) => Number(row.value));
+      series.set(metric, { t: kept.map((row) => row.time), mean: values, min: values, max: values, n: kept.map(() => 1) });
+    } else series.set(metric, ofKind(own, own.at(-1).value, 0, 0));
+  }
+  return series;
+}
+
+function ofKind(rows, newest, step, sampled) {
+  const kept = rows.filter((row) => typeof row.value === typeof newest);
+  return { t: kept.map((row) => row.time), last: kept.map((row) => row.value), step, sampled };
+}
+
+/** Columns from the rows of the aggregates; extremes beyond a browser's numbers come as digits. */
+function reduced(means, mins = [], maxs = [], counts = []) {
+  const index = new Map(means.map((row, i) => [row.time, i]));
+  const out = { t: means.map((row) => row.time), mean: means.map((row) => row.value), min: means.map((row) => row.value), max: means.map((row) => row.value), n: means.map(() => 1) };
+  for (const [rows, column] of [[mins, out.min], [maxs, out.max], [counts, out.n]]) {
+    for (const { time, value } of rows) {
+      const i = index.get(time);
+      if (i !== undefined) column[i] = Number(value);
+    }
+  }
+  return out;
+}
+
+/** A boolean's or a text's readings: the newest `most` of them as they came, what is before by its steps. */
+async function exact({ device, from, to }, metric, last, counts, step, most, signal) {
+  let since = Infinity, n = 0;
+  for (let i = counts.length - 1; i >= 0 && n + counts[i].value <= most; i -= 1) {
+    n += counts[i].value;
+    since = counts[i].time;
+  }
+  const all = counts.length > 0 && since <= counts[0].time;
+  const newest = last.at(-1).value;
+  const sampled = all ? [] : last.filter((row) => row.time < since).map((row) => ({ time: Math.min(row.time + step, to), value: row.value }));
+  const raw = since < Infinity ? (await rowsOf({ device, metric, from: Math.max(from, since), to }, signal)).rows : [];
+  return ofKind(sampled.concat(raw), newest, all ? 0 : step, all ? 0 : Math.min(since, to));
+}
+
+/** Runs `work` for each item, at most `together` at once. */
+async function inTurn(items, together, work) {
+  const left = items.values();
+  await Promise.all(Array.from({ length: together }, async () => { for (const item of left) await work(item); }));
 }
 
 /** One metric's readings for a sparkline: [[time, value], ...]; at most `together` requests run at once, the queue is bounded by the number of series. */

@@ -1,8 +1,9 @@
 // The device list: search, filters, order, and rows of which only the visible ones exist, so that thousands scroll smoothly.
 
-import { el, icon, setClass, setIcon, setText, svg } from "./dom.js";
-import { age, count, unit, value } from "./format.js";
+import { cutName, el, icon, setClass, setIcon, setName, setText, svg } from "./dom.js";
+import { age, count, unit } from "./format.js";
 import { Sparks } from "./history.js";
+import { usualStep } from "./series.js";
 import { SPARK, sparkOf } from "./store.js";
 
 const SPARE = 4, RESORT_MS = 3000;
@@ -177,13 +178,13 @@ export class DeviceList {
 
   #makeRow(i) {
     const row = {
-      icon: icon("online"), name: el("div", { class: "n" }), id: el("span", { class: "id" }), state: el("span"), seen: el("span"), path: svg("path"),
-      number: el("span"), unit: el("small"), metric: el("span", { class: "m", hidden: true }), value: null, node: null, entry: null, drawn: "",
+      icon: icon("online", "online"), name: cutName("n"), id: cutName("id"), state: el("span", { class: "st" }), seen: el("span", { class: "t" }), path: svg("path"),
+      number: el("span", { class: "num" }), unit: el("small"), metric: el("span", { class: "m", hidden: true }), value: null, node: null, entry: null, drawn: "", named: "",
     };
     row.value = el("div", { class: "v" }, row.number, " ", row.unit, row.metric);
     row.spark = svg("svg", { class: "spark", viewBox: "0 0 72 24", preserveAspectRatio: "none", "aria-hidden": "true" }, row.path);
     row.node = el("div", { class: "row", role: "option", id: `row-${i}`, on: { click: () => { if (row.entry) this.#pick(row.entry.device.name); } } },
-      row.icon, el("div", {}, row.name, el("div", { class: "s" }, row.id, el("span", { class: "t" }, row.state, ", ", row.seen))), row.spark, row.value);
+      row.icon, el("div", { class: "who" }, row.name, el("div", { class: "s" }, row.id, row.state, row.seen)), row.spark, row.value);
     this.#rows.append(row.node);
     return row;
   }
@@ -197,20 +198,27 @@ export class DeviceList {
     row.node.setAttribute("aria-setsize", n);
     row.node.setAttribute("aria-selected", String(chosen));
     if (chosen) this.#rows.setAttribute("aria-activedescendant", row.node.id);
-    setClass(row.node, `row is-${device.state}${chosen ? " sel" : ""}`);
+    const { unsure } = device;
+    setClass(row.node, `row is-${device.state}${unsure ? " unsure" : ""}${chosen ? " sel" : ""}`);
     setIcon(row.icon, device.state);
-    setText(row.name, device.title);
-    setText(row.id, device.title === device.name ? "" : device.name);
-    setText(row.state, device.state);
-    setClass(row.state, device.state === "online" ? "" : device.state);
-    setText(row.seen, device.lastSeen ? age(now - device.lastSeen) : "not seen yet");
+    setName(row.name, device.title);
+    row.id.hidden = device.title === device.name;
+    setName(row.id, device.name);
+    setText(row.state, unsure ? `was ${device.state}` : device.state === "online" ? "" : device.state);
+    setClass(row.state, `st ${unsure ? "" : device.state}`);
+    setText(row.seen, device.awaited(now, this.#store.opened) ? "waiting" : device.lastSeen ? age(now - device.lastSeen) : "not seen yet");
+    if (row.named !== device.text) {
+      row.named = device.text;
+      row.node.title = device.title === device.name ? device.name : `${device.title}\n${device.name}`;
+    }
     const known = metric?.value !== undefined;
-    setClass(row.value, known ? "v" : "v none");
-    setText(row.number, known ? value(metric.value, metric.digits) : "no data");
+    setClass(row.value, known ? `v ${metric.kind}` : "v none");
+    setText(row.number, known ? metric.text : "no data");
     setText(row.unit, known ? unit(metric.unit) : "");
     row.metric.hidden = !entry.metric;
     if (entry.metric) setText(row.metric, metric.label);
-    row.value.title = known ? metric.label : "";
+    const title = known ? `${metric.name}${metric.kind === "text" ? `: ${metric.text}` : ""}` : "";
+    if (row.value.title !== title) row.value.title = title;
     this.#drawSpark(row, device, metric, now);
   }
 
@@ -220,24 +228,32 @@ export class DeviceList {
       return;
     }
     const spark = sparkOf(metric), end = Math.floor((device.state === "online" ? now : Math.min(now, metric.time)) / SPARK.step) * SPARK.step;
-    if (!spark.asked) {
-      spark.asked = true;
-      this.#sparks.ask(device.name, metric.name, { end: end + SPARK.step, ...SPARK }, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), (points) => {
-        if (!points) { spark.asked = false; return; }
-        const begun = spark.first;
-        for (const [time, v] of points) if (typeof v === "number" && time < begun) spark.add(time, v);
+    // Asked for once, and again after each break of the feed: what came late stands in the store.
+    const { opened } = this.#store;
+    if (spark.asked !== opened) {
+      spark.asked = opened;
+      const until = end + SPARK.step;
+      this.#sparks.ask(device.name, metric.name, { end: until, ...SPARK }, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), (points) => {
+        if (!points) { spark.asked = -1; return; }
+        for (const [time, v] of points) if (typeof v === "number" && (time < end || time < spark.first)) spark.add(time, v);
         this.#soon();
       });
     }
     const key = `${metric.name} ${end} ${spark.length} ${spark.lastValue}`;
     if (row.drawn === key) return;
     row.drawn = key;
-    row.path.setAttribute("d", sparkPath(spark, end));
+    row.path.setAttribute("d", sparkPath(spark, end, silence(spark, device, metric)));
   }
 }
 
-/** The path of a sparkline in a box of 72 by 24. */
-function sparkPath(spark, end) {
+/** How far apart the points of a sparkline may stand before the line breaks, as in the chart: three and a half intervals, and a little. */
+function silence(spark, device, metric) {
+  const pace = Math.max(metric.pace || usualStep(spark.times) * 0.6, device.interval * 1000);
+  return Math.max(SPARK.step * 1.5, pace * 3.5);
+}
+
+/** The path of a sparkline in a box of 72 by 24, broken where two points stand further apart than `gap`. */
+function sparkPath(spark, end, gap) {
   const { times, values } = spark, start = end - SPARK.span;
   let low = Infinity, high = -Infinity, first = 0;
   while (first < times.length && times[first] < start) first += 1;
@@ -247,7 +263,7 @@ function sparkPath(spark, end) {
   let d = "", before = -Infinity;
   for (let i = first; i < times.length; i += 1) {
     const x = Math.min(72, (times[i] - start) / SPARK.span * 72), y = 12 - (values[i] - middle) / room * 20;
-    d += `${times[i] - before > SPARK.step * 12 ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`;
+    d += `${times[i] - before > gap ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`;
     before = times[i];
   }
   return d;

@@ -87,8 +87,8 @@ export function lowerBound(sorted, x) {
   return low;
 }
 
-/** Columns for a chart: {t, mean, min, max}, plain arrays of one length; band tells whether min and max differ from mean. */
-export const columns = () => ({ t: [], mean: [], min: [], max: [], band: false });
+/** Columns for a chart: {t, mean, min, max, n}, plain arrays of one length; n readings each; band: whether min and max differ from mean. */
+export const columns = () => ({ t: [], mean: [], min: [], max: [], n: [], band: false });
 
 /** Appends the points of `times`/`values` from index `i` to `j` as they are. */
 export function appendRaw(out, times, values, i, j) {
@@ -97,6 +97,7 @@ export function appendRaw(out, times, values, i, j) {
     out.mean.push(values[i]);
     out.min.push(values[i]);
     out.max.push(values[i]);
+    out.n.push(1);
   }
 }
 
@@ -116,6 +117,7 @@ export function appendReduced(out, times, values, i, j, step) {
     out.mean.push(sum / n);
     out.min.push(low);
     out.max.push(high);
+    out.n.push(n);
     if (high > low) out.band = true;
   }
 }
@@ -132,7 +134,7 @@ export function usualStep(times, i = 0, j = times.length) {
 
 /** Breaks the line where two neighbours stand further apart than `gap`: silence is not drawn as data. */
 export function breakGaps(data, gap) {
-  const { t, mean, min, max } = data;
+  const { t, mean, min, max, n } = data;
   let breaks = 0;
   for (let i = 1; i < t.length; i += 1) if (t[i] - t[i - 1] > gap) breaks += 1;
   if (!breaks) return data;
@@ -141,42 +143,9 @@ export function breakGaps(data, gap) {
   for (let i = 0; i < t.length; i += 1) {
     if (i && t[i] - t[i - 1] > gap) {
       out.t.push((t[i] + t[i - 1]) / 2);
-      out.mean.push(null); out.min.push(null); out.max.push(null);
+      out.mean.push(null); out.min.push(null); out.max.push(null); out.n.push(0);
     }
-    out.t.push(t[i]); out.mean.push(mean[i]); out.min.push(min[i]); out.max.push(max[i]);
+    out.t.push(t[i]); out.mean.push(mean[i]); out.min.push(min[i]); out.max.push(max[i]); out.n.push(n[i]);
   }
   return out;
-}
-
-/** A calm scale of three lines [low, middle, high] around min and max: even numbers, kept while it still fits. */
-export function calmScale(min, max, before = null) {
-  if (!(min <= max)) return before ?? [0, 0.5, 1];
-  if (before) {
-    const [low, , high] = before;
-    if (min >= low && max <= high && (max - min >= (high - low) * 0.35 || high - low <= leastSpan(min, max) * 2.01)) return before;
-  }
-  const span = Math.max(max - min, leastSpan(min, max)), middle = (min + max) / 2;
-  if (!(span < 1e300)) return [-Number.MAX_VALUE, 0, Number.MAX_VALUE];
-  for (let step = niceAbove(span / 2, STEPS); ; step = niceAbove(step * 1.01, STEPS)) {
-    for (const grain of [step, niceBelow(step / 2)]) {
-      const near = Math.round((middle - step) / grain) * grain;
-      for (const from of [near, near - grain, near + grain]) {
-        if (from <= min && from + 2 * step >= max) return [from, from + step, from + 2 * step].map(tidy);
-      }
-    }
-  }
-}
-
-const STEPS = [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10], GRAINS = [5, 2, 1];
-const leastSpan = (min, max) => Math.max(Math.abs(min), Math.abs(max)) * 0.01 || 1;
-const tidy = (x) => Number(x.toPrecision(12));
-
-function niceAbove(x, mantissas) {
-  const power = 10 ** Math.floor(Math.log10(x));
-  return (mantissas.find((m) => m * power >= x * 0.999999) ?? 10) * power;
-}
-
-function niceBelow(x) {
-  const power = 10 ** Math.floor(Math.log10(x));
-  return (GRAINS.find((m) => m * power <= x * 1.000001) ?? 1) * power;
 }

@@ -2,51 +2,80 @@
 // /api/v1/devices; knows nothing of the document.
 
 import { Log, Ring } from "./series.js";
-import { digitsOf, label } from "./format.js";
+import { digitsFor, digitsOf, label, value, whole } from "./format.js";
 
 const SPARK_MS = 5 * 60_000, SPARK_STEP = 5_000;
 const DIGITS = /^-?\d{16,}$/;
 
 /** The newest value of one metric, and what is known about it. */
 class Metric {
-  constructor(name) {
+  #common; #own = 0; #size = 0;
+
+  /** `common`: {digits}, shared by the metrics of one name and unit, so that they are all shown with as many. */
+  constructor(name, common) {
     this.name = name;
     this.label = label(name);
     this.unit = "";
-    this.integer = false;
+    this.numeric = false;
     this.time = 0;
     this.value = undefined;
-    this.digits = 0;
+    this.pace = 0;
     this.spark = null;
+    this.#common = common;
   }
 
-  get kind() { return kindOf(this.value, this.integer); }
+  get kind() { return kindOf(this.value, this.numeric); }
+
+  /** Digits after the point: as many as its values needed so far, fewer when the numbers are long. */
+  get digits() { return Math.min(this.#common.digits, digitsFor(this.#size)); }
+
+  /** The value in words. */
+  get text() {
+    if (this.value === undefined) return "–";
+    return typeof this.value === "string" && this.kind === "number" ? whole(this.value) : value(this.value, this.digits);
+  }
+
+  join(common) {
+    this.#common = common;
+    common.digits = Math.max(common.digits, this.#own);
+  }
+
+  /** Takes note of how a number of this metric is written. */
+  learn(number) {
+    this.numeric = true;
+    const digits = digitsOf(number);
+    if (digits <= this.#own) return;
+    this.#own = digits;
+    this.join(this.#common);
+  }
 
   take(time, value) {
     if (time < this.time) return;
+    if (this.time && time > this.time) this.pace = this.pace ? paced(this.pace, time - this.time) : time - this.time;
     this.time = time;
     this.value = value;
     if (typeof value !== "number") return;
-    this.digits = calmDigits(this.digits, value);
+    this.learn(value);
+    this.#size = Math.max(Math.abs(value), this.#size * 0.99);
     if (this.spark) this.spark.add(Math.floor(time / SPARK_STEP) * SPARK_STEP, value);
   }
 }
 
-/** Digits after the point for a series: as many as its values needed, fewer when the numbers are long. */
-export function calmDigits(before, value) {
-  const size = Math.abs(value), most = size >= 10_000 ? 0 : size >= 1000 ? 1 : size >= 100 ? 2 : 8;
-  return Math.min(most, Math.max(before, digitsOf(value)));
-}
+/** The usual distance of readings after one more of them: a silence counts little, a faster pace soon. */
+const paced = (pace, distance) => (distance < pace ? (pace + distance) / 2 : pace + (Math.min(distance, pace * 2) - pace) / 8);
 
 /** number, bool or text; integers too large for a browser come as strings of digits and count as numbers. */
-export function kindOf(value, integer = false) {
+export function kindOf(value, numeric = false) {
   if (typeof value === "number") return "number";
   if (typeof value === "boolean") return "bool";
-  return integer && DIGITS.test(value) ? "number" : "text";
+  return numeric && DIGITS.test(value) ? "number" : "text";
 }
 
 class Device {
-  constructor(name) {
+  #commonOf;
+
+  constructor(name, commonOf) {
+    this.#commonOf = commonOf;
     this.name = name;
     this.title = name;
     this.state = "online";
@@ -78,7 +107,7 @@ class Device {
   metric(name) {
     let metric = this.metrics.get(name);
     if (!metric) {
-      this.metrics.set(name, metric = new Metric(name));
+      this.metrics.set(name, metric = new Metric(name, this.#commonOf(name, "")));
       this.#index();
     }
     return metric;
@@ -90,8 +119,12 @@ class Device {
     this.ledger = row.ledger ?? this.ledger;
     for (const [name, known] of Object.entries(row.metrics ?? {})) {
       const metric = this.metric(name);
-      metric.unit = typeof known?.unit === "string" ? known.unit : "";
-      metric.integer = known?.integer === true;
+      const unit = typeof known?.unit === "string" ? known.unit : "";
+      if (unit !== metric.unit) {
+        metric.unit = unit;
+        metric.join(this.#commonOf(name, unit));
+      }
+      metric.numeric ||= known?.integer === true;
     }
     this.#index();
   }
@@ -111,6 +144,17 @@ class Device {
     this.reason = reason;
   }
 
+  /** Whether its state is only what the gateway remembers from before it was away. */
+  get unsure() { return !this.confirmed && this.state !== "offline"; }
+
+  /** For how many milliseconds a reading is not old: three of its intervals. */
+  get patience() { return Math.max(10_000, this.interval * 3000); }
+
+  /** Whether it is online again and its next reading is still to come; `opened`: since when this page hears of it. */
+  awaited(now, opened) {
+    return this.state === "online" && this.confirmed && now - this.lastSeen > this.patience && now - Math.max(opened, this.since) < this.patience;
+  }
+
   #index() {
     this.text = `${this.name}\n${this.title}`.toLowerCase();
     this.order = this.title.toLowerCase();
@@ -118,8 +162,10 @@ class Device {
 }
 
 /** All devices. `revision` grows with each change; `members` with each change of names, states or titles.
- * `loaded`: something has told which devices there are; `named`: with their titles. */
+ * `loaded`: something has told which devices there are; `named`: with their titles; `opened`: when the feed was last opened. */
 export class Store extends EventTarget {
+  #common = new Map();
+
   constructor(now) {
     super();
     this.now = now;
@@ -128,6 +174,7 @@ export class Store extends EventTarget {
     this.members = 0;
     this.loaded = false;
     this.named = false;
+    this.opened = 0;
     this.counts = { online: 0, stale: 0, offline: 0 };
   }
 
@@ -136,12 +183,19 @@ export class Store extends EventTarget {
   #ensure(name) {
     let device = this.devices.get(name);
     if (!device) {
-      this.devices.set(name, device = new Device(name));
+      this.devices.set(name, device = new Device(name, this.#commonOf));
       this.members += 1;
       this.dispatchEvent(new CustomEvent("appeared", { detail: name }));
     }
     return device;
   }
+
+  #commonOf = (metric, unit) => {
+    const key = `${metric} ${unit}`;
+    let common = this.#common.get(key);
+    if (!common) this.#common.set(key, common = { digits: 0 });
+    return common;
+  };
 
   snapshot(message) {
     for (const [name, known] of Object.entries(message.devices ?? {})) {
@@ -209,7 +263,7 @@ export class Store extends EventTarget {
 export function sparkOf(metric) {
   if (!metric.spark) {
     metric.spark = new Ring(SPARK_MS / SPARK_STEP + 4);
-    metric.spark.asked = false;
+    metric.spark.asked = -1;
     if (typeof metric.value === "number") metric.spark.add(Math.floor(metric.time / SPARK_STEP) * SPARK_STEP, metric.value);
   }
   return metric.spark;
@@ -217,29 +271,27 @@ export function sparkOf(metric) {
 
 export const SPARK = { span: SPARK_MS, step: SPARK_STEP };
 
-/** One series of the chosen device, of the kind of its values; a value of another kind starts it anew. */
+/**
+ * One series of the chosen device, of the kind of its values; a value of another kind starts it anew, but for
+ * long integers that were taken for texts before their metric was known.
+ */
 export class Series {
   constructor(name) {
     this.name = name;
     this.kind = "";
     this.data = null;
     this.revision = 0;
-    this.digits = 0;
   }
 
-  add(time, value, integer = false) {
-    const kind = this.kind === "number" && DIGITS.test(value) ? "number" : kindOf(value, integer);
+  add(time, value, numeric = false) {
+    const kind = kindOf(value, numeric || this.kind === "number");
     if (kind !== this.kind) {
+      const texts = this.kind === "text" && kind === "number" ? this.data.rows : [];
       this.kind = kind;
       this.data = kind === "text" ? new Log() : new Ring();
+      for (const [t, text] of texts) if (DIGITS.test(text)) this.data.add(t, Number(text));
     }
-    if (kind === "number") {
-      const number = Number(value);
-      this.digits = calmDigits(this.digits, number);
-      this.data.add(time, number);
-    } else {
-      this.data.add(time, kind === "bool" ? Number(value) : value);
-    }
+    this.data.add(time, kind === "text" ? value : Number(value));
     this.revision += 1;
   }
 }

@@ -8,13 +8,14 @@ import { bytes, count, span } from "./format.js";
 const POLL_MS = 2000, AGED_MS = 7000;
 
 export class Way extends EventTarget {
-  #strip; #problems; #stages = new Map(); #health = null; #at = 0; #timer = 0; #said = "";
+  #strip; #problems; #stages = new Map(); #health = null; #at = 0; #timer = 0; #said = ""; #troubled = "";
 
   /** `strip`: an ol; `problems`: a ul. Dispatches "health" with each answer. */
   constructor(strip, problems) {
     super();
     this.#strip = strip;
     this.#problems = problems;
+    this.connected = false; // whether this page's own feed is open
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.poll(); });
   }
 
@@ -39,19 +40,32 @@ export class Way extends EventTarget {
     if (!health) return;
     const passed = performance.now() - this.#at;
     this.#strip.classList.toggle("aged", passed > AGED_MS);
-    const stages = stagesOf(health, passed / 1000);
+    const stages = stagesOf(health, passed / 1000, this.connected);
     for (const [key, stage] of this.#stages) {
       if (!stages.some((s) => s.key === key)) { stage.node.remove(); this.#stages.delete(key); }
     }
     stages.forEach((stage, i) => this.#draw(stage, i));
+    this.#bring(stages.filter((stage) => stage.tone).map((stage) => stage.key));
     this.#say(health);
+  }
+
+  /** Where the strip scrolls: brings the first troubled stage into sight, once, whenever others are troubled than before. */
+  #bring(troubled) {
+    const key = troubled.join(" ");
+    if (key === this.#troubled) return;
+    this.#troubled = key;
+    const box = this.#strip, node = this.#stages.get(troubled[0])?.node;
+    if (!node || box.scrollWidth <= box.clientWidth) return;
+    const left = node.offsetLeft - box.offsetLeft, right = left + node.offsetWidth;
+    if (left >= box.scrollLeft && right <= box.scrollLeft + box.clientWidth) return;
+    box.scrollTo({ left, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
   }
 
   #draw(stage, i) {
     let known = this.#stages.get(stage.key);
     if (!known) {
-      const title = el("h2"), strong = el("strong"), word = el("span"), rest = el("small");
-      known = { node: el("li", { "data-stage": stage.key }, title, el("p", {}, strong, " ", el("small", {}, word, rest))), title, strong, word, rest };
+      const title = el("h2"), strong = el("strong"), word = el("span"), rest = el("small"), why = el("small", { class: "why" });
+      known = { node: el("li", { "data-stage": stage.key }, title, el("p", {}, strong, " ", el("small", {}, word, rest, why))), title, strong, word, rest, why };
       this.#stages.set(stage.key, known);
     }
     if (this.#strip.children[i] !== known.node) this.#strip.insertBefore(known.node, this.#strip.children[i] ?? null);
@@ -61,6 +75,7 @@ export class Way extends EventTarget {
     setText(known.word, stage.word);
     setClass(known.word, stage.tone);
     setText(known.rest, stage.rest);
+    setText(known.why, stage.why ? `: ${stage.why}` : "");
     known.node.title = stage.hover ?? "";
   }
 
@@ -80,8 +95,8 @@ export class Way extends EventTarget {
 
 const sentence = (text) => (text && !/[.!?]$/.test(text) ? `${text}.` : text);
 
-/** The stages of the way from a /healthz answer that is `passed` seconds old. Pure. */
-export function stagesOf(health, passed) {
+/** The stages of the way from a /healthz answer that is `passed` seconds old; `connected`: this page is a dashboard of it now. Pure. */
+export function stagesOf(health, passed, connected) {
   const { devices = {}, ingest = {}, journal = {}, history = {}, dashboards = {}, sinks = [] } = health;
   const others = [devices.stale && `${count(devices.stale)} stale`, devices.offline && `${count(devices.offline)} offline`].filter(Boolean);
   const stages = [
@@ -94,14 +109,14 @@ export function stagesOf(health, passed) {
   const held = history.since ? `holds ${span((health.time ?? 0) + passed * 1000 - history.since)}` : history.retention_days ? `keeps ${count(history.retention_days)} d` : "";
   stages.push({ ...sinkStage({ ...stored, pending: history.pending ?? stored.pending }, passed, "History", held), hover: history.bytes ? `${bytes(history.bytes)} on disk, kept for ${count(history.retention_days)} days` : "" });
   stages.push({
-    key: "dashboards", title: "Dashboards", strong: count(dashboards.clients ?? 0), tone: "", word: "", rest: dashboards.p99_ms ? `p99 ${count(Math.max(1, Math.round(dashboards.p99_ms)))} ms` : "connected",
+    key: "dashboards", title: "Dashboards", strong: count(Math.max(dashboards.clients ?? 0, connected ? 1 : 0)), tone: "", word: "", rest: dashboards.p99_ms ? `p99 ${count(Math.max(1, Math.round(dashboards.p99_ms)))} ms` : "connected",
   });
   return stages;
 }
 
 function journalStage(journal) {
   const stage = { key: "journal", title: "Journal", strong: bytes(journal.bytes ?? 0), tone: "", word: "", rest: "", hover: "" };
-  if (journal.state === "failing") return { ...stage, tone: "bad", word: "not writing", rest: journal.reason ? `: ${journal.reason}` : "" };
+  if (journal.state === "failing") return { ...stage, tone: "bad", word: "not writing", why: journal.reason };
   const ack = journal.ack_ms;
   if (ack?.p50) {
     stage.rest = `ack in ${count(Math.max(1, Math.round(ack.p50)))} ms`;
@@ -123,6 +138,6 @@ function sinkStage(sink, passed, title, quiet) {
   } else if (quiet) tail.push(quiet);
   if (sink.dead_lettered) tail.push(`${count(sink.dead_lettered)} set aside`);
   if (tail.length) stage.rest = `, ${tail.join(", ")}`;
-  if (stage.tone && sink.reason) stage.rest += `: ${sink.reason}`;
+  if (stage.tone) stage.why = sink.reason;
   return stage;
 }

@@ -29,13 +29,18 @@ gateway.onopen = () => {
 };
 `,
   arduino: (url, { host, port, path, secure }) => `// ESP32 or ESP8266, library "WebSockets" by Markus Sattler
+#ifdef ESP8266
+#include <ESP8266WiFi.h>
+#else
 #include <WiFi.h>
+#endif
 #include <WebSocketsClient.h>
 
 WebSocketsClient gateway;
 unsigned long last = 0;
 
 void setup() {
+  WiFi.mode(WIFI_STA);
   WiFi.begin("your-network", "your-password");
   while (WiFi.status() != WL_CONNECTED) delay(100);
   gateway.${secure ? "beginSSL" : "begin"}("${host}", ${port}, "${path}");
@@ -44,7 +49,7 @@ void setup() {
 
 void loop() {
   gateway.loop();
-  if (millis() - last < 1000) return;
+  if (!gateway.isConnected() || millis() - last < 1000) return;
   last = millis();
   String reading = String("{\\"temperature\\":") + analogRead(A0) / 100.0 + "}";
   gateway.sendTXT(reading);

@@ -1,0 +1,139 @@
+// What the cards of metrics share: the head with the label, the current value large and its age; and the plot on a shared time axis and
+// cursor, which numbers and booleans draw in.
+
+import { timeLines } from "./axis.js";
+import { el, setClass, setText } from "./dom.js";
+import { span, unit } from "./format.js";
+
+const SYNC = "gateway", UNPACED_MS = 300_000;
+const root = document.documentElement;
+let palette = null;
+
+export function colours() {
+  if (!palette) {
+    const style = getComputedStyle(root), of = (name) => style.getPropertyValue(name).trim();
+    palette = { accent: of("--accent"), band: of("--band"), line: of("--line"), mute: of("--mute"), rem: parseFloat(style.fontSize) };
+  }
+  return palette;
+}
+
+/** To be called when the theme has changed: plots take the new colours at their next drawing. */
+export function forgetColours() { palette = null; }
+
+/** What all kinds share: a card with the label, what is under the cursor or the extent, the current value large, and its age. */
+export class Card {
+  constructor(metric, kind) {
+    this.metric = metric;
+    this.extent = el("span", { class: "extent" });
+    this.number = el("span");
+    this.unit = el("small");
+    this.old = el("small", { class: "old" });
+    this.big = el("div", { class: "big" }, this.number, " ", this.unit, this.old);
+    const title = el("h3", { text: metric.label, title: metric.name });
+    if (metric.label !== metric.name) title.append(" ", el("small", { text: metric.name }));
+    this.node = el("article", { class: `card chart ${kind}`, "data-metric": metric.name }, el("div", { class: "top" }, title, this.extent), this.big);
+    this.seen = false;
+    this.extentText = "";
+  }
+
+  /**
+   * The newest value and, when it is old, its age: a number after three of its intervals; what stands until it changes, booleans and
+   * texts, only with its device.
+   */
+  current(now, device) {
+    const { metric } = this, { patience: least } = device;
+    const patience = device.state !== "online" ? least : metric.kind !== "number" ? Infinity : Math.max(least, metric.pace ? metric.pace * 3 : UNPACED_MS);
+    const aged = metric.value !== undefined && now - metric.time > patience;
+    setText(this.number, metric.text);
+    setText(this.unit, unit(metric.unit));
+    setText(this.old, aged ? `${span(now - metric.time)} ago` : "");
+    if (metric.kind === "text" && this.big.title !== metric.text) this.big.title = metric.text;
+    this.node.classList.toggle("aged", aged);
+  }
+
+  at(text) {
+    setText(this.extent, text || this.extentText);
+    setClass(this.extent, text ? "extent at" : "extent");
+  }
+
+  destroy() { this.node.remove(); }
+}
+
+/** What number charts and strips share: the plot itself, made when its card is first seen. */
+export class Plot extends Card {
+  #lines = { at: [], words: [] };
+
+  constructor(metric, kind, hands) {
+    super(metric, kind);
+    this.hands = hands;
+    this.box = el("div", { class: "plot" });
+    this.waiting = el("p", { class: "waiting", hidden: true });
+    this.box.append(this.waiting);
+    this.node.append(this.box);
+    this.from = 0;
+    this.to = 1;
+    this.plot = null;
+    this.observer = new ResizeObserver(() => this.#fit());
+    this.observer.observe(this.box);
+  }
+
+  #fit() {
+    const { clientWidth: width, clientHeight: height } = this.box;
+    if (this.plot && width && (this.plot.width !== width || this.plot.height !== height)) this.plot.setSize({ width, height });
+  }
+
+  get width() { return this.plot?.bbox ? this.plot.bbox.width / devicePixelRatio : 400; }
+
+  /** `axis`: {grid, points, splits, values} of the values. */
+  make(data, { series, bands, y, axis, hooks }) {
+    const { rem } = colours(), font = `${rem * 0.75}px system-ui, "Inter", sans-serif`;
+    const stroke = () => colours().mute, none = { show: false };
+    const moments = (u, _axis, from, to) => {
+      this.#lines = timeLines(from, to, u.bbox.width / devicePixelRatio || 400, rem);
+      return this.#lines.at;
+    };
+    const words = (u) => this.#lines.words.map((word, i) => {
+      const x = u.valToPos(this.#lines.at[i], "x"), half = word.length * rem * 0.22;
+      return x < half || x > this.width - half + 2 ? "" : word;
+    });
+    const options = {
+      width: this.box.clientWidth, height: this.box.clientHeight, ms: 1, pxAlign: 1, legend: none, padding: [7, 0, 0, 1], series, bands,
+      scales: { x: { time: true, range: () => [this.from, this.to] }, y: { range: y } },
+      axes: [
+        { stroke, font, size: rem * 1.5, gap: 4, grid: none, ticks: none, splits: moments, values: words },
+        {
+          stroke, font, side: 1, gap: 6, ticks: none, grid: axis.grid ? { stroke: () => colours().line, width: 1 } : none, splits: axis.splits, values: axis.values,
+          size: (_u, said) => rem * Math.max(3, 0.6 + 0.47 * Math.max(0, ...(said ?? []).map((word) => word.length))),
+        },
+      ],
+      cursor: {
+        y: false, drag: { x: true, y: false, setScale: false, dist: 6 },
+        points: { show: (u, i) => (i === 1 && axis.points ? el("div", { class: "u-cursor-pt" }) : null), stroke: () => colours().accent, fill: () => colours().accent },
+        sync: { key: SYNC, scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } },
+        bind: { dblclick: () => () => { this.hands.live(); return null; } },
+      },
+      hooks: {
+        ...hooks,
+        setSelect: [(u) => {
+          if (u.select.width < 6) return;
+          const from = u.posToVal(u.select.left, "x"), to = u.posToVal(u.select.left + u.select.width, "x");
+          u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+          this.hands.zoom(from, to);
+        }],
+        setCursor: [(u) => this.at(u.cursor.left >= 0 ? this.under(u.posToVal(u.cursor.left, "x"), u.cursor.idx) : "")],
+      },
+    };
+    this.plot = new globalThis.uPlot(options, data, this.box);
+  }
+
+  empty(words) {
+    this.waiting.hidden = !words;
+    if (words) setText(this.waiting, words);
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    this.plot?.destroy();
+    super.destroy();
+  }
+}

@@ -1,0 +1,57 @@
+// The chosen device's metrics as a table: the newest value, and what the window holds of each.
+
+import { el, setText } from "./dom.js";
+import { clock, count, extremes, unit, value } from "./format.js";
+
+const COLUMNS = ["Metric", "Now", "Min", "Mean", "Max", "Readings", "At"];
+
+export class ValueTable {
+  #caption = el("caption", { class: "hidden" }); #body = el("tbody"); #rows = new Map();
+
+  constructor() {
+    const head = el("thead", {}, el("tr", {}, ...COLUMNS.map((word) => el("th", { scope: "col", text: word }))));
+    this.node = el("div", { class: "card tablebox", tabindex: "0", "aria-label": "Values in the range", hidden: true }, el("table", { class: "values" }, this.#caption, head, this.#body));
+  }
+
+  /** Draws the metrics [{metric, kind}, ...]; `summarize(metric)` gives {n, min, mean, max} of a number. */
+  draw(title, { from, to }, metrics, summarize) {
+    setText(this.#caption, `Values of ${title} from ${clock(from)} to ${clock(to)}`);
+    const names = new Set(metrics.map(({ metric }) => metric.name));
+    for (const [name, row] of this.#rows) if (!names.has(name)) { row.node.remove(); this.#rows.delete(name); }
+    metrics.forEach(({ metric, kind }, i) => {
+      const row = this.#rowOf(metric);
+      if (this.#body.children[i] !== row.node) this.#body.insertBefore(row.node, this.#body.children[i] ?? null);
+      setText(row.now, metric.text);
+      row.now.title = kind === "text" ? metric.text : "";
+      row.now.className = kind === "text" ? "now text" : "now";
+      setText(row.unit, unit(metric.unit));
+      setText(row.at, clock(metric.time, { seconds: true }));
+      setText(row.label, metric.label);
+      const words = kind === "number" ? wordsOf(summarize(metric), metric.digits) : ["", "", "", ""];
+      row.sums.forEach((cell, k) => setText(cell, words[k]));
+    });
+  }
+
+  clear() {
+    this.#rows.clear();
+    this.#body.replaceChildren();
+  }
+
+  #rowOf(metric) {
+    let row = this.#rows.get(metric.name);
+    if (!row) {
+      const label = el("span"), now = el("span"), small = el("small"), at = el("td", { class: "mute" }), sums = [1, 2, 3, 4].map(() => el("td"));
+      const name = el("th", { scope: "row", title: metric.name }, label);
+      if (metric.label !== metric.name) name.append(" ", el("small", { text: metric.name }));
+      row = { node: el("tr", {}, name, el("td", {}, now, " ", small), ...sums, at), label, now, unit: small, sums, at };
+      this.#rows.set(metric.name, row);
+    }
+    return row;
+  }
+}
+
+function wordsOf({ n, min, mean, max }, digits) {
+  if (!n) return ["–", "–", "–", "0"];
+  const [least, most] = extremes(min, max, digits);
+  return [least, value(mean, Math.max(digits, Number.isInteger(mean) ? 0 : 1)), most, count(n)];
+}
