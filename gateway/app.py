@@ -128,6 +128,9 @@ class App:
                 if type(item) is Reading and item.values:
                     hub.restore(item)
             offset = batch.end
+        for device_known in book:
+            if series := hub.series.get(device_known.name):
+                device_known.metrics = set(series.newest)
         hub.begin(journal.next_offset, floor=offset)
         return offset
 
@@ -213,6 +216,7 @@ class App:
                 burst=settings.limits.device_burst,
                 policy=settings.limits.policy,
                 max_message_bytes=settings.limits.max_message_bytes,
+                max_metrics=settings.limits.max_metrics,
                 heartbeat_s=settings.heartbeat.interval_s,
             ),
         )

@@ -128,6 +128,7 @@ class Limits(Section):
     max_message_bytes: int = Field(65_536, ge=256, le=16 * MIB, description="Largest message of a device.")
     max_connections: Unset[int] = Field(None, ge=1, description="Connections in all; default: none.")
     max_per_address: Unset[int] = Field(None, ge=1, description="Connections of one address; default: none.")
+    max_metrics: int = Field(1_000, ge=1, description="Metrics a device may send; a reading with one more is refused.")
     max_devices: int = Field(20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.")
 
 

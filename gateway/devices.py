@@ -58,6 +58,7 @@ class Device:
         "last_time",
         "ledger",
         "link",
+        "metrics",
         "name",
         "replacements",
         "session",
@@ -73,6 +74,7 @@ class Device:
         self.last_seen = 0  # ns
         self.last_time = 0  # ns, the greatest time assigned: times of receipt strictly increase
         self.described: dict[str, object] = {}
+        self.metrics: set[str] = set()  # every metric it has sent; bounded by the endpoint
         self.link: Link | None = None
         self.replacements = SlidingWindow(REPLACEMENTS, REPLACEMENT_WINDOW_S)
 
@@ -87,7 +89,6 @@ class Device:
         """A connection asks for a session; returns whether a known one is resumed."""
         if session_id is not None and self.session.resumable and self.session.id == session_id:
             return True
-        self.ledger.missing += self.session.missing
         self.session = Session(session_id if session_id is not None else fresh_id, resumable=session_id is not None)
         return False
 
@@ -121,10 +122,17 @@ class DeviceBook:
 
     def open(self, name: str) -> Device:
         """The device of that name, made if it is new; raises :class:`Overloaded` at the bound."""
+        self.check_room(name)
+        return self._known(name)
+
+    def check_room(self, name: str) -> None:
+        """Raises :class:`Overloaded` if the device is new and there are as many as there may be."""
+        if name not in self._devices and len(self._devices) >= self._max_devices:
+            raise Overloaded(f"{self._max_devices} devices are known, no more are taken", retry_after_ms=60_000)
+
+    def _known(self, name: str) -> Device:
         device = self._devices.get(name)
         if device is None:
-            if len(self._devices) >= self._max_devices:
-                raise Overloaded(f"{self._max_devices} devices are known, no more are taken", retry_after_ms=60_000)
             device = self._devices[name] = Device(name, TokenBucket(self._rate, self._burst))
         return device
 
@@ -154,7 +162,7 @@ class DeviceBook:
 
     def _restore(self, row: list[object]) -> None:
         name, session, seq, resumable, state, since, reason, seen, time, counts, described = row
-        device = self.open(str(name))
+        device = self._known(str(name))
         device.session = Session(str(session), resumable=bool(resumable), highest=int(seq))  # type: ignore[call-overload]
         device.status = liveness.restored(str(state), int(since), str(reason)) if state else None  # type: ignore[call-overload]
         device.last_seen = int(seen)  # type: ignore[call-overload]
@@ -167,7 +175,7 @@ class DeviceBook:
         for index, item in enumerate(batch.items):
             if batch.base + index < skip_below:
                 continue
-            device = self._devices.get(item.device) or self.open(item.device)
+            device = self._known(item.device)
             kind = type(item)
             if kind is Reading or kind is Mark:
                 self._replay_sequence(device, item)  # type: ignore[arg-type]
@@ -185,20 +193,18 @@ class DeviceBook:
     def _replay_sequence(self, device: Device, item: Reading | Mark) -> None:
         self._replay_session(device, item.session)
         session = device.session
+        ledger = device.ledger
         if item.seq > session.highest:
-            session.accept(item.seq)
+            ledger.missing += session.accept(item.seq)
         session.decided(item.seq)
+        # What was refused is counted by the snapshot alone: it may have been when this was still on its way to disk.
         if type(item) is Reading:
-            ledger = device.ledger
             ledger.received += 1
             ledger.accepted += 1
             ledger.stored += 1
             device.last_seen = max(device.last_seen, item.received)
             if item.flags & ASSIGNED:
                 device.last_time = max(device.last_time, item.time)
-        else:
-            device.ledger.received += 1
-            device.ledger.rejected += 1
 
     def snapshot(self, epoch: str, offset: int) -> bytes:
         """The snapshot that reflects everything below ``offset`` (the journal's durable end)."""

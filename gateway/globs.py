@@ -18,30 +18,30 @@ def is_pattern(glob: str) -> bool:
 
 def matcher(glob: str) -> Callable[[str], bool]:
     """A predicate for whole names."""
-    if not is_pattern(glob):
-        return glob.__eq__
-    if not glob.strip("*"):
-        return lambda name: True
-    first, *rest = [re.escape(part).replace(r"\?", ".") for part in glob.split("*")]
-    if not rest:
-        expression = first
-    else:
-        # The first place where a part fits is as good as any later one: atomic groups give up the others.
-        middle = "".join([f"(?>.*?{part})" for part in rest[:-1] if part])
-        expression = f"{first}{middle}.*{rest[-1]}"
-    fullmatch = re.compile(expression, re.DOTALL).fullmatch
-    return lambda name: fullmatch(name) is not None
+    return any_of((glob,))
 
 
 def any_of(globs: Iterable[str]) -> Callable[[str], bool]:
-    """A predicate for names that at least one of the globs matches."""
+    """A predicate for names that at least one of the globs matches; one regular expression for all of them."""
     plain: set[str] = set()
-    matchers = []
+    expressions = []
     for glob in globs:
-        if not glob.strip("*") and glob:
+        if glob and not glob.strip("*"):
             return lambda name: True
         if is_pattern(glob):
-            matchers.append(matcher(glob))
+            expressions.append(_expression(glob))
         else:
             plain.add(glob)
-    return lambda name: name in plain or any(match(name) for match in matchers)
+    if not expressions:
+        return plain.__contains__
+    fullmatch = re.compile("|".join(expressions), re.DOTALL).fullmatch
+    return lambda name: name in plain or fullmatch(name) is not None
+
+
+def _expression(glob: str) -> str:
+    first, *rest = [re.escape(part).replace(r"\?", ".") for part in glob.split("*")]
+    if not rest:
+        return first
+    # The first place where a part fits is as good as any later one: atomic groups give up the others.
+    middle = "".join([f"(?>.*?{part})" for part in rest[:-1] if part])
+    return f"{first}{middle}.*{rest[-1]}"

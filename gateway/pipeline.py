@@ -32,17 +32,20 @@ class Pipeline:
         self._hub = hub
         self.on_presence = on_presence if on_presence is not None else []
 
-    def admit(self, device: Device, draft: Draft, received: int, *, delay: bool = False) -> float:
+    def admit(self, device: Device, draft: Draft, received: int, size: int = 0, *, delay: bool = False) -> float:
         """Keep a reading of ``device``; returns 0.0, or the seconds until its rate allows it (nothing is kept then).
 
-        With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  A reading without
-        values costs nothing of the rate: it only moves the sequence.  Raises :class:`~gateway.errors.Overloaded` when
-        the journal has no room.
+        With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  ``size`` is its share
+        of the message's bytes.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room.
         """
         values = draft.values
-        wait = 0.0
-        if values:
-            wait = device.bucket.borrow(1.0) if delay else device.bucket.take(1.0)
+        bucket = device.bucket
+        if not values and draft.seq and draft.seq == device.session.held and bucket.tokens > -bucket.burst:
+            # Giving up what was held is not made to wait, up to a burst on credit.
+            bucket.borrow(1.0)
+            wait = 0.0
+        else:
+            wait = bucket.borrow(1.0) if delay else bucket.take(1.0)
             if wait and not delay:
                 return wait
         time = draft.time
@@ -61,16 +64,16 @@ class Pipeline:
         offset = self._append(reading, device, (ledger.accepted + 1, seq or session.highest, session))
         ledger.accepted += 1
         if seq:
-            session.accept(seq)
+            ledger.missing += session.accept(seq)
         if values:
-            self._hub.publish(reading, offset)
+            self._hub.publish(reading, offset, size)
         return wait
 
     def refuse(self, device: Device, seq: int) -> None:
         """``seq`` was refused for good: the sequence moves on, and an ack may cover it."""
         session = device.session
         self._append(Mark(device.name, session.id, seq), device, (device.ledger.accepted, seq, session))
-        session.accept(seq)
+        device.ledger.missing += session.accept(seq)
 
     def presence(self, device: Device, status: Status) -> None:
         """The device changed its state: journalled, shown, told."""

@@ -38,7 +38,7 @@ class Session:
     ``resumable`` is false for a session that only lives as long as its connection.
     """
 
-    __slots__ = ("durable", "held", "held_since", "highest", "id", "missing", "resumable")
+    __slots__ = ("durable", "held", "held_since", "highest", "id", "resumable")
 
     def __init__(self, id: str, *, resumable: bool = True, highest: int = 0) -> None:
         self.id = id
@@ -47,7 +47,6 @@ class Session:
         self.durable = highest
         self.held = 0
         self.held_since = 0.0
-        self.missing = 0
 
     def judge(self, seq: int, now: float) -> Verdict:
         """What ``seq`` is at monotonic time ``now`` (seconds); changes nothing but a hold that has run out."""
@@ -59,13 +58,13 @@ class Session:
             self.held = 0
         return NEW
 
-    def accept(self, seq: int) -> None:
-        """``seq`` was taken, or refused for good: the sequence moves on."""
-        if self.highest and seq > self.highest + 1:
-            self.missing += seq - self.highest - 1
+    def accept(self, seq: int) -> int:
+        """``seq`` was taken, or refused for good: the sequence moves on; returns how many were left out before it."""
+        left_out = seq - self.highest - 1 if self.highest else 0
         self.highest = seq
         if self.held <= seq:
             self.held = 0
+        return left_out
 
     def hold(self, seq: int, now: float) -> None:
         """``seq`` was sent and could not be kept: nothing behind it is until it comes again."""

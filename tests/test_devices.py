@@ -100,12 +100,25 @@ async def test_snapshot_and_replay_meet(book, tmp_path):
     ]
     again.replay(Batch(49, items, 4), skip_below=50)
     assert (found.session.id, found.session.highest, found.session.durable) == ("s2", 1, 1)
-    assert (found.ledger.received, found.ledger.stored, found.ledger.rejected) == (6, 4, 1)
+    assert (found.ledger.received, found.ledger.stored, found.ledger.rejected) == (5, 4, 0)
     assert (found.last_time, found.last_seen) == (20, 40)
     assert found.status == Status("offline", 30, "ping timeout", confirmed=False)
     other = again.get("b")
     assert other is not None
     assert (other.display_name, other.session.durable) == ("B", 1)
+
+
+async def test_a_lower_bound_forgets_nobody(book, tmp_path):
+    """What is in the snapshot and in the journal is taken in, whatever the bound has become."""
+    for name in "abc":
+        book.open(name)
+    await book.save("epoch", 50)
+    again = DeviceBook(tmp_path / "devices.msgpack", rate=10, burst=20, max_devices=1)
+    again.load("epoch")
+    again.replay(Batch(50, [reading(1, device="d")], 1))
+    assert len(again) == 4
+    with pytest.raises(Overloaded):
+        again.open("e")
 
 
 async def test_snapshot_of_another_journal(book, tmp_path):

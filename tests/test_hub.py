@@ -281,6 +281,15 @@ def test_memory_for_resuming_is_bounded(bench):
     assert member.frames[0]["recovered"] is True
 
 
+def test_memory_for_resuming_is_bounded_in_bytes(bench):
+    """Large readings push each other out."""
+    for n in range(200):
+        bench.book.open("a").status = Status("online", 1)
+        bench.hub.publish(Reading("a", "s", 0, n, n, {"t": n}), n + 100, size=64 * 1024)
+    assert len(bench.hub.recent) == hub_module.RECENT_BYTES // (64 * 1024)
+    assert bench.hub.floor == bench.hub.recent[0][0]
+
+
 def test_unsubscribe_ends_the_stream_and_its_costs(bench):
     """Nothing is kept for nobody."""
     member = Member()

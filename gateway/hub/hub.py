@@ -14,7 +14,8 @@ to take the group's updates.  Bounds:
   told.
 - a subscriber's socket: :data:`PENDING_MAX` bytes and one frame.  ``every``: moved to ``latest`` and told.  ``latest``:
   passed by until it has read; its accumulator keeps the newest values and counts the others, and presence is sent then.
-- ``recent``: the last :data:`RECENT_MAX` readings, for resuming; older ones are forgotten, and a resume says so.
+- ``recent``: the last :data:`RECENT_MAX` readings, :data:`RECENT_BYTES` of messages at most, for resuming; older ones
+  are forgotten, and a resume says so.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ PENDING_MAX = {"every": 512 * 1024, "latest": 128 * 1024}
 EVERY_MAX = 16_384
 EVERY_BYTES = 1 << 20
 RECENT_MAX = 8_192
+RECENT_BYTES = 4 << 20
 FOLD = 256  # readings folded at once into an `every` group, before it is looked whether they fill a frame
 
 Frame = TypeVar("Frame")
@@ -108,7 +110,9 @@ class Hub(Generic[Frame]):
         self._fresh: list[tuple[int, Reading]] = []
         self._late = False  # among the fresh is one older than another of its device
         self.series: dict[str, Series] = {}
-        self.recent: deque[tuple[int, Reading]] = deque(maxlen=RECENT_MAX)
+        self.recent: deque[tuple[int, Reading]] = deque()
+        self._sizes: deque[int] = deque()  # of the recent ones
+        self._recent_bytes = 0
         self.offset = -1  # of the last reading published
         self.floor = 0  # all that was ever published at this offset or above is in `recent`
         self.frames = 0  # encoder calls, which do not rise with the number of dashboards
@@ -116,13 +120,16 @@ class Hub(Generic[Frame]):
 
     # -- the stream ---------------------------------------------------------------------------------------------------
 
-    def publish(self, reading: Reading, offset: int) -> None:
-        """Show a reading; ``offset`` is its place in the journal."""
+    def publish(self, reading: Reading, offset: int, size: int = 0) -> None:
+        """Show a reading; ``offset`` is its place in the journal, ``size`` its share of a message's bytes."""
         entry = (offset, reading)
         recent = self.recent
-        if len(recent) == RECENT_MAX:
-            self.floor = recent[0][0] + 1
         recent.append(entry)
+        self._sizes.append(size)
+        self._recent_bytes += size
+        while len(recent) > RECENT_MAX or self._recent_bytes > RECENT_BYTES:
+            self.floor = recent.popleft()[0] + 1
+            self._recent_bytes -= self._sizes.popleft()
         self.offset = offset
         if self._groups:
             self._fresh.append(entry)

@@ -3,8 +3,13 @@
 A :class:`Connection` turns messages into what the session, the pipeline and the ledger decide, and sends what they
 answer.  Everything runs in the WebSocket layer's inline callbacks: no task a message, none a connection.
 
-Bound: what a device does not read.  Beyond :data:`REPLIES_MAX` pending bytes acks are left out (the next one says the
-same and more) and notices are dropped and counted; the device is never disconnected for it.
+Bounds, and what happens there:
+
+- what a device does not read: beyond :data:`REPLIES_MAX` pending bytes acks are left out (the next one says the same
+  and more), a reading that would be refused is held back instead (an ack must not cover what no error has named), and
+  other notices are dropped and counted.  The device is never disconnected for it.
+- the rate covers whatever costs a place in the journal or an answer: readings, refused ones too, and descriptions.
+- distinct metrics of a device: ``max_metrics``; a reading with one more is refused (``too_many_metrics``).
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import Annotated
 import msgspec
 
 from .. import liveness
-from ..codecs import CODECS, SUBPROTOCOLS, Codec, Control, Draft, Part, codec_for
+from ..codecs import CODECS, SUBPROTOCOLS, Codec, Control, Draft, codec_for
 from ..delivery import Delivery
 from ..devices import Device, DeviceBook
 from ..errors import Overloaded, Refusal
@@ -68,7 +73,23 @@ class Settings(msgspec.Struct, frozen=True):
     burst: float = 200.0
     policy: str = "drop"
     max_message_bytes: int = 65_536
+    max_metrics: int = 1_000
     heartbeat_s: float = 20.0
+
+
+class _Outcome:
+    """What became of one message's readings, to be said once."""
+
+    __slots__ = ("blocked", "debt", "duplicate", "from_seq", "held", "overloaded", "wait")
+
+    def __init__(self) -> None:
+        self.duplicate = False  # some were there already
+        self.held = 0  # not kept for the rate, or behind one that was not kept
+        self.blocked = False  # one could not be kept; from_seq and wait say which and for how long
+        self.overloaded = False  # .. because the journal had no room
+        self.from_seq = 0
+        self.wait = 0.0
+        self.debt = 0.0  # seconds to read nothing (policy delay)
 
 
 class DeviceEndpoint:
@@ -88,6 +109,7 @@ class DeviceEndpoint:
         self.pipeline = pipeline
         self.delivery = delivery
         self.settings = settings
+        self.delay = settings.policy == "delay"
         self.now = now
         self.monotonic = monotonic
         self.stopping = False
@@ -120,16 +142,22 @@ class DeviceEndpoint:
         if request.query.get("format", SUBPROTOCOLS[0]) not in CODECS:
             return request.refuse(400, f"format: one of {', '.join(SUBPROTOCOLS)}")
         try:
-            device = self.book.open(name)
+            self.book.check_room(name)
         except Overloaded as overloaded:
             return request.refuse(503, f"{overloaded}", headers={"Retry-After": str(overloaded.retry_after_ms // 1000)})
-        if device.link is not None and not device.replacements.allow():
+        device = self.book.get(name)
+        if device is not None and device.link is not None and not device.replacements.allow():
             request.state["contested"] = True
             await asyncio.sleep(REPLACEMENT_DELAY_S)
         return await call_next(request)
 
     def _opened(self, ws: WebSocket, device: str) -> None:
-        ws.state["connection"] = Connection(self, ws, self.book.open(device))
+        try:
+            known = self.book.open(device)
+        except Overloaded as overloaded:  # others were quicker since the handshake was let through
+            ws.close_soon(overloaded.close_code, f"retry_after_ms={overloaded.retry_after_ms}")
+        else:
+            ws.state["connection"] = Connection(self, ws, known)
 
     def _message(self, ws: WebSocket, message: Message, device: str) -> None:
         self.messages += 1
@@ -270,83 +298,130 @@ class Connection:
             if self._undecodable >= UNDECODABLE_MAX:
                 self._ws.close_soon(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
             return
-        self._take(parts, received)
-
-    def _take(self, parts: list[Part], received: int) -> None:
-        endpoint, device = self._endpoint, self.device
-        ledger, session, pipeline = device.ledger, device.session, endpoint.pipeline
-        delay = endpoint.settings.policy == "delay"
-        debt = 0.0  # seconds to read nothing
-        duplicate = held = False
-        refused_from: tuple[int, float] | None = None  # (seq, seconds) of the first that did not fit the rate
-        throttled = 0
-        overloaded: Overloaded | None = None
+        outcome = _Outcome()
+        several = len(parts) > 1
+        size = len(message.data) // (len(parts) or 1)
         for index, part in enumerate(parts):
-            if type(part) is not Draft:
-                if isinstance(part, Refusal):
-                    ledger.received += 1
-                    self._refuse(part)
-                elif isinstance(part, Control):
-                    self._control(part, received)
-                continue
-            ledger.received += 1
-            seq = part.seq
-            if part.device and part.device != device.name:
-                self._refuse(
-                    Refusal(
-                        "bad_device",
-                        "device: no sub-device is allowed here",
-                        seq=seq,
-                        index=index if len(parts) > 1 else None,
-                    )
-                )
-                continue
-            if seq:
-                verdict = session.judge(seq, endpoint.monotonic())
-                if verdict is Verdict.DUPLICATE:
-                    ledger.duplicate += 1
-                    duplicate = True
-                    continue
-                if verdict is Verdict.HELD:
-                    ledger.throttled += 1
-                    throttled += 1
-                    held = True
-                    continue
-            elif refused_from is not None:
+            if type(part) is Draft:
+                device.ledger.received += 1
+                self._reading(part, index if several else None, received, size, outcome)
+            elif isinstance(part, Control):
+                self._control(part, received, outcome)
+            elif isinstance(part, Refusal):
+                device.ledger.received += 1
+                self._refuse(part, outcome)
+        self._answer(outcome)
+
+    def _reading(self, draft: Draft, index: int | None, received: int, size: int, outcome: _Outcome) -> None:
+        endpoint, device = self._endpoint, self.device
+        ledger, seq = device.ledger, draft.seq
+        if draft.device and draft.device != device.name:
+            refusal = Refusal("bad_device", "device: no sub-device is allowed here", seq=seq, index=index)
+            self._refuse(refusal, outcome)
+            return
+        if not device.metrics.issuperset(draft.values):
+            new = device.metrics.union(draft.values)
+            if len(new) > endpoint.settings.max_metrics:
+                detail = f"more than {endpoint.settings.max_metrics} metrics of one device"
+                self._refuse(Refusal("too_many_metrics", detail, seq=seq, index=index), outcome)
+                return
+            device.metrics = new
+        if seq:
+            verdict = device.session.judge(seq, endpoint.monotonic())
+            if verdict is Verdict.DUPLICATE:
+                ledger.duplicate += 1
+                outcome.duplicate = True
+                return
+            if verdict is Verdict.HELD:
                 ledger.throttled += 1
-                throttled += 1
-                continue
-            elif overloaded is not None:
+                outcome.held += 1
+                return
+        elif outcome.blocked:
+            # What has no seq cannot come again: dropped, and counted as what stopped it.
+            if outcome.overloaded:
                 ledger.dropped += 1
-                continue
-            try:
-                wait = pipeline.admit(device, part, received, delay=delay)
-            except Overloaded as full:
-                ledger.dropped += 1
-                if overloaded is None:
-                    overloaded = full
-                    self._overloaded(full, seq)
-                continue
-            if not wait or delay:
-                self._undecodable = 0
-                debt = wait
-                continue
-            ledger.throttled += 1
-            throttled += 1
+            else:
+                ledger.throttled += 1
+                outcome.held += 1
+            return
+        try:
+            wait = endpoint.pipeline.admit(device, draft, received, size, delay=endpoint.delay)
+        except Overloaded as full:
+            ledger.dropped += 1
+            self._overloaded(full, seq, outcome)
+            return
+        if not wait or endpoint.delay:
+            self._undecodable = 0
+            outcome.debt = wait
+        else:
+            self._hold(seq, wait, outcome)
+
+    def _refuse(self, refusal: Refusal, outcome: _Outcome) -> None:
+        """A reading is refused for good, unless it cannot be told or is beyond the rate: then it has to come again."""
+        endpoint, device = self._endpoint, self.device
+        seq = refusal.seq
+        verdict = device.session.judge(seq, endpoint.monotonic()) if seq else Verdict.NEW
+        if verdict is Verdict.HELD:
+            device.ledger.throttled += 1
+            outcome.held += 1
+            return
+        if verdict is Verdict.NEW:
+            wait = device.bucket.borrow(1.0) if endpoint.delay else device.bucket.take(1.0)
+            if endpoint.delay:
+                outcome.debt = wait
+            elif wait or (seq and self._ws.pending_bytes > REPLIES_MAX):
+                self._hold(seq, wait, outcome)
+                return
             if seq:
-                session.hold(seq, endpoint.monotonic())
-            if refused_from is None:
-                # Long enough for some more than the one, or the device would be back for each token.
-                settings = endpoint.settings
-                refused_from = (seq, max(wait, min(WAIT_S, settings.burst / 2 / settings.rate)))
-        if debt:
-            self._pause(debt)
-        if duplicate and self._decided:
+                try:
+                    endpoint.pipeline.refuse(device, seq)
+                except Overloaded as full:
+                    device.ledger.dropped += 1
+                    self._overloaded(full, seq, outcome)
+                    return
+        device.ledger.rejected += 1
+        self._error(refusal)
+
+    def _hold(self, seq: int, wait: float, outcome: _Outcome) -> None:
+        """A reading is not kept now; what has a seq may come again after ``wait`` seconds."""
+        self.device.ledger.throttled += 1
+        outcome.held += 1
+        if seq:
+            self.device.session.hold(seq, self._endpoint.monotonic())
+        if not outcome.blocked:
+            # Long enough for some more than the one, or the device would be back for each token.
+            settings = self._endpoint.settings
+            outcome.blocked = True
+            outcome.from_seq = seq
+            outcome.wait = max(wait, min(WAIT_S, settings.burst / 2 / settings.rate))
+
+    def _overloaded(self, full: Overloaded, seq: int, outcome: _Outcome) -> None:
+        if seq:
+            self.device.session.hold(seq, self._endpoint.monotonic())
+        if outcome.blocked:
+            return
+        outcome.blocked = outcome.overloaded = True
+        self._count("overloaded")
+        self._reminded = self._endpoint.monotonic()
+        reply: dict[str, object] = {"type": "error", "code": "overloaded", "detail": str(full)}
+        if seq:
+            reply["seq"] = seq
+        reply["retry_after_ms"] = full.retry_after_ms
+        self._send(reply)
+
+    def _answer(self, outcome: _Outcome) -> None:
+        """Say once a message what became of it."""
+        if outcome.debt:
+            self._pause(outcome.debt)
+        if outcome.duplicate and self._decided:
             self._ack(self._decided)
-        if refused_from is not None:
-            self._throttled(*refused_from, throttled)
-        elif held and overloaded is None:
-            self._remind(throttled)
+        if outcome.overloaded or not outcome.held:
+            return
+        if outcome.blocked:
+            self._throttled(outcome.from_seq, outcome.wait, outcome.held)
+        elif self._endpoint.monotonic() - self._reminded >= REMIND_S:
+            # It goes on behind what it was told to send again: it may have missed that.
+            self._throttled(self.device.session.held, 0.0, outcome.held)
 
     def _pause(self, seconds: float) -> None:
         """Read nothing until the rate allows it; the liveness clock stands still meanwhile."""
@@ -367,44 +442,12 @@ class Connection:
         notice["retry_after_ms"] = max(1, int(wait * 1000) + 1)
         self._send(notice)
 
-    def _remind(self, dropped: int) -> None:
-        """Repeat once in a while what a device that goes on behind a hold may have missed."""
-        now = self._endpoint.monotonic()
-        if now - self._reminded >= REMIND_S:
-            self._throttled(self.device.session.held, 0.0, dropped)
-
-    def _overloaded(self, full: Overloaded, seq: int) -> None:
-        if seq:
-            self.device.session.hold(seq, self._endpoint.monotonic())
-        self._count("overloaded")
-        self._reminded = self._endpoint.monotonic()
-        reply: dict[str, object] = {"type": "error", "code": "overloaded", "detail": str(full)}
-        if seq:
-            reply["seq"] = seq
-        reply["retry_after_ms"] = full.retry_after_ms
-        self._send(reply)
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """A reading is refused for good; received is counted already."""
-        device = self.device
-        seq = refusal.seq
-        if seq:
-            verdict = device.session.judge(seq, self._endpoint.monotonic())
-            if verdict is Verdict.HELD:
-                device.ledger.throttled += 1
-                return
-            if verdict is Verdict.NEW:
-                try:
-                    self._endpoint.pipeline.refuse(device, seq)
-                except Overloaded as full:
-                    device.ledger.dropped += 1
-                    self._overloaded(full, seq)
-                    return
-        device.ledger.rejected += 1
-        self._error(refusal)
-
-    def _control(self, control: Control, received: int) -> None:
-        if control.type == "describe":
+    def _control(self, control: Control, received: int, outcome: _Outcome) -> None:
+        if control.type == "heartbeat":
+            return
+        if self.device.bucket.take(1.0):
+            self._error(Refusal("rate", f"{control.type}: beyond the rate, not taken"))
+        elif control.type == "describe":
             body = {key: value for key, value in control.body.items() if key != "type"}
             try:
                 described = msgspec.convert(body, _Description)
@@ -414,8 +457,8 @@ class Connection:
             except (msgspec.ValidationError, ValueError) as error:
                 self._error(Refusal("bad_description", f"describe: {error}"))
             except Overloaded as full:
-                self._overloaded(full, 0)
-        elif control.type == "result":
+                self._overloaded(full, 0, outcome)
+        else:
             self._error(Refusal("unknown_command", f"no command {str(control.body.get('id'))[:64]!r} is waiting"))
 
     def _error(self, refusal: Refusal) -> None:

@@ -167,8 +167,66 @@ async def test_array_is_taken_up_to_the_first_that_does_not_fit(tmp_path):
         assert (throttled["seq"], throttled["dropped"]) == (4, 4)
         assert 900 <= throttled["retry_after_ms"] <= 1001
         await acked(ws, 3)
-        await send(ws, {"seq": 4, "values": {}}, {"seq": 5, "values": {}})
-        await acked(ws, 5)
+        await send(ws, {"seq": 4, "values": {}})
+        await acked(ws, 4)
+
+
+async def test_what_costs_an_answer_or_a_place_costs_the_rate(tmp_path):
+    """Refused readings, empty ones and descriptions cannot flood the gateway; giving up has a burst of credit."""
+    async with gateway(tmp_path, limits={"device_rate": 0.01, "device_burst": 3}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "a": [1]}, {"seq": 2, "values": {}}, {"type": "describe", "name": "D"})
+        assert (await receive(ws))["code"] == "bad_value"
+        await send(ws, {"seq": 3, "a": [1]}, {"type": "describe", "name": "E"})
+        assert (await receive(ws, "throttled"))["seq"] == 3
+        assert (await receive(ws, "error"))["code"] == "rate"
+        for seq in range(3, 6):
+            await send(ws, {"seq": seq, "values": {}})
+            assert (await receive(ws, "ack"))["seq"] == seq
+            await send(ws, {"seq": seq + 1, "a": 1})
+            assert (await receive(ws, "throttled"))["seq"] == seq + 1
+        await send(ws, {"seq": 6, "values": {}})
+        assert (await receive(ws, "throttled"))["seq"] == 6
+        ledger = await gw.ledger("d")
+        assert (ledger["stored"], ledger["rejected"]) == (4, 1)
+
+
+async def test_metrics_of_a_device_are_bounded(tmp_path):
+    """A device that invents names is refused by name beyond its bound, also after a restart."""
+    async with gateway(tmp_path, limits={"max_metrics": 3}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "a": 1, "b": 2}, {"seq": 2, "c": 3, "d": 4}, {"seq": 3, "c": 3})
+        error = await receive(ws, "error")
+        assert (error["code"], error["seq"]) == ("too_many_metrics", 2)
+        await acked(ws, 3)
+        await gw.rows("d", until=3)
+    async with gateway(tmp_path, limits={"max_metrics": 3}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"e": 1}, {"a": 1})
+        assert (await receive(ws))["code"] == "too_many_metrics"
+
+
+async def test_a_reading_that_cannot_be_refused_aloud_is_held(tmp_path, monkeypatch):
+    """While the device does not read, a bad reading is held: no ack covers what no error has named."""
+    monkeypatch.setattr("gateway.server.device.REPLIES_MAX", -1)
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]}, {"seq": 3, "a": 3})
+        await gw.rows("d", until=1)
+        monkeypatch.setattr("gateway.server.device.REPLIES_MAX", 65536)
+        await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]}, {"seq": 3, "a": 3})
+        assert (await receive(ws, "error"))["seq"] == 2
+        await acked(ws, 3)
+        ledger = await gw.ledger("d")
+        assert (ledger["stored"], ledger["throttled"], ledger["rejected"]) == (2, 2, 1)
+
+
+async def test_a_plain_get_makes_no_device(tmp_path):
+    """Only a connection makes a device known."""
+    async with gateway(tmp_path) as gw:
+        assert (await gw.get("/v1/devices/junk"))[0] in (400, 426)
+        assert (await gw.json("/healthz"))["devices"]["offline"] == 0
+        assert gw.app.health is not None
+        assert gw.app.health.body()["devices"] == {"online": 0, "stale": 0, "offline": 0}
 
 
 async def test_throttled_without_seq_is_dropped_and_counted(tmp_path):
