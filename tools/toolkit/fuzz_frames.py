@@ -5,7 +5,8 @@ Input: four bytes that choose the circumstances, then what a client sends after 
     byte 0   the limit on messages, from LIMITS
     byte 1   how the stream is cut: 0 not at all, 1 into single bytes, otherwise at random, by this seed
     byte 2   0, or pause after every (n % 7 + 1)-th message
-    byte 3   bit 0 permessage-deflate, bit 1 control frames are delivered, bit 2 the handler answers
+    byte 3   bit 0 permessage-deflate, bit 1 control frames are delivered, bit 2 the handler answers, bit 3 the peer
+             ends its half while reading may be paused
 
 The reference gives one frame at a time to the library and follows RFC 6455 in what the library leaves to others: it
 puts fragments together and checks text, as early as a byte can be known to be wrong.
@@ -187,11 +188,16 @@ class Rig:
             self._loop.run()
         raise Finding("reading does not go on")
 
-    def end(self) -> None:
-        """Let it read on to the end of its input, and lose the connection."""
-        self._go_on()
+    def end(self, early: bool) -> None:
+        """The peer ends its half, at once if ``early`` and its end is read at all while reading is paused."""
+        if not (early and self.transport.reading):
+            self._go_on()
         if not self.transport.gone:
-            self.ws.eof_received()
+            if self.ws.eof_received():
+                self._go_on()
+                if not self.transport.gone:
+                    raise Finding("the peer's end is not followed by ours")
+            self.transport.gone = True
         self.ws.connection_lost(None)
         self._loop.run()
 
@@ -217,7 +223,7 @@ def check(data: bytes) -> None:
     with Watch() as watch:
         for piece in _cut(stream, how):
             rig.feed(piece)
-        rig.end()
+        rig.end(bool(data[3] & 8))
     ws = rig.ws
     found = {
         "seen": rig.seen,
@@ -269,6 +275,8 @@ _SEEDS = (
     _seed(_deflated(b"hello " * 20), _text, _deflated(b"x" * 200), flags=1, cut=3),
     _seed(_text, b"\x81\x05hello", _text),
     _seed(_text, client_frame(b"ok"), client_frame(b"\x00", CLOSE), _text, pause=2, flags=4),
+    _seed(_text, _text, _text, _text, pause=7, flags=8),
+    _seed(*_fragments, _text, _close, pause=1, flags=15),
 )
 _TOKENS = (
     b"\x81\x80\x00\x00\x00\x00",
