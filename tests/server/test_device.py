@@ -180,15 +180,15 @@ async def test_what_costs_an_answer_or_a_place_costs_the_rate(tmp_path):
         await send(ws, {"seq": 3, "a": [1]}, {"type": "describe", "name": "E"})
         assert (await receive(ws, "throttled"))["seq"] == 3
         assert (await receive(ws, "error"))["code"] == "rate"
-        for seq in range(3, 6):
+        for seq in range(3, 7):
             await send(ws, {"seq": seq, "values": {}})
             assert (await receive(ws, "ack"))["seq"] == seq
             await send(ws, {"seq": seq + 1, "a": 1})
             assert (await receive(ws, "throttled"))["seq"] == seq + 1
-        await send(ws, {"seq": 6, "values": {}})
-        assert (await receive(ws, "throttled"))["seq"] == 6
+        await send(ws, {"seq": 7, "values": {}})
+        assert (await receive(ws, "throttled"))["seq"] == 7
         ledger = await gw.ledger("d")
-        assert (ledger["stored"], ledger["rejected"]) == (4, 1)
+        assert (ledger["stored"], ledger["rejected"]) == (5, 1)
 
 
 async def test_metrics_of_a_device_are_bounded(tmp_path):
