@@ -135,7 +135,7 @@ def window(browser: Chrome, width: int, height: int, *, mobile: bool = False) ->
 def stored(daemon: Daemon, device: str, metric: str, count: int) -> bool:
     """Whether so many readings of a metric can be read."""
     query = f"/api/v1/history?device={device}&metric={metric}&from=-60d&to=-0.001s&step=60d&agg=count"
-    return sum(row["value"] for row in json.loads(daemon.get(query)[1])) == count
+    return bool(sum(row["value"] for row in json.loads(daemon.get(query)[1])) == count)
 
 
 class Device:
