@@ -19,7 +19,7 @@ from tools.toolkit.proc import tree
 ROOT = Path(__file__).parents[2]
 SCRIPT = [str(ROOT / "tools" / "run")]
 SECOND_HALF = [sys.executable, str(ROOT / "tools" / "lib" / "run.py")]
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 class Run:

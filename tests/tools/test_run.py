@@ -49,7 +49,7 @@ def test_two_at_once_on_one_directory(tmp_path: Path) -> None:
     """Of two that start together on one state directory one runs; the other names its address in one sentence."""
     both = [run(tmp_path, GATEWAY_LISTEN__PORT="0") for _ in range(2)]
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (ended := [one for one in both if one.process.poll() is not None]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -74,7 +74,7 @@ def test_it_relays_to_a_broker(tmp_path: Path) -> None:
         address = running.address()
         broker = running.wait_for(r"MQTT +mqtt://127\.0\.0\.1:(\d+) ")[1]
         assert net.is_broker(int(broker))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while (sink := {sink["name"]: sink for sink in get(f"{address}/healthz")["sinks"]}["mqtt"])["delivered"] < 1:
             assert time.monotonic() < deadline, sink
             time.sleep(0.05)

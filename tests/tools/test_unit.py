@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -33,3 +34,15 @@ def test_the_unit_restarts_but_not_with_bad_settings() -> None:
     ]:
         assert line in lines
     assert any(line.startswith("WatchdogSec=") for line in lines)
+
+
+def test_the_recipe_in_its_comments_works(tmp_path: Path) -> None:
+    """The lines that make directories and copy files work from a checkout, and leave the settings to root alone."""
+    recipe = [line[4:] for line in UNIT.read_text().splitlines() if re.match(r"#   (mkdir|install) ", line)]
+    assert len(recipe) == 3
+    (tmp_path / "etc" / "systemd" / "system").mkdir(parents=True)
+    script = "\n".join(recipe).replace(" /etc/", f" {tmp_path}/etc/")
+    subprocess.run(["sh", "-euc", script], cwd=UNIT.parents[1], check=True)
+    settings = tmp_path / "etc" / "gateway" / "gateway.env"
+    assert settings.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "etc" / "systemd" / "system" / UNIT.name).read_bytes() == UNIT.read_bytes()

@@ -366,19 +366,27 @@ class Run:
 
     def _watch(self) -> None:
         assert self.gateway is not None
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress line, which the devices write again
         while self.gateway.status is None:
             if self.simulator is not None and self.simulator.status is not None:
-                say("The simulated devices ended; the gateway goes on.")
+                say(f"{clear}The simulated devices ended; the gateway goes on.{self._last_words()}")
                 self.simulator = None
             if self.mosquitto is not None and self.mosquitto.status is not None:
-                say("mosquitto ended; the gateway goes on and keeps what it could not relay.")
+                say(f"{clear}mosquitto ended; the gateway goes on and keeps what it could not relay.")
                 self.mosquitto = None
             self._pause()
         if self.simulator is not None:
             self.simulator.kill()  # no last acks to wait for
-            if sys.stderr.isatty():
-                say()
+            if clear:
+                say(clear)
         raise self._ended(self.gateway.status)
+
+    def _last_words(self) -> str:
+        try:
+            lines = (self.scratch / "simulate.log").read_text(errors="replace").splitlines()
+        except OSError:  # on a terminal they are there already
+            return ""
+        return f" They said: {lines[-1]}" if lines else ""
 
     def stop(self) -> None:
         """Everything that was started, the devices first."""
