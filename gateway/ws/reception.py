@@ -281,6 +281,7 @@ class Reception(asyncio.BufferedProtocol):
             counters.pages += 1
         else:
             counters.refuse(status)
+            logger.info("a request from %s was refused with %d", self._transport.get_extra_info("peername"), status)
         self._end_deadline()
         transport = self._transport
         transport.write(data)
