@@ -68,6 +68,7 @@ class App:
         self.settings = settings
         self.port = 0
         self.health: Health | None = None
+        self.live: LiveEndpoint | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
@@ -220,7 +221,7 @@ class App:
                 heartbeat_s=settings.heartbeat.interval_s,
             ),
         )
-        live = LiveEndpoint(hub, history, journal.epoch)
+        live = self.live = LiveEndpoint(hub, history, journal.epoch)
         health = self.health = Health(
             id=settings.id,
             epoch=journal.epoch,

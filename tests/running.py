@@ -37,6 +37,11 @@ class Running:
         options.setdefault("compression", None)
         return connect(f"ws://127.0.0.1:{self.port}/v1/live", **options)
 
+    def live_clients(self) -> set[Any]:
+        """The dashboards' connections, as the gateway sees them."""
+        assert self.app.live is not None
+        return self.app.live.clients
+
     async def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a GET."""
         return await asyncio.to_thread(self._get, path, headers or {})

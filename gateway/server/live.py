@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..errors import HistoryError, Overloaded
+from ..globs import is_pattern
 from ..history import History, Row
 from ..hub import GRID_S, PENDING_MAX, Hub, Selection, Subscription, point, wire_value
 from ..reading import Reading, Value
@@ -32,13 +33,18 @@ HEARTBEAT_S = 5.0
 MAX_MESSAGE_BYTES = 65_536
 MAX_SUBSCRIPTIONS = 16  # a client; one more is refused with an error
 MAX_GLOBS = 1_000  # a list
+MAX_PATTERNS = 100  # globs with * or ? among them: each is tried against every name
 MAX_GLOB = 128  # characters
+UNREAD_MAX = 256 * 1024  # bytes a client has not read: beyond it its requests are not read either
+UNREAD_S = 60.0  # a client that reads nothing for so long is dropped, if it asked for so much
+HISTORIES = 8  # answers with history under way at once; others wait
 MAX_HISTORY_S = 366 * 86_400
 POINTS_RAW = 10_000  # a series; beyond it is downsampled
 POINTS_DOWNSAMPLED = 2_000
 ROWS_MAX = 200_000  # an answer; beyond it all is downsampled. Bounds the memory of one subscribe
 HISTORY_FRAME_BYTES = 400_000  # estimated from above; a frame stays below 512 KiB
 HISTORY_PENDING = 256 * 1024  # of history are on their way to a client at most, and one frame
+HISTORY_S = 30.0  # for a client to make room for one; then the rest is left out
 AHEAD_NS = 3600 * 10**9  # readings of clocks that run ahead by less than this are part of the history
 DELAYS = 600  # ticks whose delay is remembered: half a minute
 GRID_MS = round(GRID_S * 1000)
@@ -174,6 +180,8 @@ class LiveEndpoint:
         self.now = now
         self.clients: set[Client] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.histories = asyncio.Semaphore(HISTORIES)
+        self.unread: dict[Client, float] = {}  # paused clients, and since when
         self._delays: deque[float] = deque(maxlen=DELAYS)
 
     def register(self, router: Router) -> None:
@@ -197,9 +205,16 @@ class LiveEndpoint:
             self.hub.tick()
             if oldest is not None:
                 self._delays.append((self.now() - oldest) / 1e6)
+            if self.unread:
+                self._look_at_unread(loop.time())
             if loop.time() >= heartbeat:
                 heartbeat = loop.time() + HEARTBEAT_S
                 self._heartbeat()
+
+    def _look_at_unread(self, now: float) -> None:
+        for client, since in list(self.unread.items()):
+            if client.caught_up(now - since > UNREAD_S):
+                self.unread.pop(client, None)
 
     def health(self) -> dict[str, float]:
         """How many dashboards there are, and how long readings waited from receipt until they were sent (ms)."""
@@ -221,12 +236,17 @@ class LiveEndpoint:
         self.clients.add(client)
 
     def _message(self, ws: WebSocket, message: Message) -> None:
-        ws.state["client"].message(message)
+        client: Client = ws.state["client"]
+        client.message(message)
+        if ws.pending_bytes > UNREAD_MAX:
+            ws.pause()
+            self.unread.setdefault(client, asyncio.get_running_loop().time())
 
     def _closed(self, ws: WebSocket) -> None:
         client = ws.state.get("client")
         if client is not None:
             self.clients.discard(client)
+            self.unread.pop(client, None)
             client.closed()
 
 
@@ -269,6 +289,16 @@ class Client:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
+    def caught_up(self, given_up: bool) -> bool:
+        """Read requests again if the peer has read its answers; drop it if it is ``given_up``.  False: neither."""
+        if given_up:
+            self._ws.abort("does not read")
+        elif self._ws.pending_bytes > UNREAD_MAX // 2:
+            return False
+        else:
+            self._ws.resume()
+        return True
+
     def closed(self) -> None:
         """The connection ended."""
         for id in list(self._subscriptions):
@@ -306,6 +336,10 @@ class Client:
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             self._error(request.id, "too_many_subscriptions", f"at most {MAX_SUBSCRIPTIONS} on a connection")
             return
+        for globs in (request.devices, request.metrics):
+            if sum(map(is_pattern, globs)) > MAX_PATTERNS:
+                self._error(request.id, "bad_request", f"more than {MAX_PATTERNS} globs with * or ? in a list")
+                return
         subscription = Subscription(
             id=request.id,
             devices=tuple(sorted(set(request.devices))),
@@ -342,25 +376,32 @@ class Client:
     # -- history -------------------------------------------------------------------------------------------------
 
     async def _history(self, subscription: Subscription, join: Join, query: Awaitable[tuple[list[Row], bool]]) -> None:
-        """Send history, then let the hub go on."""
+        """Send history, then let the hub go on.  Cancelled when the subscription ends before that."""
         endpoint = self._endpoint
         try:
-            rows, truncated = await query
-            if truncated:
-                step = max(1_000_000, (join.end - join.start) // POINTS_DOWNSAMPLED)
-                rows, truncated = await self._query(subscription, join, step)
-            for frame in history_frames(subscription, join, rows, join.complete and not truncated):
-                while self._ws.pending_bytes > HISTORY_PENDING:
-                    await asyncio.sleep(GRID_S)
-                    if self._ws.closed:
-                        return
-                self._say(frame)
-                await asyncio.sleep(0)
+            async with endpoint.histories:
+                await self._send_history(subscription, join, query)
         except (HistoryError, Overloaded) as error:
             self._error(subscription.id, "history_failed", str(error))
-        finally:
-            self._reading.pop(subscription.id, None)
-            endpoint.hub.release(self, subscription)
+        del self._reading[subscription.id]
+        endpoint.hub.release(self, subscription)
+
+    async def _send_history(
+        self, subscription: Subscription, join: Join, query: Awaitable[tuple[list[Row], bool]]
+    ) -> None:
+        rows, truncated = await query
+        if truncated:
+            step = max(1_000_000, (join.end - join.start) // POINTS_DOWNSAMPLED)
+            rows, truncated = await self._query(subscription, join, step)
+        for frame in history_frames(subscription, join, rows, join.complete and not truncated):
+            for _ in range(round(HISTORY_S / GRID_S)):
+                if self._ws.pending_bytes <= HISTORY_PENDING:
+                    break
+                await asyncio.sleep(GRID_S)
+            else:
+                raise HistoryError("the history was not read in time")
+            self._say(frame)
+            await asyncio.sleep(0)
 
     def _query(self, subscription: Subscription, join: Join, step: int | None) -> Awaitable[tuple[list[Row], bool]]:
         return self._endpoint.history.query(

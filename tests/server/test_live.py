@@ -5,7 +5,7 @@ import random
 
 import msgspec
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.running import acked, gateway, receive, send
 
@@ -261,3 +261,55 @@ async def test_reader_that_stops_is_moved_to_latest(tmp_path):
         async with asyncio.timeout(10):
             while (await receive(ws, "update"))["data"]["a"].get("s", [[0, ""]])[-1][1] != "end":
                 pass
+
+
+async def test_client_that_asks_and_never_reads_is_bounded_and_dropped(tmp_path, monkeypatch):
+    """Its requests are not read while it reads no answers; others are served; after a while it is gone."""
+    monkeypatch.setattr("gateway.server.live.UNREAD_S", 0.5)
+    async with gateway(tmp_path) as gw, gw.live(max_queue=1, ping_interval=None) as deaf, gw.live() as ws:
+        await receive(ws, "hello")
+        deaf.transport.pause_reading()
+        bad = '{"type":"subscribe","id":"' + "x" * 60 + '","devices":[' + ",".join(['"*a*"'] * 150) + "]}"
+        most = 0
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 15
+        while len(gw.live_clients()) > 1 and loop.time() < deadline:
+            try:
+                async with asyncio.timeout(0.2):
+                    for _ in range(500):
+                        await deaf.send(bad)
+            except (TimeoutError, ConnectionClosed):
+                await asyncio.sleep(0.05)
+            most = max(client.pending_bytes for client in gw.live_clients())
+        assert len(gw.live_clients()) == 1
+        assert most < 2**20
+        assert (await subscribe(ws))["type"] == "snapshot"
+
+
+async def test_too_many_patterns(tmp_path):
+    """Plain names may be many, patterns may not."""
+    async with gateway(tmp_path) as gw, gw.live() as ws:
+        await receive(ws, "hello")
+        assert (await subscribe(ws, devices=[f"d{n}" for n in range(1000)]))["type"] == "snapshot"
+        await send(ws, {"type": "subscribe", "devices": [f"d{n}*" for n in range(101)]})
+        assert "globs" in (await receive(ws, "error"))["detail"]
+
+
+async def test_subscription_replaced_while_its_history_is_read(tmp_path):
+    """The later one waits for its own history: nothing is sent before it, nothing twice."""
+    async with gateway(tmp_path, limits={"device_rate": 10**6, "device_burst": 10**6}) as gw, gw.device("a") as device:
+        await receive(device, "welcome")
+        for first in range(0, 5000, 1000):
+            await send(device, [{"n": n, "seq": n + 1} for n in range(first, first + 1000)])
+        await acked(device, 5000)
+        async with gw.live() as ws:
+            await receive(ws, "hello")
+            request = {"type": "subscribe", "id": "main", "mode": "every", "interval_ms": 50, "history_s": 600}
+            await send(ws, request, request)
+            await send(device, {"n": 5000, "seq": 5001})
+            await receive(ws, "snapshot")
+            await receive(ws, "snapshot")
+            values: list[int] = []
+            while not values or values[-1] != 5000:
+                values += [value for _, value in (await receive(ws))["data"].get("a", {}).get("n", [])]
+            assert values == list(range(5001))
