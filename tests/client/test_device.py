@@ -288,6 +288,7 @@ async def test_leaving_with_unacked_readings_raises(gateway: FakeGateway) -> Non
     gateway.committing = False
     device = client(gateway, drain_timeout=0.05)
     await device.__aenter__()
+    await device.connected(10)
     await device.send({"n": 1})
     await device.send({"n": 2})
     with pytest.raises(Undelivered) as raised:

@@ -61,6 +61,7 @@ async def test_an_unpaced_flood_is_throttled_and_loses_nothing(tmp_path: Path) -
         rows = await running.rows("pump-1", "n", 500)
         assert [row["value"] for row in rows] == list(range(500))
         assert device.stats.throttled > 0
+        assert device.stats.resent < device.stats.taken
 
 
 async def test_refusals_are_told(tmp_path: Path) -> None:
