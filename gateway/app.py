@@ -52,12 +52,6 @@ LISTENERS_STOP_S = 3.0
 SINKS_STOP_S = 3.0
 REPLAY_READINGS = 5_000
 
-# Names of statistics that only grow: counters for Prometheus.
-GROWING = frozenset(
-    {"received", "stored", "rejected", "duplicate", "throttled", "dropped", "missing", "messages", "notices_dropped"}
-    | {"delivered", "dead_lettered", "retries", "batches", "frames", "downgraded", "commits", "readings"}
-)
-
 TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
 
 
@@ -243,7 +237,7 @@ class App:
             health=health.body,
             alive=health.alive,
             ready=health.ready_problem,
-            metrics=lambda: metrics.exposition(sources, __version__),
+            metrics=lambda accept: metrics.exposition(sources, __version__, accept),
         )
         server = listener(
             (devices, live, pages),
@@ -255,7 +249,7 @@ class App:
             max_per_address=settings.limits.max_per_address,
             stop_timeout=LISTENERS_STOP_S,
         )
-        sources.append(("websocket", {}, server.stats, GROWING))
+        sources.append(("websocket", {}, server.stats))
 
         async def commit() -> None:
             await journal.flush()
@@ -383,8 +377,6 @@ def _sources(
     runners: list[Runner],
     guard: Guard,
 ) -> list[metrics.Source]:
-    growing = GROWING
-
     def readings() -> dict[str, float]:
         counts: dict[str, float] = dict(book.totals().as_dict())
         return counts
@@ -395,26 +387,20 @@ def _sources(
     def states() -> dict[str, float]:
         return {state: float(count) for state, count in book.by_state().items()}
 
-    sources: list[metrics.Source] = [
-        ("readings", {}, readings, growing),
-        ("devices", {}, states, frozenset()),
-        ("intake", {}, intake, growing),
-        ("journal", {}, journal.stats, growing),
-        ("history", {}, history.stats, growing),
-        ("hub", {}, hub.stats, growing),
-        ("guard", {}, lambda: {"refused": guard.refused}, frozenset({"refused"})),
+    def refusals() -> dict[str, float]:
+        return {f"messages_{code}": float(count) for code, count in devices.refusals.items()}
+
+    return [
+        ("readings", {}, readings),
+        ("devices", {}, states),
+        ("intake", {}, intake),
+        ("refusals", {}, refusals),
+        ("journal", {}, journal.stats),
+        ("history", {}, history.stats),
+        ("hub", {}, hub.stats),
+        ("guard", {}, lambda: {"refused": guard.refused}),
+        *(("sink", {"sink": runner.sink.name}, runner.stats) for runner in runners),
     ]
-    sources += [("sink", {"sink": runner.sink.name}, runner.stats, growing) for runner in runners]
-    for code in ("undecodable", "bad_message", "bad_name", "bad_value", "bad_time", "bad_seq", "overloaded"):
-        sources.append(
-            (
-                "refusals",
-                {"code": code},
-                lambda code=code: {"messages": devices.refusals.get(code, 0)},  # type: ignore[misc]
-                growing,
-            )
-        )
-    return sources
 
 
 async def run(settings: Settings) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["TABLE", "Known", "Source", "exposition"]
 
 Stats = Mapping[str, float]
-# (room, its labels, its numbers now, names among them that only grow, beside those that the table knows)
-Source = tuple[str, Mapping[str, str], Callable[[], Stats], frozenset[str]]
+# (room, its labels, its numbers now)
+Source = tuple[str, Mapping[str, str], Callable[[], Stats]]
 
 
 class Known(NamedTuple):
@@ -211,9 +211,9 @@ def _collect(sources: Iterable[Source], version: str) -> Iterator[Metric]:
 
     yield InfoMetricFamily("gateway_build", "The running version.", {"version": version})
     families: dict[str, Metric] = {}
-    for room, labels, read, growing in sources:
+    for room, labels, read in sources:
         for name, number in read().items():
-            known = _known(room, name, growing)
+            known = _known(room, name)
             full = f"gateway_{room}_{known.name}"
             family = families.get(full)
             if family is None:
@@ -223,7 +223,7 @@ def _collect(sources: Iterable[Source], version: str) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _known(room: str, name: str, growing: frozenset[str]) -> Known:
+def _known(room: str, name: str) -> Known:
     known = TABLE.get(room, {}).get(name)
     if known is not None:
         return known
@@ -231,4 +231,4 @@ def _known(room: str, name: str, growing: frozenset[str]) -> Known:
         value = name.removeprefix(prefix)
         if value != name and value:
             return Known("counter", family, help, {label: value})
-    return Known("counter" if name in growing else "gauge", name, f"{name} of {room}; not described.")
+    return Known("gauge", name, f"{name} of {room}; not described.")

@@ -35,8 +35,8 @@ class Pipeline:
     def admit(self, device: Device, draft: Draft, received: int, size: int = 0, *, delay: bool = False) -> float:
         """Keep a reading of ``device``; returns 0.0, or the seconds until its rate allows it (nothing is kept then).
 
-        With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  ``size`` is its share
-        of the message's bytes.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room.
+        With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  ``size`` is its
+        share of the message's bytes.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room.
         """
         values = draft.values
         bucket = device.bucket

@@ -51,7 +51,7 @@ class Pages:
     """Everything that is not a WebSocket.
 
     ``health`` gives the body of ``/healthz``; ``alive`` and ``ready`` the problem in words, empty where there is none;
-    ``metrics`` the exposition and its content type.
+    ``metrics`` the exposition and its content type, by the request's ``Accept``.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Pages:
         health: Callable[[], dict[str, object]],
         alive: Callable[[], str],
         ready: Callable[[], str],
-        metrics: Callable[[], tuple[bytes, str]],
+        metrics: Callable[[str], tuple[bytes, str]],
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._book = book
@@ -100,8 +100,9 @@ class Pages:
         return _answer(self._health())
 
     def _metrics_page(self, request: Request) -> Response:
-        body, content_type = self._metrics()
-        return Response(200, body, content_type=content_type, headers={"Cache-Control": "no-store"})
+        body, content_type = self._metrics(request.headers.get("accept", ""))
+        headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+        return Response(200, body, content_type=content_type, headers=headers)
 
     # -- the API -------------------------------------------------------------------------------------------------
 
