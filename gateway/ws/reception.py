@@ -17,6 +17,7 @@ from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol
 
 from .connection import Connection
+from .pending import unsent
 from .request import BadRequest, Headers, Request, Response, split_path, split_target
 from .router import run_chain
 
@@ -293,13 +294,13 @@ class Reception(asyncio.BufferedProtocol):
                 return
         else:
             transport.close()
-        self._left = transport.get_write_buffer_size()
+        self._left = unsent(transport)
         self._deadline = self._server.loop.call_later(
             self._server.handshake_timeout if self._left else self._server.linger, self._unsent
         )
 
     def _unsent(self) -> None:
-        left = self._transport.get_write_buffer_size()
+        left = unsent(self._transport)
         if left and left < self._left:
             self._left = left
             self._deadline = self._server.loop.call_later(self._server.handshake_timeout, self._unsent)

@@ -11,16 +11,14 @@ of the protocol, or at the end of the transport.  ``connection_lost`` always fol
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import struct
-import termios
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectionClosed
 from .message import OPCODES, Message, Prepared, check_close, deflate, encode, frame
+from .pending import in_kernel, unsent
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
@@ -32,8 +30,6 @@ __all__ = ["CLOSED", "CLOSING", "OPEN", "Wire"]
 logger = logging.getLogger("gateway.ws")
 
 OPEN, CLOSING, CLOSED = 1, 2, 3
-
-_uint32 = struct.Struct("@I").unpack
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -219,24 +215,12 @@ class Wire(asyncio.BufferedProtocol):
         if self._out:
             pending += sum(map(len, self._out))
         if pending:
-            pending += self._kernel_pending()
+            pending += in_kernel(self._transport)
         return pending
-
-    def _kernel_pending(self) -> int:
-        """Bytes in the socket's send buffer, acknowledged ones not counted (tcp(7), SIOCOUTQ)."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is None:
-            return 0
-        try:
-            (pending,) = _uint32(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
-        except (OSError, ValueError):
-            return 0
-        return int(pending)
 
     def _taken(self) -> int:
         """Bytes that the peer's machine has taken since the start."""
-        pending = self._transport.get_write_buffer_size() + sum(map(len, self._out)) + self._kernel_pending()
-        return self._written - pending
+        return self._written - unsent(self._transport) - sum(map(len, self._out))
 
     async def _drain(self) -> None:
         """Wait until the transport takes more; abort a peer that takes nothing for ``send_timeout``."""

@@ -240,7 +240,8 @@ async def test_the_remainder_is_handed_over_at_the_close(how: str) -> None:
         batches.append(len(messages))
         return "an answer for nobody"
 
-    async with serving(batch_handler(store, size=4, timeout=60)) as server, open_raw(server.port) as raw:
+    handler = batch_handler(store, size=4, timeout=60)
+    async with serving(handler, stop_timeout=30, close_timeout=30) as server, open_raw(server.port) as raw:
         raw.send(frame(TEXT, b"x") * 6)
         await eventually(lambda: server.stats()["messages_in"] == 6)
         if how == "close frame":
@@ -248,8 +249,10 @@ async def test_the_remainder_is_handed_over_at_the_close(how: str) -> None:
         elif how == "reset":
             raw.writer.transport.abort()
         else:
+            # Nothing more can come once we have said goodbye, whatever the peer answers.
             server.close()
         await eventually(lambda: batches == [4, 2])
+        await raw.close()
         await eventually(lambda: server.stats()["handlers"] == 0)
     assert server.stats()["handler_errors"] == 0
 

@@ -300,10 +300,14 @@ async def test_an_unknown_path_is_a_404_before_middleware() -> None:
 
 async def verify_later(token: str) -> str | None:
     await asyncio.sleep(0)
-    return {"t1": "user one"}.get(token)
+    return TOKENS.get(token)
 
 
-@pytest.mark.parametrize("verify", [{"t1": "user one"}.get, verify_later])
+# The second one is what Basic would send, and no bearer's.
+TOKENS = {"t1": "user one", "dDE=": "user two"}
+
+
+@pytest.mark.parametrize("verify", [TOKENS.get, verify_later])
 async def test_bearer_auth(verify: Any) -> None:
     """A good token's value is ws.state["auth"]; otherwise 401 and a challenge, which names a bad token as such."""
     seen: list[Any] = []
@@ -441,6 +445,28 @@ async def test_a_client_that_leaves_during_middleware() -> None:
             assert server.stats()["opened"] == 0
 
 
+async def test_what_comes_before_the_answer_is_bounded() -> None:
+    """A client that does not wait, and floods: beyond a bound it feels it, and all of it is read later."""
+    leave = asyncio.Event()
+    router = Router()
+    router.websocket("/", message_handler(lambda ws, message: None, inline=True))
+
+    async def wait(request: Request, call_next: Next) -> Response:
+        await leave.wait()
+        return await call_next(request)
+
+    router.middleware(wait)
+    async with Server(router, stop_timeout=1) as server, open_raw(server.port, None) as raw:
+        lines = ["GET / HTTP/1.1", *(f"{name}: {value}" for name, value in GOOD.items())]
+        raw.send("\r\n".join(lines).encode() + b"\r\n\r\n" + frame(2, b"x" * 20_000) * 500)
+        await asyncio.sleep(0.1)
+        (reception,) = server._waiting
+        assert 64 << 10 < len(reception._buffer) < 256 << 10
+        assert raw.writer.transport.get_write_buffer_size() > 0
+        leave.set()
+        await eventually(lambda: server.stats()["messages_in"] == 500)
+
+
 async def test_503_while_stopping() -> None:
     """Once a stop has begun a handshake is refused with 503, one in its middleware included."""
     entered, leave = asyncio.Event(), asyncio.Event()
@@ -487,10 +513,11 @@ async def test_a_page_that_is_read_slowly_is_not_cut_off() -> None:
     router.get("/large", lambda request: Response(200, b"x" * (1 << 20)))
     async with Server(router, handshake_timeout=0.15) as server, open_raw(server.port, None, recv_buffer=4096) as raw:
         raw.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-        got = 0
+        transport = raw.writer.transport
         started = asyncio.get_running_loop().time()
-        while data := await raw.reader.read(32 << 10):
-            got += len(data)
-            if asyncio.get_running_loop().time() < started + 0.6:
-                await asyncio.sleep(0.02)
-        assert got > 1 << 20
+        while asyncio.get_running_loop().time() < started + 0.6:
+            transport.pause_reading()
+            await asyncio.sleep(0.03)
+            transport.resume_reading()
+            await asyncio.sleep(0.0005)
+        assert len(await asyncio.wait_for(raw.reader.read(), 5)) > 1 << 20

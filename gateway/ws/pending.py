@@ -1,0 +1,29 @@
+"""How much of what was sent a peer's machine has not taken."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import struct
+import termios
+
+__all__ = ["in_kernel", "unsent"]
+
+_uint32 = struct.Struct("@I").unpack
+
+
+def in_kernel(transport: asyncio.Transport) -> int:
+    """Bytes in the socket's send buffer, acknowledged ones not counted (tcp(7), SIOCOUTQ); 0 where it cannot say."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return 0
+    try:
+        (pending,) = _uint32(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+    except (OSError, ValueError):
+        return 0
+    return int(pending)
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Bytes in the transport's buffer and the socket's."""
+    return transport.get_write_buffer_size() + in_kernel(transport)
