@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tools.toolkit import wsbench
+from tools.toolkit import wsbench, wsreport
 from tools.toolkit.servers import Failed
 from tools.toolkit.wspeers import close_all, connect, frames_to_send, send_paced
 
@@ -65,7 +65,7 @@ def test_broadcasts_are_measured(result: dict[str, Any]) -> None:
 
 def test_the_machine_is_described(result: dict[str, Any]) -> None:
     """The table says on what it was measured, and has a row for each target."""
-    text = wsbench.table(result)
+    text = wsreport.table(result)
     assert result["machine"]["cpu"] in text
     assert result["machine"]["python"] in text
     for target in ("<= 1.15", "<= 0.85", "< 1", "<= 20 KiB", "<= 3 %", "<= 250 ms", "<= 1,024 KiB"):
@@ -78,7 +78,7 @@ def test_a_missed_target_is_said(result: dict[str, Any]) -> None:
     figures["receive"]["ratio"]["basic"]["median"] = 1.16
     figures["receive"]["ratio"]["inline"]["median"] = 0.84
     figures["broadcast"]["missing"] = 1
-    met = {what: met for what, _, _, met in wsbench.targets(figures)}
+    met = {what: met for what, _, _, met in wsreport.targets(figures)}
     assert not met["CPU a message, `async for` / websockets"]
     assert met["CPU a message, inline / websockets"]
     assert not met["delivery, p99, 100 peers, 5 stalled"]
@@ -86,13 +86,14 @@ def test_a_missed_target_is_said(result: dict[str, Any]) -> None:
 
 def test_noise_asks_for_another_round() -> None:
     """Rounds whose ratios lie apart are noisy, whatever the machine's speed did in all of them alike."""
-    even: list[dict[str, float]] = [
-        {kind: speed * (2 if kind == "plain" else 1) for kind in wsbench.COMPARED} for speed in (1, 3, 2, 5)
+    even = [
+        wsbench.Round({kind: speed * (2 if kind == "plain" else 1) for kind in wsbench.COMPARED}, 0.0)
+        for speed in (1, 3, 2, 5)
     ]
     assert not wsbench._noisy(even)
     odd = copy.deepcopy(even)
-    odd[0]["inline"] *= 1.3
-    odd[1]["inline"] *= 1.2
+    odd[0].cpu["inline"] *= 1.3
+    odd[1].cpu["inline"] *= 1.2
     assert wsbench._noisy(odd)
 
 

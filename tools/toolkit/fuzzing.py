@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {
     "reader": "tools.toolkit.fuzz_frames",
     "handshake": "tools.toolkit.fuzz_http",
-    "path": "tools.toolkit.fuzz_http",
+    "path": "tools.toolkit.fuzz_path",
     "json": "tools.toolkit.fuzz_messages",
     "msgpack": "tools.toolkit.fuzz_messages",
     "session": "tools.toolkit.fuzz_messages",
