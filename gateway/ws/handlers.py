@@ -160,8 +160,8 @@ def recover(
 ) -> Handler:
     """Wrap a message or batch handler: an exception is answered with ``reply(error)`` and the connection goes on.
 
-    After ``max_errors`` in a row on one connection it is closed with 1011; a success resets the count.  A handler
-    that is not async stays so.
+    After ``max_errors`` in a row on one connection it is closed with 1011; a success resets the count.  Whatever
+    ``fn`` returns that can be awaited is awaited under the same guard; a handler that is not async stays so.
     """
     if max_errors < 1:
         raise ValueError("max_errors must be at least 1")
@@ -187,27 +187,26 @@ def recover(
         if ws._errors:
             ws._errors.pop(key, None)
 
-    if inspect.iscoroutinefunction(fn):
-
-        async def recovering(ws: Connection, message: Any, **params: Any) -> Any:
-            try:
-                result = await fn(ws, message, **params)
-            except Exception as error:
-                return failed(ws, error)
-            succeeded(ws)
-            return result
-
-        return recovering
-
-    def recovering_plainly(ws: Connection, message: Any, **params: Any) -> Any:
+    async def awaited(ws: Connection, pending: Awaitable[Any]) -> Any:
         try:
-            result = fn(ws, message, **params)
+            result = await pending
         except Exception as error:
             return failed(ws, error)
         succeeded(ws)
         return result
 
-    return recovering_plainly
+    def recovering(ws: Connection, message: Any, **params: Any) -> Any:
+        try:
+            result = fn(ws, message, **params)
+        except Exception as error:
+            return failed(ws, error)
+        # An async function, an object whose call is async, a plain function that hands on a coroutine: all are awaited.
+        if inspect.isawaitable(result):
+            return awaited(ws, result)
+        succeeded(ws)
+        return result
+
+    return recovering
 
 
 def _open(ws: Connection, opened: Handler | None, closed: Handler | None) -> None:

@@ -274,6 +274,23 @@ async def test_recover_counts_per_connection_and_handler(inline: bool) -> None:
         assert await two.recv() == "fine"
 
 
+class AsyncCall:
+    """Its call is async, which its type does not say."""
+
+    async def __call__(self, ws: Connection, message: Any) -> str:
+        raise ValueError("bad")
+
+
+@pytest.mark.parametrize("fn", [AsyncCall(), lambda ws, message: AsyncCall()(ws, message)], ids=["object", "lambda"])
+async def test_recover_guards_whatever_is_awaited(fn: Any) -> None:
+    """An object with an async call, and a function that hands on a coroutine, are under the same guard."""
+    async with serving(message_handler(recover(fn))) as server, connect(url(server)) as client:
+        await client.send("x")
+        assert await client.recv() == "Error: bad"
+        await client.send("x")
+        assert await client.recv() == "Error: bad"
+
+
 async def test_recover_around_a_batch_handler() -> None:
     """A batch that fails is answered once."""
 
