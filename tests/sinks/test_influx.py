@@ -283,9 +283,9 @@ async def test_outage_of_victoriametrics_loses_nothing(victoria: Victoria) -> No
     async with running(sink, cursor, retry_most_s=0.2, max_readings=500) as runner:
         await until(lambda: cursor.position.offset >= 2000)
         await asyncio.to_thread(victoria.stop)
-        await until(lambda: runner.state == "waiting")
-        for _ in range(1000):
+        for _ in range(1000):  # before it is waited for: all the others may have gone out while the store was stopping
             cursor.append(reading(cursor.end))
+        await until(lambda: runner.state == "waiting")
         await asyncio.to_thread(victoria.start)
         await until(lambda: cursor.pending == 0)
     values = {value for series in victoria.export("telemetry_n") for value in series["values"]}  # type: ignore[attr-defined]
