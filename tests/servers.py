@@ -18,6 +18,8 @@ from types import TracebackType
 __all__ = ["Missing", "Mosquitto", "Server", "Victoria", "free_port"]
 
 START_S = 15.0
+# By default mosquitto drops what a subscriber that lags by more than 1,000 messages has not taken.
+OPEN = "allow_anonymous true\nmax_queued_messages 1000000"
 
 
 class Missing(Exception):
@@ -122,9 +124,7 @@ class Mosquitto(Server):
     program = "mosquitto"
     package = "mosquitto"
 
-    def __init__(
-        self, directory: Path, port: int = 0, config: str = "allow_anonymous true", listener: str = ""
-    ) -> None:
+    def __init__(self, directory: Path, port: int = 0, config: str = OPEN, listener: str = "") -> None:
         super().__init__(directory, port)
         self.config = config
         self.listener = listener

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchRun", "Batcher"]
 
+# uvloop's timers fire up to a millisecond or so early: asked again for what is left, it would turn for nothing.
+EARLY_S = 0.002
+
 
 class Batcher:
     """Decides when a batch is to be handed over; pure.
@@ -110,7 +113,7 @@ class BatchRun:
         if due is None or self._waiter is None:
             # Empty, or the task is busy and looks at the time itself when it is done.
             return
-        if due <= self._clock():
+        if due <= self._clock() + EARLY_S:
             self._hand_over()
         else:
             # The batch this timer was set for went by its size; this is the next one's.
@@ -129,7 +132,7 @@ class BatchRun:
         batcher = self._batcher
         if self._ready is None:
             if len(batcher) and (
-                self._ended or batcher.full or (batcher.due is not None and batcher.due <= self._clock())
+                self._ended or batcher.full or (batcher.due is not None and batcher.due <= self._clock() + EARLY_S)
             ):
                 batch = batcher.take()
                 self._ws._resume(PAUSED_BY_QUEUE)

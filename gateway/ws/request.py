@@ -17,6 +17,7 @@ __all__ = ["BadRequest", "Headers", "Query", "Request", "Response", "split_path"
 _token = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+", re.ASCII).fullmatch
 _field = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _bad_path = re.compile(r"%(?![0-9A-Fa-f]{2})|[^\x21-\x7e]").search
+_unprintable = re.compile(r"[^\x21-\x7e]").search
 _absolute = re.compile(r"https?://[^/?#]*", re.IGNORECASE).match
 
 MAX_QUERY_FIELDS = 256
@@ -183,8 +184,10 @@ class Request:
 def split_target(target: str) -> tuple[str, str]:
     """The raw path and the raw query of a request target in origin or absolute form (RFC 9112, 3.2).
 
-    Raises :class:`BadRequest` for any other.
+    Raises :class:`BadRequest` for any other, and for characters that no target has (RFC 9112, 2.2 and 3.2).
     """
+    if _unprintable(target):
+        raise BadRequest("request target holds control or non-ASCII characters")
     if not target.startswith("/"):
         match = _absolute(target)
         if match is None:

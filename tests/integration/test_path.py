@@ -116,9 +116,6 @@ async def test_an_hour_without_a_broker_loses_nothing_and_drains_in_order(
     """360,000 readings are taken while the broker is away, and arrive in each device's order when it is back."""
     devices, messages, size = 10, 36, 1000
     monkeypatch.setattr("gateway.app.Runner", functools.partial(Runner, retry_most_s=1.0))
-    mosquitto.config = "allow_anonymous true\nmax_queued_messages 1000000"
-    mosquitto.stop()
-    mosquitto.start()
     port = free_port()
     limits = {"device_rate": 10**6, "device_burst": 10**6}
     mqtt = {"url": f"mqtt://127.0.0.1:{port}", "layout": "batch"}
