@@ -63,6 +63,7 @@ class App:
         self.port = 0
         self.health: Health | None = None
         self.live: LiveEndpoint | None = None
+        self.server: Any = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
@@ -239,7 +240,7 @@ class App:
             ready=health.ready_problem,
             metrics=lambda accept: metrics.exposition(sources, __version__, accept),
         )
-        server = listener(
+        server = self.server = listener(
             (devices, live, pages),
             guard,
             host=settings.listen.host,

@@ -157,7 +157,9 @@ class DeviceBook:
             for row in rows:
                 self._restore(row)
         except (msgspec.DecodeError, ValueError, TypeError) as error:
-            raise GatewayError(f"{self._path} is damaged: {error}", hint="move it away; it is rebuilt") from error
+            raise GatewayError(
+                f"{self._path} is damaged: {error}", hint="move it away; sequences and counts then begin anew"
+            ) from error
         self.offset = offset if found == epoch else None
 
     def _restore(self, row: list[object]) -> None:
@@ -195,9 +197,10 @@ class DeviceBook:
         session = device.session
         ledger = device.ledger
         if item.seq > session.highest:
-            ledger.missing += session.accept(item.seq)
+            session.accept(item.seq)
         session.decided(item.seq)
-        # What was refused is counted by the snapshot alone: it may have been when this was still on its way to disk.
+        # What was refused or is missing is counted by the snapshot alone: it may have been counted there when this was
+        # still on its way to disk.
         if type(item) is Reading:
             ledger.received += 1
             ledger.accepted += 1

@@ -42,6 +42,11 @@ class Running:
         assert self.app.live is not None
         return self.app.live.clients
 
+    def connections(self) -> list[Any]:
+        """All WebSocket connections, as the gateway sees them."""
+        assert self.app.server is not None
+        return list(self.app.server.connections)
+
     async def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a GET."""
         return await asyncio.to_thread(self._get, path, headers or {})

@@ -59,7 +59,7 @@ def _control(message: dict[str, object]) -> Part:
     kind = message["type"]
     if type(kind) is str and kind in CONTROLS:
         return Control(kind, message)
-    return Refusal("bad_message", f"unknown type {str(kind)[:40]!r}", seq=_seq_of(message))
+    return Refusal("bad_message", f"unknown type {_shown(kind)}", seq=_seq_of(message))
 
 
 def _reading(element: object, index: int | None) -> Draft | Refusal:
@@ -93,14 +93,14 @@ def _reading(element: object, index: int | None) -> Draft | Refusal:
         if type(values) is not dict:
             return Refusal("bad_message", "values: not an object", seq=seq, index=index)
         if element:
-            stray = str(next(iter(element)))[:40]
-            return Refusal("bad_message", f"{stray!r} beside values: move it into values", seq=seq, index=index)
+            stray = _shown(next(iter(element)))
+            return Refusal("bad_message", f"{stray} beside values: move it into values", seq=seq, index=index)
     elif "type" in element:
         return Refusal("bad_message", "a typed message inside an array", seq=seq, index=index)
     absent = False
     for name, value in values.items():
         if name not in _known and not _learn(name):
-            return Refusal("bad_name", f"{prefix}{str(name)[:40]!r}: not a metric's name", seq=seq, index=index)
+            return Refusal("bad_name", f"{prefix}{_shown(name)}: not a metric's name", seq=seq, index=index)
         kind = type(value)
         if kind is float:
             if value - value == 0.0:  # finite
@@ -134,6 +134,11 @@ def _learn(name: object) -> bool:
         _known.clear()
     _known.add(name)
     return True
+
+
+def _shown(given: object) -> str:
+    """A word of the device for a detail; what is no string may be deep or long, and is not shown."""
+    return repr(given[:40]) if isinstance(given, str) else f"a {type(given).__name__}"
 
 
 def _seq_of(message: dict[str, object]) -> int:

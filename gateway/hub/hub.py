@@ -343,7 +343,7 @@ class Hub(Generic[Frame]):
         selection = group.selection
         devices: dict[str, object] = {}
         for device in self._book:
-            if device.status is None or not selection.device(device.name):
+            if not selection.device(device.name):
                 continue
             series = self.series.get(device.name)
             newest = series.newest if series is not None else {}

@@ -459,7 +459,7 @@ class Connection:
             except Overloaded as full:
                 self._overloaded(full, 0, outcome)
         else:
-            self._error(Refusal("unknown_command", f"no command {str(control.body.get('id'))[:64]!r} is waiting"))
+            self._error(Refusal("unknown_command", "no command of that id is waiting"))
 
     def _error(self, refusal: Refusal) -> None:
         self._count(refusal.code)

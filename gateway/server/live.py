@@ -37,7 +37,7 @@ MAX_PATTERNS = 100  # globs with * or ? among them: each is tried against every 
 MAX_GLOB = 128  # characters
 UNREAD_MAX = 256 * 1024  # bytes a client has not read: beyond it its requests are not read either
 UNREAD_S = 60.0  # a client that reads nothing for so long is dropped, if it asked for so much
-HISTORIES = 8  # answers with history under way at once; others wait
+HISTORIES = 8  # questions to the history at once; others wait
 MAX_HISTORY_S = 366 * 86_400
 POINTS_RAW = 10_000  # a series; beyond it is downsampled
 POINTS_DOWNSAMPLED = 2_000
@@ -258,6 +258,7 @@ class Client:
         self._ws = ws
         self.format = ws.subprotocol or "gateway.v1.json"
         self._subscriptions: dict[str, Subscription] = {}
+        self._line = asyncio.Lock()
         self._reading: dict[str, asyncio.Task[None]] = {}  # history queries by subscription
         self._say(
             {
@@ -379,7 +380,7 @@ class Client:
         """Send history, then let the hub go on.  Cancelled when the subscription ends before that."""
         endpoint = self._endpoint
         try:
-            async with endpoint.histories:
+            async with self._line:  # one after the other for each client, so that a slow one waits for itself alone
                 await self._send_history(subscription, join, query)
         except (HistoryError, Overloaded) as error:
             self._error(subscription.id, "history_failed", str(error))
@@ -389,10 +390,11 @@ class Client:
     async def _send_history(
         self, subscription: Subscription, join: Join, query: Awaitable[tuple[list[Row], bool]]
     ) -> None:
-        rows, truncated = await query
-        if truncated:
-            step = max(1_000_000, (join.end - join.start) // POINTS_DOWNSAMPLED)
-            rows, truncated = await self._query(subscription, join, step)
+        async with self._endpoint.histories:
+            rows, truncated = await query
+            if truncated:
+                step = max(1_000_000, (join.end - join.start) // POINTS_DOWNSAMPLED)
+                rows, truncated = await self._query(subscription, join, step)
         for frame in history_frames(subscription, join, rows, join.complete and not truncated):
             for _ in range(round(HISTORY_S / GRID_S)):
                 if self._ws.pending_bytes <= HISTORY_PENDING:

@@ -108,7 +108,7 @@ class Pages:
 
     def _devices(self, request: Request) -> Response:
         wanted = matcher(request.query.get("device") or "*")
-        return _answer([_device_row(device) for device in self._book if device.status and wanted(device.name)])
+        return _answer([_device_row(device) for device in self._book if wanted(device.name)])
 
     def _latest(self, request: Request) -> Response:
         device = matcher(request.query.get("device") or "*")

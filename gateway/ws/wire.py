@@ -32,6 +32,10 @@ logger = logging.getLogger("gateway.ws")
 OPEN, CLOSING, CLOSED = 1, 2, 3
 
 
+PONG_FRAME = 0x8A  # the first byte of one
+PONGS_MAX = 64 * 1024  # bytes that the transport holds: beyond it pongs are left out
+
+
 class Wire(asyncio.BufferedProtocol):
     """What sends and ends; see the module's text."""
 
@@ -156,10 +160,14 @@ class Wire(asyncio.BufferedProtocol):
                 self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _pump(self) -> None:
-        """Send what the library has to send."""
+        """Send what the library has to send; no pong to a peer that does not read what it was sent.
+
+        A ping need not be answered when a later one is (RFC 6455, 5.5.3), and a flood of them must not fill the memory.
+        """
         for data in self._protocol.data_to_send():
             if data:
-                self._write(data)
+                if data[0] != PONG_FRAME or self._transport.get_write_buffer_size() <= PONGS_MAX:
+                    self._write(data)
             else:
                 self._end_writing()
 

@@ -182,3 +182,14 @@ def test_frames_and_subprotocols():
     assert not without.text
     assert without.encode({"type": "ack", "seq": 1}) == '{"type":"ack","seq":1}'
     assert MSGPACK.encode({"seq": 1}) == b"\x81\xa3seq\x01"
+
+
+@pytest.mark.parametrize("depth", [10, 500, 900, 985, 990, 995])
+def test_a_deep_type_or_name_is_refused_without_being_shown(depth):
+    """What stands where a word should be may be as deep as the decoder allows."""
+    deep = "[" * depth + "]" * depth
+    try:
+        (part,) = JSON.decode(f'{{"type":{deep}}}')
+    except Refusal as refusal:
+        part = refusal
+    assert part.code in ("bad_message", "undecodable")

@@ -510,3 +510,17 @@ async def test_presence(tmp_path):
         rows = {row["device"]: row for row in await gw.json("/api/v1/devices")}
         assert (rows["e"]["state"], rows["e"]["confirmed"], rows["d"]["state"]) == ("online", False, "offline")
         assert "not seen" in (await state_of(gw, "e", "offline"))["reason"]
+
+
+async def test_a_flood_of_pings_that_are_not_read_takes_no_memory(tmp_path):
+    """Pongs are left out for a peer that reads none of them."""
+    async with gateway(tmp_path) as gw, gw.device("d", ping_interval=None) as ws:
+        await receive(ws, "welcome")
+        ws.transport.pause_reading()
+        ping = b"\x89\xfd" + bytes(4) + b"x" * 125
+        (connection,) = gw.connections()
+        for _ in range(200):
+            ws.transport.write(ping * 500)
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)
+        assert connection.pending_bytes < 2**20
