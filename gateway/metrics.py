@@ -160,6 +160,7 @@ TABLE: dict[str, dict[str, Known]] = {
         "transports": _gauge("transports", "Open TCP connections, whatever is spoken on them."),
         "handshakes": _gauge("handshakes", "Connections whose request is not complete or not answered yet."),
         "answered": _gauge("answered", "Connections that were answered and not closed by the other side yet."),
+        "unread_bytes": _gauge("unread_bytes", "Bytes of answers that the other side has not read yet."),
         "handlers": _gauge("handlers", "Handlers that run as tasks."),
         "aborted_at_stop": _counter("aborted_at_stop", "Connections cut because they did not close in time at a stop."),
         "accepted": _counter("accepted", "TCP connections accepted."),
@@ -170,6 +171,7 @@ TABLE: dict[str, dict[str, Known]] = {
         "bytes_out": _counter("sent_bytes", "Bytes sent on all connections."),
         "close_timeouts": _counter("close_timeouts", "Connections cut because their end did not answer the close."),
         "handler_errors": _counter("handler_errors", "Exceptions in handlers: each a fault in the gateway."),
+        "handshakes_cut": _counter("handshakes_cut", "Silent or unread connections cut to make room for others."),
         "handshakes_failed": _counter("handshakes_failed", "Handshakes that did not come to an answer."),
     },
 }

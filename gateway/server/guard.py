@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from ..ws import Request, Response
+from ..ws import Next, Request, Response
 
 __all__ = ["Guard"]
-
-Next = Callable[[Request], Awaitable[Response]]
 
 
 class Guard:

@@ -30,7 +30,7 @@ from .handlers import Endpoint, batch_handler, message_handler, recover, websock
 from .message import Message, Prepared
 from .pool import Pool
 from .request import Headers, Query, Request, Response
-from .router import Router
+from .router import Middleware, Next, Router
 from .server import Server
 
 __all__ = [
@@ -40,6 +40,8 @@ __all__ = [
     "Endpoint",
     "Headers",
     "Message",
+    "Middleware",
+    "Next",
     "Pool",
     "Prepared",
     "Query",

@@ -15,6 +15,7 @@ class Counters:
         "close_timeouts",
         "closed",
         "handler_errors",
+        "handshakes_cut",
         "handshakes_failed",
         "lost",
         "messages_in",
@@ -32,6 +33,7 @@ class Counters:
         self.bytes_out = 0
         self.close_timeouts = 0
         self.handler_errors = 0
+        self.handshakes_cut = 0
         self.handshakes_failed = 0
         self.refused: dict[int, int] = {}
         self.closed: dict[int, int] = {}

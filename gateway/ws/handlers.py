@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,12 @@ logger = logging.getLogger("gateway.ws")
 Handler = Callable[..., Any]
 
 
-class Endpoint:
+class Endpoint(ABC):
     """Attaches connections to a handler; one object serves any number of routes and connections."""
 
+    @abstractmethod
     def start(self, ws: Connection) -> None:
         """Called once for each connection, after the upgrade and before its first message."""
-        raise NotImplementedError
 
 
 class _Loop(Endpoint):
@@ -130,7 +131,7 @@ def message_handler(
     Raises ``TypeError`` for an async function where none can be.
     """
     for name, function in (("opened", opened), ("closed", closed), ("an inline handler", fn if inline else None)):
-        if function is not None and inspect.iscoroutinefunction(function):
+        if function is not None and _is_async(function):
             raise TypeError(f"{name} cannot be an async function")
     return _Inline(fn, opened, closed) if inline else _Messages(fn, opened, closed)
 
@@ -207,6 +208,10 @@ def recover(
         return result
 
     return recovering
+
+
+def _is_async(function: Handler) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _open(ws: Connection, opened: Handler | None, closed: Handler | None) -> None:

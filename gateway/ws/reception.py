@@ -40,6 +40,7 @@ library_logger.setLevel(logging.WARNING)
 MAX_HEAD_BYTES = 16 << 10  # a longer head is answered with 431
 MAX_LINE_BYTES = 8 << 10  # a longer target is answered with 414, a longer field with 431
 MAX_FIELDS = 100  # more are answered with 431
+MIN_READ_RATE = 1 << 10  # bytes a second of an answer that its reader takes at least, else it is cut
 MAX_EARLY_BYTES = 64 << 10  # sent behind the head before we answered: more is not read until then
 
 # Each message is compressed on its own: a context for each connection costs 64 KiB, and bars prepared frames.
@@ -55,10 +56,10 @@ class Reception(asyncio.BufferedProtocol):
         "_deadline",
         "_head_end",
         "_is_page",
-        "_left",
         "_server",
         "_task",
         "_transport",
+        "unsent",
     )
 
     def __init__(self, server: Server) -> None:
@@ -70,7 +71,12 @@ class Reception(asyncio.BufferedProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._answered = False
-        self._left = 0
+        self.unsent = 0  # bytes of the answer that the peer has not read, when last measured
+
+    @property
+    def has_request(self) -> bool:
+        """Whether the head of the request has come whole."""
+        return bool(self._head_end)
 
     # What the loop calls
 
@@ -80,10 +86,7 @@ class Reception(asyncio.BufferedProtocol):
         server.counters.accepted += 1
         server.tune(self._transport)
         self._deadline = server.loop.call_later(server.handshake_timeout, self._expired)
-        room = server.receive(self)
-        if room is None:
-            self._transport.abort()
-        elif not room:
+        if not server.receive(self):
             self._refuse(503, "too many handshakes at once", {"Retry-After": "1"})
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -294,19 +297,25 @@ class Reception(asyncio.BufferedProtocol):
                 return
         else:
             transport.close()
-        self._left = unsent(transport)
+        self.measure()
         self._deadline = self._server.loop.call_later(
-            self._server.handshake_timeout if self._left else self._server.linger, self._unsent
+            self._server.handshake_timeout if self.unsent else self._server.linger, self._linger
         )
 
-    def _unsent(self) -> None:
-        left = unsent(self._transport)
-        if left and left < self._left:
-            self._left = left
-            self._deadline = self._server.loop.call_later(self._server.handshake_timeout, self._unsent)
-        elif not left and self._left:
-            self._left = 0
-            self._deadline = self._server.loop.call_later(self._server.linger, self._unsent)
+    def measure(self) -> None:
+        """Look at how much of the answer the peer has not read."""
+        before, self.unsent = self.unsent, unsent(self._transport)
+        self._server.unsent(self.unsent - before)
+
+    def _linger(self) -> None:
+        """End, unless the peer reads: it must take at least ``MIN_READ_RATE`` bytes a second."""
+        before = self.unsent
+        self.measure()
+        timeout = self._server.handshake_timeout
+        if self.unsent and before - self.unsent >= MIN_READ_RATE * timeout:
+            self._deadline = self._server.loop.call_later(timeout, self._linger)
+        elif before and not self.unsent:
+            self._deadline = self._server.loop.call_later(self._server.linger, self._linger)
         else:
             self._transport.abort()
 

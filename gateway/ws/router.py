@@ -24,7 +24,8 @@ __all__ = ["Match", "Middleware", "Next", "Route", "Router", "WebSocketOptions"]
 Next = Callable[[Request], Awaitable[Response]]
 Middleware = Callable[[Request, Next], "Awaitable[Response] | Response"]
 Page = Callable[..., "Awaitable[Response] | Response"]
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound="Endpoint | Callable[..., Any]")
+P = TypeVar("P", bound=Page)
 
 _parameter = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}", re.ASCII).fullmatch
 _int = re.compile(r"-?[0-9]{1,18}", re.ASCII).fullmatch
@@ -105,8 +106,8 @@ class Router:
         control: bool = False,
         origins: Sequence[str | re.Pattern[str] | None] | None = None,
         max_queue_bytes: int | None = None,
-    ) -> Any:
-        """Answer WebSocket handshakes on ``path`` with ``handler``; without one, a decorator.
+    ) -> Callable[[F], F]:
+        """Answer WebSocket handshakes on ``path`` with ``handler``, or with the function that the result decorates.
 
         A plain function is taken as :func:`websocket_handler` takes it.  ``subprotocols`` in the server's order of
         preference: the first one offered is chosen, none where none fits.  ``compression`` negotiates
@@ -125,32 +126,29 @@ class Router:
             max_queue_bytes=max_queue_bytes,
         )
 
-        def register(handler: Endpoint | Callable[..., Any]) -> None:
+        def register(handler: F) -> F:
             endpoint = handler if isinstance(handler, Endpoint) else websocket_handler(handler)
             self._add(Route(path, parse_pattern(path), endpoint=endpoint, options=options))
-
-        if handler is not None:
-            return register(handler)
-
-        def decorate(handler: F) -> F:
-            register(handler)
             return handler
 
-        return decorate
-
-    def get(self, path: str, handler: Page | None = None) -> Any:
-        """Answer GET and HEAD on ``path`` with ``handler(request, **path_params)``, plain or async; or a decorator.
-
-        Any other method is answered with 405.  Raises ``ValueError`` as :meth:`websocket` does.
-        """
         if handler is not None:
-            return self._add(Route(path, parse_pattern(path), page=handler))
+            register(handler)
+        return register
 
-        def decorate(handler: F) -> F:
+    def get(self, path: str, handler: Page | None = None) -> Callable[[P], P]:
+        """Answer GET and HEAD on ``path`` with ``handler(request, **path_params)``, plain or async.
+
+        Without ``handler`` it is the function that the result decorates.  Any other method is answered with 405.
+        Raises ``ValueError`` as :meth:`websocket` does.
+        """
+
+        def register(handler: P) -> P:
             self._add(Route(path, parse_pattern(path), page=handler))
             return handler
 
-        return decorate
+        if handler is not None:
+            register(handler)
+        return register
 
     def include(self, prefix: str, other: Router) -> None:
         """Mount the routes of ``other``, also those it gets later, under ``prefix``; it keeps its own middleware."""

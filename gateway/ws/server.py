@@ -77,8 +77,10 @@ class Server:
     - ``stop_timeout``: for the whole of a stop.
 
     Bounds: ``max_connections`` and ``max_per_address`` count WebSocket connections (then 503 and 429 with
-    ``Retry-After``), ``max_handshakes`` connections that are not answered yet and as many that have their answer and
-    do not leave (then 503, beyond twice as many nothing), ``max_message_bytes`` a message (then 1009),
+    ``Retry-After``), ``max_handshakes`` connections that are not answered yet, and as many that have their answer and
+    do not leave (then the oldest that has not sent its request is cut, or the oldest answered one; where all have sent
+    theirs the newest gets 503), ``max_answer_bytes`` what answered ones have not read (then the oldest of them is cut),
+    ``max_message_bytes`` a message (then 1009),
     ``max_queue_bytes`` what waits for ``recv`` (then reading pauses), ``send_buffer_bytes`` the socket's send buffer
     (SO_SNDBUF, socket(7)), ``write_buffer_bytes`` what is queued before a send waits.  ``origins`` lists the accepted
     ``Origin`` headers, ``None`` among them for a missing one; without a list all are.
@@ -101,6 +103,7 @@ class Server:
         max_connections: int | None = None,
         max_per_address: int | None = None,
         max_handshakes: int | None = 1024,
+        max_answer_bytes: int = 64 << 20,
         origins: Sequence[str | re.Pattern[str] | None] | None = None,
         handshake_timeout: float = 10.0,
         close_timeout: float = 5.0,
@@ -120,6 +123,7 @@ class Server:
         self.max_connections = max_connections
         self.max_per_address = max_per_address
         self.max_handshakes = max_handshakes
+        self.max_answer_bytes = max_answer_bytes
         self.stop_timeout = stop_timeout
         self._terms = Terms(
             max_message_bytes=max_message_bytes,
@@ -146,6 +150,7 @@ class Server:
         self._held: dict[Wire, None] = {}  # open ones, and closed ones whose transport is not gone yet
         self._waiting: dict[Reception, None] = {}  # not answered yet
         self._lingering: dict[Reception, None] = {}  # answered, and not gone yet
+        self._unsent = 0  # bytes that those have not read
         self._addresses: dict[Any, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop: asyncio.Task[None] | None = None
@@ -269,6 +274,7 @@ class Server:
             "transports": len(self._held),
             "handshakes": len(self._waiting),
             "answered": len(self._lingering),
+            "unread_bytes": self._unsent,
             "handlers": len(self._tasks),
             "aborted_at_stop": self._aborted,
             **self.counters.flat(),
@@ -307,24 +313,49 @@ class Server:
             if sock.family in (sockets.AF_INET, sockets.AF_INET6):
                 sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
 
-    def receive(self, reception: Reception) -> bool | None:
-        """Take note of a new TCP connection: whether there is room for its handshake; ``None``: not even for a 503."""
+    def receive(self, reception: Reception) -> bool:
+        """Take note of a new TCP connection: whether there is room for its handshake.
+
+        At the bound the oldest one that has not sent its request gives way: connections that say nothing can be opened
+        by the thousand and cannot keep out one that speaks.
+        """
         limit = self.max_handshakes
-        room: bool | None = True
-        if limit is not None and max(len(self._waiting), len(self._lingering)) >= limit:
-            room = False if len(self._waiting) + len(self._lingering) < 2 * limit else None
+        if limit is not None and len(self._waiting) >= limit:
+            silent = next((other for other in self._waiting if not other.has_request), None)
+            if silent is None:
+                return False
+            self._cut(silent)
         self._waiting[reception] = None
-        return room
+        return True
 
     def answered(self, reception: Reception) -> None:
         """A connection got its answer and is about to end."""
         self._waiting.pop(reception, None)
+        if self.max_handshakes is not None and len(self._lingering) >= self.max_handshakes:
+            self._cut(next(iter(self._lingering)))
         self._lingering[reception] = None
+
+    def unsent(self, change: int) -> None:
+        """The bytes of answers that were not read have changed; cut the oldest while there are too many."""
+        self._unsent += change
+        if change > 0 and self._unsent > self.max_answer_bytes:
+            for reception in list(self._lingering):
+                reception.measure()
+                if self._unsent <= self.max_answer_bytes:
+                    return
+                if reception.unsent:
+                    self._cut(reception)
+
+    def _cut(self, reception: Reception) -> None:
+        self.counters.handshakes_cut += 1
+        reception.abort()
+        self.left(reception)
 
     def left(self, reception: Reception) -> None:
         """A connection ended without an upgrade."""
         self._waiting.pop(reception, None)
-        self._lingering.pop(reception, None)
+        if self._lingering.pop(reception, self) is None:
+            self._unsent -= reception.unsent
 
     def admit(self, request: Request) -> Response | None:
         """A refusal where no further WebSocket connection may be opened, else ``None``."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -36,7 +37,7 @@ PONG_FRAME = 0x8A  # the first byte of one
 PONGS_MAX = 64 * 1024  # bytes that the transport holds: beyond it pongs are left out
 
 
-class Wire(asyncio.BufferedProtocol):
+class Wire(asyncio.BufferedProtocol, ABC):
     """What sends and ends; see the module's text."""
 
     __slots__ = (
@@ -403,6 +404,6 @@ class Wire(asyncio.BufferedProtocol):
 
     remote: Any  # the peer's address, from the handshake
 
+    @abstractmethod
     def _resume(self, why: int) -> None:
         """The reading half's."""
-        raise NotImplementedError

@@ -219,6 +219,13 @@ async def test_closed_is_called_exactly_once_however_it_ends(how: str) -> None:
     assert ends == [expected[how]]
 
 
+class Later:
+    """A handler that is an object, and async."""
+
+    async def __call__(self, ws: Connection, message: Message) -> None:
+        """Do nothing."""
+
+
 def test_functions_that_must_not_be_async_are_refused() -> None:
     """An async inline handler, opened or closed would never be awaited."""
 
@@ -227,6 +234,8 @@ def test_functions_that_must_not_be_async_are_refused() -> None:
 
     with pytest.raises(TypeError, match="inline"):
         message_handler(later, inline=True)
+    with pytest.raises(TypeError, match="inline"):
+        message_handler(Later(), inline=True)
     with pytest.raises(TypeError, match="opened"):
         message_handler(later, opened=later)
     with pytest.raises(TypeError, match="closed"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from gateway.ws import BearerAuth, Connection, Request, Response, Router, Server, message_handler
-from gateway.ws.router import Next
+from gateway.ws import BearerAuth, Connection, Next, Request, Response, Router, Server, message_handler
 
 from .support import ACCEPT, KEY, TEXT, Frame, Raw, echo, eventually, frame, no_loop_errors, open_raw, serving
 
@@ -359,30 +359,81 @@ async def test_limit_per_address() -> None:
         await raw.close()
 
 
-async def test_limit_of_half_open_handshakes() -> None:
-    """Beyond max_handshakes a new connection is told 503 at once."""
+async def test_silent_connections_give_way_to_those_that_speak() -> None:
+    """At max_handshakes the oldest connection without a request is cut: however many there are, a request is served."""
     with no_loop_errors():
-        async with serving(max_handshakes=2, handshake_timeout=30) as server:
-            async with open_raw(server.port, None), open_raw(server.port, None):
-                await eventually(lambda: server.stats()["handshakes"] == 2)
-                async with open_raw(server.port, None) as third:
-                    assert (await third.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 503")
-            await eventually(lambda: server.stats()["handshakes"] == 0)
+        async with (
+            serving(max_handshakes=2, handshake_timeout=30) as server,
+            open_raw(server.port, None) as first,
+            open_raw(server.port, None) as second,
+        ):
+            await eventually(lambda: server.stats()["handshakes"] == 2)
             assert (await ask(server.port))[0] == 101
+            with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+                await first.reader.readexactly(1)
+            assert server.stats()["handshakes_cut"] == 1
+            lines = ["GET / HTTP/1.1", *(f"{name}: {value}" for name, value in GOOD.items())]
+            second.send("\r\n".join(lines).encode() + b"\r\n\r\n")
+            assert (await second.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 101")
 
 
-async def test_a_flood_of_half_open_handshakes_is_dropped() -> None:
-    """Not even the 503s are without bound: clients that keep open what was refused are cut off."""
+async def test_limit_of_handshakes_in_work() -> None:
+    """Where max_handshakes requests are all being answered, the next connection is told 503 at once."""
+    router = Router()
+    router.websocket("/", message_handler(echo, inline=True))
+    leave = asyncio.Event()
+
+    async def wait(request: Request, call_next: Next) -> Response:
+        await leave.wait()
+        return await call_next(request)
+
+    router.middleware(wait)
+    with no_loop_errors():
+        async with Server(router, max_handshakes=2) as server:
+            asked = [asyncio.ensure_future(ask(server.port)) for _ in range(2)]
+            await eventually(lambda: sum(reception.has_request for reception in server._waiting) == 2)
+            async with open_raw(server.port, None) as third:
+                assert (await third.reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 503")
+            leave.set()
+            assert [status for status, _ in await asyncio.gather(*asked)] == [101, 101]
+
+
+async def test_a_flood_of_half_open_handshakes_is_bounded() -> None:
+    """Neither silent connections nor answered ones that stay are without bound: the oldest are cut."""
     async with serving(max_handshakes=2, handshake_timeout=30) as server:
         writers = []
-        for _ in range(12):
+        for index in range(12):
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            if index % 2:
+                writer.write(b"nonsense\r\n\r\n")
             writers.append(writer)
-        await eventually(lambda: server.stats()["accepted"] == 12)
-        await asyncio.sleep(0.05)
-        assert server.stats()["handshakes"] + server.stats()["answered"] <= 4
+        await eventually(lambda: server.stats()["handshakes_cut"] >= 8)
+        assert server.stats()["handshakes"] <= 2
+        assert server.stats()["answered"] <= 2
         for writer in writers:
             writer.close()
+
+
+async def test_answers_that_are_not_read_are_bounded_in_bytes() -> None:
+    """Beyond max_answer_bytes the oldest answer that nobody reads is cut, and one that is read comes whole."""
+    router = Router()
+    body = b"x" * (8 << 20)
+    router.get("/large", lambda request: Response(200, body))
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(Server(router, max_answer_bytes=20 << 20, handshake_timeout=30))
+        for _ in range(6):
+            raw = await stack.enter_async_context(open_raw(server.port, None, recv_buffer=4096))
+            raw.writer.transport.pause_reading()
+            raw.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+            await eventually(lambda: server.stats()["handshakes"] == 0)
+        await eventually(lambda: server.stats()["pages"] == 6)
+        assert server.stats()["handshakes_cut"] >= 4
+        assert 0 < server.stats()["unread_bytes"] <= 20 << 20
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await reader.read()).endswith(body)
+        writer.close()
+    assert server.stats()["unread_bytes"] == 0
 
 
 async def test_a_slow_handshake_times_out() -> None:
