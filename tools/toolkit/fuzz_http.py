@@ -213,7 +213,7 @@ def _listed(fields: list[tuple[str, str]], name: str) -> list[str]:
 
 def _check_upgrade(head: bytes, headers: dict[str, str]) -> None:
     """A 101: the request asked for it as RFC 6455, 4.2.1 says, and the answer is what 4.2.2 says."""
-    if not re.match(rb"GET [^ ]+ HTTP/1\.1\r\n", head):
+    if not re.match(rb"GET [!-~]+ HTTP/1\.1\r\n", head):
         raise Finding("101 for a request line that is none")
     fields = []
     for line in head.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]:
