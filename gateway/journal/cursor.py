@@ -4,10 +4,10 @@ A cursor reads what is durable, in order, as often as it likes, and confirms wha
 segments go.  One that is caught up is served from the ring of committed batches in memory, the very objects that were
 appended; one that is behind reads from disk in a reader thread, a batch at a time.
 
-Everything here runs on the loop.  For each cursor at all times, with ``delivered`` the readings it handed over and its
-reader confirmed::
+Everything here runs on the loop.  For each cursor at all times, over restarts, with ``delivered`` the readings it
+handed over and its reader confirmed as safe on the far side::
 
-    journal.stored = delivered + overflowed + lost + pending
+    journal.stored = began + delivered + dead_lettered + overflowed + lost + pending
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ class Cursor:
         """Readings dropped to make room before this cursor confirmed them."""
         self.lost = place.lost
         """Readings below the position that could not be read from disk."""
+        self.began = place.began
+        """Readings stored before this cursor was."""
+        self.dead_lettered = place.dead_lettered
+        """Readings its reader put aside, and never delivered since."""
         self.own_place = own_place
         """Whether the reader keeps its place itself: what it confirms is durable at once."""
         self.persisted = place.offset
@@ -70,9 +74,16 @@ class Cursor:
         return self._journal.stored - self.position.readings
 
     @property
+    def delivered(self) -> int:
+        """Readings confirmed as safe on the far side, since the cursor began."""
+        return self.position.readings - self.began - self.dead_lettered - self.overflowed - self.lost
+
+    @property
     def place(self) -> Place:
         """What is kept on disk of this cursor."""
-        return Place(self.position.offset, self.position.readings, self.overflowed, self.lost)
+        return Place(
+            self.position.offset, self.position.readings, self.overflowed, self.lost, self.began, self.dead_lettered
+        )
 
     async def read(self, offset: int, *, max_readings: int = 1000, max_delay: float = 0.25) -> Batch:
         """At most ``max_readings`` consecutive items, the first at ``offset`` or, past a gap, at the next one held.
@@ -109,17 +120,22 @@ class Cursor:
             self._handed.add(batch, before)
             return batch
 
-    def confirm(self, offset: int) -> None:
+    def confirm(self, offset: int, *, dead_lettered: int = 0) -> None:
         """Everything below ``offset`` is safe on the far side, or is not wanted.  Never moves back.
 
-        Raises ``ValueError`` for an offset that is not durable yet.
+        ``dead_lettered`` more readings below ``offset`` were put aside instead; negative: so many put aside earlier
+        were delivered after all.  The count is kept with the place, in one write.  Raises ``ValueError`` for an offset
+        that is not durable yet.
         """
         position = self.position
-        if offset <= position.offset:
-            self._take_back(offset)
-            return
         if offset > self._journal.durable_offset:
             raise ValueError(f"cursor {self.name!r}: nothing at offset {offset} was handed out yet")
+        self.dead_lettered += dead_lettered
+        if offset <= position.offset:
+            self._take_back(offset)
+            if dead_lettered:
+                self._journal.moved(self)
+            return
         self._take_back(position.offset)
         readings, missing = self._handed.take(offset, position.readings)
         self.lost += missing
@@ -142,6 +158,8 @@ class Cursor:
         return {
             "offset": self.position.offset,
             "pending": self.pending,
+            "delivered": self.delivered,
+            "dead_lettered": self.dead_lettered,
             "overflowed": self.overflowed,
             "lost": self.lost,
         }

@@ -442,13 +442,14 @@ class Journal:
         self.check_open()
         self._cursors.check(name)
         oldest = self._holdings.oldest
-        place = self._cursors.kept(name) or Place(oldest.base, oldest.before)
+        kept = self._cursors.kept(name)
+        place = kept or Place(oldest.base, oldest.before, began=oldest.before)
         if start is not None:
             offset = start if isinstance(start, int) else start.offset
             if offset > self.next_offset:
                 self._lift(offset + JUMP)
             readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
-            place = Place(offset, min(readings, self.stored), place.overflowed, place.lost)
+            place = _moved(kept, offset, min(readings, self.stored))
         cursor = Cursor(self, name, place, own_place=start is not None)
         # What went while the cursor was not open counts as dropped.
         cursor.drop_below(Position(oldest.base, oldest.before))
@@ -595,3 +596,10 @@ class Journal:
             "failing": float(bool(self.reason)),
             "unencodable": self._writer.unencodable,
         }
+
+
+def _moved(kept: Place | None, offset: int, readings: int) -> Place:
+    """Where a reader stands that keeps its own place: one that is new, or begins again further back, counts anew."""
+    if kept is None or readings < kept.began + kept.overflowed + kept.lost + kept.dead_lettered:
+        return Place(offset, readings, began=readings)
+    return Place(offset, readings, kept.overflowed, kept.lost, kept.began, kept.dead_lettered)

@@ -10,7 +10,10 @@ Constraints
 Layout, little-endian, two slots of 4,096 bytes::
 
     slot    magic "GWPLACES" | crc32 of all behind it u32 | payload size u32 | number u64 | payload | zeros
-    payload MessagePack [version, epoch, end, stored, {name: [offset, readings, overflowed, lost]}]
+    payload MessagePack [version, epoch, end, stored,
+                         {name: [offset, readings, overflowed, lost, began, dead_lettered]}]
+
+Version 1 had neither ``began`` nor ``dead_lettered``; it is read, and delivering counts from then on.
 
 ``end`` and ``stored`` are the journal's durable end and its readings ever stored when the slot was written: what is
 missing below them at the next start was lost by the disk, not by a crash.
@@ -30,10 +33,10 @@ from gateway.journal.segment import sync_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE_NAME", "MAX_NAME", "MAX_PLACES", "Place", "Places", "PlacesFile", "load"]
+__all__ = ["FILE_NAME", "MAX_NAME", "MAX_PLACES", "NewerVersion", "Place", "Places", "PlacesFile", "load"]
 
 FILE_NAME = "cursors"
-VERSION = 1
+VERSION = 2
 MAGIC = b"GWPLACES"
 SLOT = 4096
 MAX_PLACES = 32  # names remembered; beyond that a new one takes the place of the oldest that is not open
@@ -43,15 +46,27 @@ _start = struct.Struct("<8sIIQ")
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a cursor stands and which readings below ``offset`` it never handed over.
+    """Where a cursor stands and what became of the readings below ``offset``.
 
-    ``readings``: ever stored below ``offset``; ``overflowed``: of these, dropped to make room; ``lost``: unreadable.
+    ``readings``: ever stored below ``offset``.  Of these, ``began`` were there before the cursor was; ``overflowed``
+    were dropped to make room; ``lost`` could not be read; ``dead_lettered`` were put aside by its reader; all others
+    were delivered.
     """
 
     offset: int
     readings: int
     overflowed: int = 0
     lost: int = 0
+    began: int = 0
+    dead_lettered: int = 0
+
+
+class NewerVersion(ValueError):
+    """A whole slot of a version this program does not know; ``version`` is its number."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"format {version}; this program knows {VERSION}")
+        self.version = version
 
 
 class Places(msgspec.Struct, frozen=True, array_like=True):
@@ -79,22 +94,36 @@ def pack_slot(number: int, places: Places) -> bytes:
 
 
 def unpack_slot(slot: bytes) -> tuple[int, Places] | None:
-    """Number and state of a whole slot, or ``None``."""
+    """Number and state of a whole slot, or ``None``.  Raises :class:`NewerVersion`."""
     if len(slot) != SLOT:
         return None
     magic, crc, size, number = _start.unpack_from(slot)
     if magic != MAGIC or crc != zlib.crc32(memoryview(slot)[12:]):
         return None
+    payload = memoryview(slot)[_start.size : _start.size + size]
     try:
-        return number, _decoder.decode(memoryview(slot)[_start.size : _start.size + size])
+        match msgspec.msgpack.decode(payload):
+            case [int(version), *_] if version > VERSION:
+                raise NewerVersion(version)
+        places = _decoder.decode(payload)
     except msgspec.MsgspecError:
         return None
+    return number, places if places.version == VERSION else _migrate(places)
+
+
+def _migrate(places: Places) -> Places:
+    """A state of version 1 in today's form: nobody counted what was delivered, so that counting begins here."""
+    cursors = {
+        name: msgspec.structs.replace(place, began=max(0, place.readings - place.overflowed - place.lost))
+        for name, place in places.cursors.items()
+    }
+    return msgspec.structs.replace(places, version=VERSION, cursors=cursors)
 
 
 def load(path: Path) -> tuple[int, Places | None, bool]:
     """Number and state of the newer whole slot, and whether the file is there but holds none.
 
-    Raises ``OSError`` when it cannot be read.
+    Raises ``OSError`` when it cannot be read, :class:`NewerVersion`.
     """
     try:
         data = path.read_bytes()

@@ -64,12 +64,12 @@ def recover(directory: Path) -> Recovered:
     found.sort(key=lambda entry: entry[:2])
 
     epoch = _epoch(directory, [header.epoch for *_, header in found if header is not None])
-    number, state, damaged_places = places.load(directory / places.FILE_NAME)
-    if state is not None and state.version > places.VERSION:
+    try:
+        number, state, damaged_places = places.load(directory / places.FILE_NAME)
+    except places.NewerVersion as error:
         raise JournalError(
-            f"{directory / places.FILE_NAME} has format {state.version}; this program knows {places.VERSION}",
-            hint="run the newer version again",
-        )
+            f"{directory / places.FILE_NAME} has {error}", hint="run the newer version again, or move the journal away"
+        ) from error
     if state is not None and state.epoch != epoch:
         state = None
     if damaged_places:

@@ -257,6 +257,70 @@ async def test_a_reader_ahead_of_the_journal_lifts_it(tmp_path: Path) -> None:
         assert journal.stats()["damages"] == 0
 
 
+def total(cursor: Cursor) -> int:
+    """What a cursor's counts add up to."""
+    return cursor.began + cursor.delivered + cursor.dead_lettered + cursor.overflowed + cursor.lost + cursor.pending
+
+
+async def test_what_was_there_before_a_cursor_is_not_its_own(tmp_path: Path) -> None:
+    """What was stored and let go before a cursor began counts neither as delivered nor as dropped, also later on."""
+    async with opened(tmp_path, segment_bytes=1) as journal:
+        journal._writer._segment_bytes = 1000
+        first = journal.cursor("first")
+        await fill(journal, [reading(number) for number in range(50)])
+        await drain(first)
+        await stored(journal)
+        late = journal.cursor("late")
+        assert late.began == late.position.readings > 10
+        assert (late.delivered, late.overflowed) == (0, 0)
+        count = len(await drain(late))
+        assert (late.delivered, late.pending) == (count, 0)
+        assert total(late) == journal.stored
+    async with opened(tmp_path) as journal:
+        again = journal.cursor("late")
+        assert (again.began, again.delivered) == (late.began, count)
+
+
+async def test_what_is_put_aside_is_counted_with_the_place(tmp_path: Path) -> None:
+    """Dead letters are kept with the place, are not delivered, and are taken off when a later try delivers them."""
+    async with opened(tmp_path / "a") as journal:
+        cursor = journal.cursor("sink")
+        offsets = await fill(journal, [reading(number) for number in range(6)])
+        batch = await cursor.read(0, max_readings=4, max_delay=0)
+        cursor.confirm(batch.end, dead_lettered=3)
+        assert (cursor.delivered, cursor.dead_lettered, cursor.pending) == (1, 3, 2)
+        await stored(journal)
+        cursor.confirm(cursor.position.offset, dead_lettered=-1)
+        copy(tmp_path / "a", tmp_path / "b")
+        await stored(journal)
+        copy(tmp_path / "a", tmp_path / "c")
+        with pytest.raises(ValueError, match="nothing at offset"):
+            cursor.confirm(offsets[-1] + 2, dead_lettered=1)
+        assert cursor.dead_lettered == 2
+    for name, aside in (("b", 3), ("c", 2)):
+        async with opened(tmp_path / name) as journal:
+            cursor = journal.cursor("sink")
+            assert (cursor.delivered, cursor.dead_lettered, cursor.pending) == (4 - aside, aside, 2)
+            assert cursor.stats()["dead_lettered"] == aside
+            assert total(cursor) == journal.stored
+
+
+async def test_a_reader_that_goes_back_counts_anew(tmp_path: Path) -> None:
+    """A reader whose own place is behind its counts (its file was replaced) begins with none; others keep theirs."""
+    async with opened(tmp_path) as journal:
+        offsets = await fill(journal, [reading(number) for number in range(6)])
+        cursor = journal.cursor("history", start=offsets[0])
+        await drain(cursor, most=1, upto=offsets[5])
+        cursor.confirm(offsets[5], dead_lettered=4)
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("history", start=offsets[5])
+        assert (cursor.began, cursor.dead_lettered, cursor.delivered) == (0, 4, 1)
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("history", start=offsets[2])
+        assert (cursor.began, cursor.dead_lettered, cursor.delivered) == (2, 0, 0)
+        assert total(cursor) == journal.stored
+
+
 async def test_names_are_checked(tmp_path: Path) -> None:
     """One cursor a name, with a name that fits; too many are refused."""
     async with opened(tmp_path) as journal:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from gateway.journal import Cursor, Journal
+from gateway.journal.places import Place as KeptPlace
 from gateway.reading import Item, Reading
 
 from .support import Ear, copy, failing, held, mixed, segments, settled
@@ -51,6 +52,7 @@ class Place:
     delivered: set[int]  # offsets confirmed
     under_way: set[int]  # offsets read, not confirmed
     read: int  # where to read on
+    aside: int = 0  # of the readings confirmed, put aside
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -211,8 +213,16 @@ class JournalMachine(RuleBasedStateMachine):
             place.under_way = set()
             place.read = self.cursors[name].position.offset
 
-    @rule(name=st.sampled_from([*NAMES, "own"]), part=st.floats(0, 1))
-    def confirm(self, name: str, part: float) -> None:
+    @rule(name=st.sampled_from(NAMES), part=st.floats(0, 1))
+    def retry(self, name: str, part: float) -> None:
+        """As a reader does that delivers what it had put aside."""
+        if name in self.cursors:
+            count = round(part * self.places[name].aside)
+            self.cursors[name].confirm(self.places[name].offset, dead_lettered=-count)
+            self.places[name].aside -= count
+
+    @rule(name=st.sampled_from([*NAMES, "own"]), part=st.floats(0, 1), aside=st.booleans())
+    def confirm(self, name: str, part: float, aside: bool = False) -> None:
         if name not in self.cursors:
             return
         place = self.places[name]
@@ -221,7 +231,9 @@ class JournalMachine(RuleBasedStateMachine):
         if not count:
             return
         upto = under_way[count - 1] + 1
-        self.cursors[name].confirm(upto)
+        refused = self.readings({offset: self.durable[offset] for offset in under_way[:count]}) if aside else 0
+        self.cursors[name].confirm(upto, dead_lettered=refused)
+        place.aside += refused
         place.delivered |= set(under_way[:count])
         place.under_way -= set(under_way[:count])
         place.offset = max(place.offset, upto)
@@ -314,7 +326,13 @@ class JournalMachine(RuleBasedStateMachine):
             delivered = self.readings({offset: self.durable[offset] for offset in place.delivered})
             assert cursor.lost == 0
             if name != "own":
-                assert self.journal.stored == place.start + delivered + cursor.overflowed + cursor.pending
+                assert cursor.began == place.start
+                assert cursor.delivered == delivered - place.aside
+                assert cursor.dead_lettered == place.aside
+                assert (
+                    self.journal.stored
+                    == place.start + cursor.delivered + place.aside + cursor.overflowed + cursor.pending
+                )
             assert cursor.position.offset >= place.offset
             if not self.overflows:
                 assert cursor.overflowed == 0
@@ -369,6 +387,11 @@ FAULTS: dict[str, tuple[type[JournalMachine], str, Any]] = {
         OverflowMachine,
         "cursor.Cursor._take_back",
         lambda cursor, offset: None,
+    ),
+    "what was put aside is forgotten with the place": (
+        JournalMachine,
+        "cursor.Cursor.place",
+        property(lambda cursor: KeptPlace(cursor.position.offset, cursor.position.readings, cursor.overflowed)),
     ),
     "segments go when one cursor has passed": (
         JournalMachine,

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from gateway.journal.places import MAX_NAME, MAX_PLACES, SLOT, VERSION, Place, Places, PlacesFile, load, pack_slot
+from gateway.journal.places import (
+    MAX_NAME,
+    MAX_PLACES,
+    SLOT,
+    VERSION,
+    NewerVersion,
+    Place,
+    Places,
+    PlacesFile,
+    load,
+    pack_slot,
+)
 
 EPOCH = bytes(16)
 
@@ -91,8 +104,44 @@ def test_a_failed_write_spares_the_whole_slot(path: Path, monkeypatch: pytest.Mo
 def test_the_most_and_longest_names_fit() -> None:
     """As many cursors as allowed, with the longest names and largest numbers, fit a slot; more are refused."""
     most = 2**63
-    places = {f"{number:0{MAX_NAME}d}": Place(most, most, most, most) for number in range(MAX_PLACES)}
+    widest = Place(most, most, most, most, most, most)
+    places = {f"{number:0{MAX_NAME}d}": widest for number in range(MAX_PLACES)}
     assert len(pack_slot(most, Places(VERSION, EPOCH, most, most, places))) == SLOT
-    places |= {f"{number:x>{MAX_NAME}}": Place(most, most, most, most) for number in range(10)}
+    places |= {f"{number:x>{MAX_NAME}}": widest for number in range(10)}
     with pytest.raises(ValueError, match="too many"):
         pack_slot(most, Places(VERSION, EPOCH, most, most, places))
+
+
+def written(path: Path, *slots: list[object]) -> None:
+    """The file with slots of any content, numbered from 1."""
+    data = bytearray(2 * SLOT)
+    for number, content in enumerate(slots, 1):
+        payload = msgspec.msgpack.encode(content)
+        body = len(payload).to_bytes(4, "little") + number.to_bytes(8, "little") + payload
+        body = body.ljust(SLOT - 12, b"\0")
+        at = SLOT * (number % 2)
+        data[at : at + SLOT] = b"GWPLACES" + zlib.crc32(body).to_bytes(4, "little") + body
+    path.write_bytes(data)
+
+
+def test_version_1_is_read_and_counts_what_is_delivered_from_then_on(path: Path) -> None:
+    """A place of version 1 keeps its counts; nobody knows what of the rest was delivered, so it counts as before."""
+    written(path, [1, EPOCH, 1000, 900, {"mqtt": [800, 700, 60, 4]}])
+    assert load(path) == (1, Places(VERSION, EPOCH, 1000, 900, {"mqtt": Place(800, 700, 60, 4, 636, 0)}), False)
+
+
+@pytest.mark.parametrize("content", [[3, EPOCH, 1, 1, {}], [99, "whatever"], [3]])
+@pytest.mark.parametrize("newest", [True, False])
+def test_a_newer_version_is_told_from_damage(path: Path, content: list[object], newest: bool) -> None:
+    """A whole slot of a newer version is refused, whatever it holds and whichever of the two it is."""
+    slots = [[1, EPOCH, 1000, 900, {}], content]
+    written(path, *(slots if newest else reversed(slots)))
+    with pytest.raises(NewerVersion, match=f"format {content[0]}; this program knows {VERSION}"):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [{}, [], ["x", 1], [True], [VERSION, EPOCH], [VERSION, 1, 2, 3, 4]])
+def test_a_slot_of_no_sense_is_damaged(path: Path, content: list[object]) -> None:
+    """A slot whose checksum is right and whose content is none counts as damaged."""
+    written(path, content)
+    assert load(path) == (0, None, True)
