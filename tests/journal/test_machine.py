@@ -169,11 +169,17 @@ class JournalMachine(RuleBasedStateMachine):
         self.append(count)
         self.flush()
 
-    @rule(name=st.sampled_from([*NAMES, "own"]), times=st.integers(1, 5), most=st.integers(5, 20), part=st.floats(0, 1))
-    def consume(self, name: str, times: int, most: int, part: float) -> None:
+    @rule(
+        name=st.sampled_from([*NAMES, "own"]),
+        times=st.integers(1, 5),
+        most=st.integers(5, 20),
+        part=st.floats(0, 1),
+        aside=st.booleans(),
+    )
+    def consume(self, name: str, times: int, most: int, part: float, aside: bool) -> None:
         for _ in range(times):
             self.read(name, most)
-        self.confirm(name, part)
+        self.confirm(name, part, aside)
 
     @rule(
         name=st.sampled_from([*NAMES, "own"]), most=st.integers(1, 20), count=st.integers(10, 40), part=st.floats(0, 1)
