@@ -1,0 +1,104 @@
+"""Faults to plant in the daemon, as Python that runs before its command line: the controls of the cases."""
+
+from __future__ import annotations
+
+__all__ = ["ACK_BEFORE_SYNC", "CURSOR_BEFORE_FAR_SIDE", "HASTE", "HASTY_RETRY", "NO_SYNC"]
+
+# No fault, but haste: what happens every minute or ten happens all the time, so that kills fall into it.
+HASTE = """
+from gateway import app
+from gateway.history import History
+from gateway.journal import journal
+app.SNAPSHOT_S = journal.PERSIST_S = 0.1
+History.__init__.__kwdefaults__["flush_s"] = 0.06
+"""
+
+HASTY_RETRY = """
+from gateway.sinks.runner import Runner
+Runner.__init__.__kwdefaults__.update(stopped_retry_s=0.3, retry_least_s=0.1, retry_most_s=0.5)
+"""
+
+LITTLE_KEPT_FREE = """
+from gateway.journal import Journal
+Journal.__init__.__kwdefaults__["keep_free_bytes"] = 1 << 20
+"""
+
+ACK_BEFORE_SYNC = """
+import asyncio, os
+os.environ["GATEWAY_JOURNAL__COMMIT_MS"] = "1000"
+from gateway.journal import Journal
+append = Journal.append
+def early(self, item, waiter=None, token=0):
+    offset = append(self, item, waiter, token)
+    if waiter is not None:
+        asyncio.get_running_loop().call_soon(waiter.committed, token)
+    return offset
+Journal.append = early
+"""
+
+CURSOR_BEFORE_FAR_SIDE = """
+from gateway.journal import journal, cursor
+journal.PERSIST_S = 0.02
+read = cursor.Cursor.read
+async def early(self, offset, **options):
+    batch = await read(self, offset, **options)
+    if self.name == "mqtt":
+        self.confirm(batch.end)
+    return batch
+cursor.Cursor.read = early
+"""
+
+HISTORY_FORGETS_ITS_PLACE = """
+from gateway.history import History
+open_ = History.open
+async def forget(self, *arguments):
+    await open_(self, *arguments)
+    self.position = self.end = 0
+History.open = forget
+"""
+
+BOOK_FORGETS = """
+from gateway.devices import DeviceBook
+DeviceBook.replay = lambda self, *arguments, **options: None
+"""
+
+NO_SYNC = """
+import os
+os.fdatasync = os.fsync = lambda fd: None
+"""
+
+STOP_WITHOUT_COMMIT = (
+    ACK_BEFORE_SYNC
+    + """
+from gateway.ws import Server
+Server.close = lambda self: os._exit(0)
+"""
+)
+
+PATIENT_STOP = """
+from gateway import app
+app.SINKS_STOP_S = 30.0
+"""
+
+# What most programs did before 2018: the second sync says that all is well, and the pages are gone.
+SYNC_AGAIN = """
+import os
+sync = os.fdatasync
+def again(fd):
+    try:
+        sync(fd)
+    except OSError:
+        sync(fd)
+os.fdatasync = again
+"""
+
+WRITE_ERRORS_UNHEARD = """
+from gateway.journal.segment import Tail
+append = Tail.append
+def deaf(self, head, parts):
+    try:
+        append(self, head, parts)
+    except OSError:
+        self.segment.end, self.segment.end_readings = head.end, head.before + head.readings
+Tail.append = deaf
+"""
