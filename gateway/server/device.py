@@ -32,6 +32,7 @@ from ..reading import check_value, is_device, is_metric
 from ..session import MAX_SESSION, Verdict
 from ..ws import Connection as WebSocket
 from ..ws import Message, Request, Response, Router, message_handler
+from .refusals import Refusals
 
 __all__ = ["DeviceEndpoint"]
 
@@ -116,6 +117,7 @@ class DeviceEndpoint:
         self.messages = 0
         self.notices_dropped = 0
         self.refusals: dict[str, int] = {}
+        self.refused = Refusals()
 
     def register(self, router: Router) -> None:
         """Add the address to a router."""
@@ -463,6 +465,7 @@ class Connection:
 
     def _error(self, refusal: Refusal) -> None:
         self._count(refusal.code)
+        self._endpoint.refused.note(self.device.name, refusal, self._endpoint.now())
         reply: dict[str, object] = {"type": "error", "code": refusal.code, "detail": str(refusal)[:512]}
         if refusal.seq:
             reply["seq"] = refusal.seq

@@ -1,0 +1,249 @@
+"""Where a device's readings went and why any did not, in numbers and in words.
+
+Pure: everything it tells of is handed to it.  Each number of the loss ledger that is not zero is told with its cause
+and with what to do about it; each sink with whether it has the device's readings, and if not, why.  Times are
+milliseconds since the epoch, as on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from ..devices import Device
+from .refusals import Refused
+
+__all__ = ["SKEW_MS", "SinkFacts", "explain"]
+
+SKEW_MS = 5_000  # a clock that is wrong by less is not worth a word: networks delay readings, too
+
+REFUSED_HINTS = {
+    "undecodable": "its messages are not the JSON or MessagePack that its subprotocol says",
+    "bad_message": "its messages are neither a reading, nor a list of readings, nor of a known type",
+    "bad_name": "a metric's name is [A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}",
+    "bad_value": "a value is a finite number, a 64-bit integer, a boolean or a string of at most 1,024 characters",
+    "bad_time": "ts is seconds, milliseconds, microseconds or nanoseconds since 1970, below the year 2262",
+    "bad_seq": "seq is a positive integer of 63 bits",
+    "bad_device": "a reading on a device's own connection names no other device",
+    "too_many_readings": "a message holds 1,000 readings at most",
+    "too_many_metrics": "GATEWAY_LIMITS__MAX_METRICS bounds the metrics of a device; are names made up as it goes?",
+}
+
+
+class SinkFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One sink as it concerns the device.
+
+    ``waiting`` of its readings are stored and not yet taken, at least so many where not ``counted``; ``put_aside`` are
+    its dead letters by reason.  ``behind``, ``overflowed`` and ``lost`` are of all devices together.
+    """
+
+    name: str
+    title: str
+    state: str
+    reason: str = ""
+    hint: str = ""
+    next_try_s: float | None = None
+    waiting: int = 0
+    counted: bool = True
+    behind: int = 0
+    overflowed: int = 0
+    lost: int = 0
+    put_aside: Mapping[str, int] = {}
+
+
+def explain(
+    device: Device,
+    *,
+    now: int,
+    rate: float,
+    burst: float,
+    refused: Refused | None = None,
+    sinks: Iterable[SinkFacts] = (),
+    journal_problem: str = "",
+) -> dict[str, object]:
+    """All about ``device``: plain values, for JSON and for the command that prints it.  ``now`` in nanoseconds."""
+    status, session = device.status, device.session
+    return {
+        "device": device.name,
+        "name": device.display_name,
+        "time": now // 1_000_000,
+        "state": status.state if status else "offline",
+        "since": status.since // 1_000_000 if status else 0,
+        "reason": status.reason if status else "",
+        "confirmed": status.confirmed if status else True,
+        "last_seen": device.last_seen // 1_000_000,
+        "session": {
+            "id": session.id,
+            "resumable": session.resumable,
+            "last_seq": session.durable,
+            "taken_seq": session.highest,
+            "held_seq": session.held,
+        },
+        "notes": [note for note in (*_state_notes(device, journal_problem), *_clock_notes(device)) if note],
+        "ledger": device.ledger.as_dict(),
+        "parts": list(_parts(device, rate, burst, refused)),
+        "refusals": _refusals(refused),
+        "clock": _clock(device),
+        "sinks": [_sink(facts, device.ledger.stored) for facts in sinks],
+    }
+
+
+def _state_notes(device: Device, journal_problem: str) -> Iterable[str]:
+    status, session = device.status, device.session
+    if journal_problem:
+        yield f"The journal takes no readings now: {journal_problem}."
+    if status is not None and not status.confirmed:
+        yield "Its state is that from before the gateway's restart: it has not been seen since."
+    if session.held:
+        yield (
+            f"The reading with seq {session.held:,} was not kept, and nothing behind it is kept until it comes again, "
+            "or for ten seconds if the device goes on without it."
+        )
+
+
+# -- the ledger --------------------------------------------------------------------------------------------------------
+
+
+def _parts(device: Device, rate: float, burst: float, refused: Refused | None) -> Iterable[dict[str, object]]:
+    ledger = device.ledger
+    told: list[tuple[str, Callable[[], tuple[str, str]]]] = [
+        ("stored", lambda: ("are safe on this machine's disk", "")),
+        ("in_flight", lambda: ("are being written to disk right now", "")),
+        ("duplicate", _duplicate),
+        ("throttled", lambda: _throttled(device, rate, burst)),
+        ("dropped", lambda: _dropped(device)),
+        ("rejected", lambda: _rejected(refused)),
+        ("missing", _missing),
+    ]
+    for part, words in told:
+        count = getattr(ledger, part)
+        if count:
+            text, hint = words()
+            yield {"part": part, "count": count, "text": text, "hint": hint}
+
+
+def _duplicate() -> tuple[str, str]:
+    return "were stored already and came again, as after a cut before their ack: nothing is lost", ""
+
+
+def _throttled(device: Device, rate: float, burst: float) -> tuple[str, str]:
+    hint = "let it send less often, or raise GATEWAY_LIMITS__DEVICE_RATE and GATEWAY_LIMITS__DEVICE_BURST"
+    return f"came faster than {rate:g} a second ({burst:g} at once) and were not kept; {_again(device)}", hint
+
+
+def _dropped(device: Device) -> tuple[str, str]:
+    hint = "see that the disk has room and GATEWAY_JOURNAL__MAX_BYTES is enough for an outage of the slowest sink"
+    return f"came while the journal was full or could not be written, and were not kept; {_again(device)}", hint
+
+
+def _again(device: Device) -> str:
+    if device.session.highest:
+        return "the device was told from which seq on to send again, and what it sent again counts anew"
+    return "it sends no seq, so they are lost: with seq it would be told what to send again"
+
+
+def _rejected(refused: Refused | None) -> tuple[str, str]:
+    if refused is None:
+        return "were refused for good before the gateway's last start; the device got an error for each", ""
+    return "were refused for good; the device got an error for each", REFUSED_HINTS.get(refused.code, "")
+
+
+def _missing() -> tuple[str, str]:
+    return (
+        "more never came: numbers that its sequence left out",
+        "the device gave them up, or its own buffer was full; its log may say which",
+    )
+
+
+def _refusals(refused: Refused | None) -> dict[str, object] | None:
+    if refused is None:
+        return None
+    last = {"time": refused.time // 1_000_000, "code": refused.code, "detail": refused.detail}
+    return {"counts": dict(refused.counts), "last": last}
+
+
+# -- its clock ---------------------------------------------------------------------------------------------------------
+
+
+def _clock(device: Device) -> dict[str, object]:
+    clock = getattr(device, "clock", None)
+    if clock is None:
+        return {"skew_ms": None, "old": 0, "future": 0}
+    return {"skew_ms": clock.skew_ms, "old": clock.old, "future": clock.future}
+
+
+def _clock_notes(device: Device) -> Iterable[str]:
+    clock = _clock(device)
+    skew, old, future = clock["skew_ms"], clock["old"], clock["future"]
+    if isinstance(skew, int) and abs(skew) >= SKEW_MS:
+        way = "ahead of" if skew > 0 else "behind"
+        yield f"Its clock is {_span(abs(skew))} {way} the gateway's: look at its time synchronisation."
+    if old:
+        yield f"{old:,} readings carried a time more than a day old; they are kept at that time."
+    if future:
+        yield f"{future:,} readings carried a time more than a minute ahead; they are kept at that time."
+
+
+def _span(ms: int) -> str:
+    """A stretch of time in words, rounded to its largest unit but one."""
+    seconds = ms // 1000
+    for unit, size, smaller, less in (
+        ("day", 86_400, "hour", 3600),
+        ("hour", 3600, "minute", 60),
+        ("minute", 60, "second", 1),
+    ):
+        if seconds >= size:
+            rest = seconds % size // less
+            return _count(seconds // size, unit) + (f" and {_count(rest, smaller)}" if rest else "")
+    return _count(seconds, "second")
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
+# -- the sinks ---------------------------------------------------------------------------------------------------------
+
+
+def _sink(facts: SinkFacts, stored: int) -> dict[str, object]:
+    return {
+        "sink": facts.name,
+        "title": facts.title,
+        "state": facts.state,
+        "reason": facts.reason,
+        "waiting": facts.waiting,
+        "counted": facts.counted,
+        "put_aside": dict(facts.put_aside),
+        "text": " ".join(_sink_words(facts, stored)),
+        "hint": facts.hint if facts.state in ("waiting", "stopped") else "",
+    }
+
+
+def _sink_words(facts: SinkFacts, stored: int) -> Iterable[str]:
+    put_aside = sum(facts.put_aside.values())
+    waiting = f"{'' if facts.counted else 'at least '}{facts.waiting:,} of its readings"
+    one = facts.waiting == 1
+    if not stored:
+        yield "Nothing of it is stored yet."
+    elif not facts.waiting and facts.counted:
+        yield f"Has taken all that is stored{', but what was put aside' if put_aside else ''}."
+    elif facts.state in ("waiting", "stopped"):
+        wait = "waits" if one and facts.counted else "wait"
+        yield f"{waiting[0].upper()}{waiting[1:]} {wait} in the journal; none is lost."
+    else:
+        yield f"Has yet to take {waiting}, which {'is' if one and facts.counted else 'are'} on the way."
+    if facts.state == "waiting":
+        again = "" if facts.next_try_s is None else f"; the next attempt is in {facts.next_try_s:.0f} s"
+        yield f"It cannot be reached: {facts.reason}{again}."
+    elif facts.state == "stopped":
+        yield f"It has stopped: {facts.reason}."
+    if put_aside:
+        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in facts.put_aside.items())
+        which = "dead letters of this device" if put_aside != 1 else "dead letter of this device"
+        yield f"{put_aside:,} {which} ({reasons})."
+    if facts.overflowed:
+        dropped = "were dropped from the full journal before it took them"
+        yield f"Of all devices together {facts.overflowed:,} readings {dropped}."
+    if facts.lost:
+        yield f"Of all devices together {facts.lost:,} readings were lost to it with damaged parts of the journal."

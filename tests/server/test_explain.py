@@ -1,0 +1,152 @@
+"""What became of a device's readings, in words."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway import liveness
+from gateway.devices import Device
+from gateway.errors import Refusal
+from gateway.limit import TokenBucket
+from gateway.server.explain import SinkFacts, explain
+from gateway.server.refusals import Refusals
+
+NOW = 1_764_000_000_000_000_000
+LOSSES = ("duplicate", "throttled", "dropped", "rejected", "missing")
+
+
+def pump(**counts: int) -> Device:
+    device = Device("pump-1", TokenBucket(100, 200))
+    for name, count in counts.items():
+        setattr(device.ledger, name, count)
+    return device
+
+
+def about(device: Device, **known: Any) -> dict[str, Any]:
+    return explain(device, now=NOW, rate=100, burst=200, **known)
+
+
+def sink(device: Device, **facts: Any) -> str:
+    (told,) = about(device, sinks=[SinkFacts(name="mqtt", title="MQTT", **{"state": "ok", **facts})])["sinks"]
+    return str(told["text"])
+
+
+def test_a_device_of_which_nothing_is_known_yet() -> None:
+    """It is offline, without parts."""
+    told = about(pump())
+    assert (told["state"], told["since"], told["parts"], told["notes"]) == ("offline", 0, [], [])
+
+
+@pytest.mark.parametrize("part", LOSSES)
+def test_each_number_that_is_not_zero_is_told(part: str) -> None:
+    """With its cause; those that can be avoided with what to do."""
+    told = about(pump(**{part: 3}))["parts"]
+    assert [(entry["part"], entry["count"]) for entry in told] == [(part, 3)]
+    assert len(told[0]["text"].split()) > 4
+    assert bool(told[0]["hint"]) == (part not in ("duplicate", "rejected"))
+
+
+def test_all_parts_together_are_those_of_the_ledger() -> None:
+    """Nothing of the sum is left untold."""
+    device = pump(received=28, accepted=9, stored=7, rejected=1, duplicate=2, throttled=6, dropped=10)
+    told = about(device)
+    assert sum(entry["count"] for entry in told["parts"] if entry["part"] != "missing") == told["ledger"]["received"]
+
+
+def test_what_was_not_kept_comes_again_only_with_seq() -> None:
+    """Who sends no seq is told that its readings are lost; the limits stand in the text."""
+    device = pump(throttled=1)
+    text = about(device)["parts"][0]["text"]
+    assert "lost" in text
+    assert "100 a second" in text
+    device.session.accept(5)
+    assert "again" in about(device)["parts"][0]["text"]
+    assert "lost" not in about(device)["parts"][0]["text"]
+
+
+def test_why_readings_were_refused() -> None:
+    """The codes with their counts, the last words, and a hint that fits them."""
+    refusals = Refusals()
+    refusals.note("pump-1", Refusal("bad_name", "what"), NOW - 2)
+    refusals.note("pump-1", Refusal("bad_value", "values.t: not a finite number"), NOW)
+    refusals.note("pump-2", Refusal("bad_time", "no"), NOW)
+    told = about(pump(rejected=2), refused=refusals.of("pump-1"))
+    assert told["refusals"] == {
+        "counts": {"bad_name": 1, "bad_value": 1},
+        "last": {"time": NOW // 1_000_000, "code": "bad_value", "detail": "values.t: not a finite number"},
+    }
+    assert "finite" in told["parts"][0]["hint"]
+    assert refusals.of("pump-3") is None
+
+
+def test_notes_of_state() -> None:
+    """A state from before a restart, a reading that is waited for, a journal that takes nothing."""
+    device = pump()
+    device.status = liveness.restored("online", NOW, "")
+    device.session.hold(17, 0.0)
+    notes = about(device, journal_problem="no space left on device")["notes"]
+    assert [word in note for word, note in zip(("no space", "restart", "seq 17"), notes, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("skew", "words"),
+    [
+        (4_999, None),
+        (-5_000, "5 seconds behind"),
+        (61_000, "1 minute and 1 second ahead of"),
+        (7_200_000, "2 hours ahead of"),
+        (-90_000_000, "1 day and 1 hour behind"),
+        (None, None),
+    ],
+)
+def test_a_clock_that_is_wrong(skew: int | None, words: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said from five seconds on, with which way and how far."""
+    monkeypatch.setattr("gateway.server.explain._clock", lambda device: {"skew_ms": skew, "old": 0, "future": 0})
+    notes = about(pump())["notes"]
+    assert [words in note for note in notes] == ([True] if words else [])
+
+
+def test_readings_out_of_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old and future times are counted in words."""
+    monkeypatch.setattr("gateway.server.explain._clock", lambda device: {"skew_ms": 0, "old": 2, "future": 1})
+    assert len(about(pump())["notes"]) == 2
+
+
+def test_a_sink_that_has_taken_all() -> None:
+    """Said in a sentence."""
+    assert sink(pump(stored=5)) == "Has taken all that is stored."
+    assert sink(pump()) == "Nothing of it is stored yet."
+
+
+def test_a_sink_that_is_behind() -> None:
+    """How many of the device's readings wait, and why."""
+    device = pump(stored=5)
+    assert sink(device, waiting=1) == "Has yet to take 1 of its readings, which is on the way."
+    text = sink(device, waiting=3, state="waiting", reason="connection refused", next_try_s=12.3)
+    assert text == (
+        "3 of its readings wait in the journal; none is lost. "
+        "It cannot be reached: connection refused; the next attempt is in 12 s."
+    )
+    text = sink(device, waiting=3, counted=False, state="stopped", reason="401")
+    assert text == "At least 3 of its readings wait in the journal; none is lost. It has stopped: 401."
+
+
+def test_a_sink_that_lacks_some_for_good() -> None:
+    """Dead letters with their reasons, what was dropped from a full journal, what was damaged."""
+    text = sink(pump(stored=9), put_aside={"too long": 2, "bad field": 1}, overflowed=7, lost=4)
+    assert text.startswith("Has taken all that is stored, but what was put aside. 3 dead letters of this device ")
+    assert "(2: too long; 1: bad field)" in text
+    assert "7 readings were dropped from the full journal" in text
+    assert "4 readings were lost" in text
+
+
+def test_clocks_are_optional() -> None:
+    """Numbers of a clock are there where it is known."""
+    assert about(pump())["clock"] == {"skew_ms": None, "old": 0, "future": 0}
+    device: Any = SimpleNamespace(clock=SimpleNamespace(skew_ms=7, old=1, future=2))
+    from gateway.server.explain import _clock
+
+    assert _clock(device) == {"skew_ms": 7, "old": 1, "future": 2}
