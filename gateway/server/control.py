@@ -34,7 +34,7 @@ from .. import __version__
 from ..errors import GatewayError
 from ..ws import Connection, ConnectionClosed, Message, Router, Server
 
-__all__ = ["CONNECTIONS", "NAME", "Command", "Control", "address"]
+__all__ = ["CONNECTIONS", "NAME", "Command", "Control", "Params", "address"]
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,13 @@ from typing import Any
 
 import msgspec
 
-from ..devices import Device, DeviceBook
+from ..devices import DeviceBook
 from ..errors import HistoryError, Overloaded
 from ..globs import matcher
 from ..history import History, Row
-from ..hub import Hub, point, presence_of, wire_value
+from ..hub import Hub, point, wire_value
 from ..ws import Request, Response, Router
+from .rows import device_row
 from .times import parse_duration, parse_time
 
 __all__ = ["Pages"]
@@ -108,7 +109,7 @@ class Pages:
 
     def _devices(self, request: Request) -> Response:
         wanted = matcher(request.query.get("device") or "*")
-        return _answer([_device_row(device) for device in self._book if wanted(device.name)])
+        return _answer([device_row(device) for device in self._book if wanted(device.name)])
 
     def _latest(self, request: Request) -> Response:
         device = matcher(request.query.get("device") or "*")
@@ -171,17 +172,6 @@ class Pages:
 
     def _asset(self, request: Request) -> Response:
         return self._assets[request.path].answer(request)
-
-
-def _device_row(device: Device) -> dict[str, object]:
-    row: dict[str, object] = {"device": device.name, "name": device.display_name, "reason": "", "confirmed": True}
-    row.update(presence_of(device))
-    row["session"] = device.session.id
-    row["ledger"] = device.ledger.as_dict()
-    for key in ("metrics", "interval_s"):
-        if key in device.described:
-            row[key] = device.described[key]
-    return row
 
 
 def _slices(rows: list[Row]) -> Iterator[list[Row]]:
