@@ -31,6 +31,8 @@ from .hub import Hub
 from .journal import Journal
 from .pipeline import Pipeline
 from .reading import Reading
+from .server.control import Control
+from .server.desk import Desk
 from .server.device import DeviceEndpoint
 from .server.device import Settings as DeviceSettings
 from .server.guard import Guard
@@ -217,6 +219,7 @@ class App:
             ),
         )
         live = self.live = LiveEndpoint(hub, history, journal.epoch)
+        named: list[tuple[str, str, Any]] = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
         health = self.health = Health(
             id=settings.id,
             epoch=journal.epoch,
@@ -224,11 +227,22 @@ class App:
             hub=hub,
             journal=journal,
             history=history,
-            runners=[(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners],
+            runners=named,
             dashboards=live.health,
             messages=lambda: devices.messages,
             retention_days=settings.history.retention_days,
         )
+        desk = Desk(
+            book=book,
+            journal=journal,
+            runners=named,
+            refused=devices.refused,
+            health=health.body,
+            journal_problem=health.journal_problem,
+            rate=settings.limits.device_rate,
+            burst=settings.limits.device_burst,
+        )
+        control = Control(settings.state_dir, desk.commands)
         guard = Guard(settings.origins)
         sources = _sources(journal, history, book, hub, devices, runners, guard)
         pages = Pages(
@@ -267,6 +281,7 @@ class App:
         grace = settings.heartbeat.interval_s + settings.heartbeat.timeout_s
         timer = loop.call_later(grace, _end_of_grace, book, pipeline)
         stack.callback(timer.cancel)
+        await stack.enter_async_context(control)
         try:
             await stack.enter_async_context(server)
         except OSError as error:
@@ -277,6 +292,7 @@ class App:
         self.port = server.port
 
         def stopping() -> None:
+            control.close()  # it has ended by the time the listeners have
             devices.stopping = True
             health.ready = False
 

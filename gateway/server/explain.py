@@ -92,7 +92,7 @@ def explain(
 def _state_notes(device: Device, journal_problem: str) -> Iterable[str]:
     status, session = device.status, device.session
     if journal_problem:
-        yield f"The journal takes no readings now: {journal_problem}."
+        yield f"No readings are taken now: {journal_problem}."
     if status is not None and not status.confirmed:
         yield "Its state is that from before the gateway's restart: it has not been seen since."
     if session.held:

@@ -105,9 +105,13 @@ class Health:
         """Why the gateway cannot take readings now, in words; empty if it can.  Brokers do not count."""
         if not self.ready:
             return "the gateway is starting or stopping"
+        return self.journal_problem() or self.alive()
+
+    def journal_problem(self) -> str:
+        """Why the journal takes nothing, in words; empty if it does."""
         if self._journal.stats().get("failing", 0.0):
             return f"the journal cannot be written: {self._journal.reason}"
-        return self.alive()
+        return ""
 
     def body(self) -> dict[str, object]:
         """The body of ``/healthz``."""
