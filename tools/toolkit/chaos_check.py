@@ -10,7 +10,17 @@ import msgspec
 from .chaos_device import FIRST_MS, Device, wrong_values
 from .servers import Daemon, Failed
 
-__all__ = ["Far", "History", "ledger_faults", "missing", "number", "shortened", "sinks"]
+__all__ = [
+    "Far",
+    "History",
+    "ledger_faults",
+    "missing",
+    "number",
+    "overclaimed",
+    "shortened",
+    "sinks",
+    "stored_claims",
+]
 
 SHOWN = 5  # of faults of one kind; the rest is a number
 LEDGER = ("stored", "rejected", "duplicate", "throttled", "dropped", "in_flight")
@@ -127,20 +137,32 @@ def shortened(faults: list[str]) -> list[str]:
     return [*faults[:SHOWN], f"and {len(faults) - SHOWN} more of these"] if len(faults) > SHOWN else faults
 
 
-def ledger_faults(daemon: Daemon, stored: dict[str, set[int]] | None = None) -> list[str]:
-    """Ledgers of devices and sinks that do not add up, or claim more than the history holds."""
+def ledger_faults(daemon: Daemon) -> list[str]:
+    """Ledgers of devices and sinks that do not add up."""
     faults = []
     for row in _json(daemon, "/api/v1/devices"):
         ledger, name = row["ledger"], row["device"]
         if ledger["received"] != sum(ledger[part] for part in LEDGER):
             faults.append(f"the ledger of {name} does not add up: {ledger}")
-        if stored is not None and name in stored and ledger["stored"] > len(stored[name]):
-            faults.append(f"the ledger of {name} claims {ledger['stored']} stored, there are {len(stored[name])}")
     for sink in sinks(daemon):
         ledger = sink.get("ledger")
         if ledger and ledger["stored"] != sum(ledger.get(part, 0) for part in SINK_LEDGER):
             faults.append(f"the ledger of sink {sink['name']} does not add up: {ledger}")
     return faults
+
+
+def stored_claims(daemon: Daemon) -> dict[str, int]:
+    """How many readings the ledger of each device claims to be stored."""
+    return {row["device"]: row["ledger"]["stored"] for row in _json(daemon, "/api/v1/devices")}
+
+
+def overclaimed(claims: dict[str, int], got: dict[str, set[int]]) -> list[str]:
+    """Each device of which more is claimed than there is."""
+    return [
+        f"the ledger of {name} claims {count} stored, there are {len(got[name])}"
+        for name, count in claims.items()
+        if name in got and count > len(got[name])
+    ]
 
 
 def sinks(daemon: Daemon) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Devices that outlive every fault: they number what they send, go on where the gateway says, and remember what it acked.
+"""Devices that outlive every fault: they number what they send, obey the gateway, and remember what it acked.
 
 A reading is ``{"ts": FIRST_MS + n, "seq": n, "values": {"n": n, "half": n / 2, "mark": "DEVICE-n."}}``: whoever holds a
 value, or a time, knows what the others have to be.  One session over all connections.
@@ -83,6 +83,9 @@ class Device:
         self.welcomed_at = 0.0
         self.closed: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.latencies: list[float] | None = None
+        """Where to note how long acks took, in seconds, while anybody wants to know."""
+        self._sent_at: dict[int, float] = {}
         self._held_until = 0.0
         self._link: _Link | None = None
 
@@ -120,6 +123,8 @@ class Device:
         link.transport.write(client_frame(READING % (FIRST_MS + n, n, n, half, name, n)))
         self.next = n + 1
         self.sent = max(self.sent, n)
+        if self.latencies is not None:
+            self._sent_at[n] = now
         return True
 
     # What the gateway says
@@ -135,8 +140,14 @@ class Device:
     def take_ack(self, seq: int) -> None:
         if seq > self.sent:
             self.faults.append(f"{self.name}: sent up to {self.sent}, acked up to {seq}")
+        now = time.monotonic()
+        if self._sent_at:
+            for n in range(self.acked + 1, seq + 1):
+                at = self._sent_at.pop(n, None)
+                if at is not None and self.latencies is not None:
+                    self.latencies.append(now - at)
         self.acked = max(self.acked, seq)
-        self.acked_at = time.monotonic()
+        self.acked_at = now
 
     def refused(self, seq: int, wait_s: float) -> None:
         now = time.monotonic()

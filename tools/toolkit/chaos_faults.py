@@ -16,6 +16,8 @@ History.__init__.__kwdefaults__["flush_s"] = 0.06
 HASTY_RETRY = """
 from gateway.sinks.runner import Runner
 Runner.__init__.__kwdefaults__.update(stopped_retry_s=0.3, retry_least_s=0.1, retry_most_s=0.5)
+from gateway.sinks import mqtt
+mqtt.SHORT_WAIT_S = 0.3
 """
 
 LITTLE_KEPT_FREE = """
@@ -101,4 +103,64 @@ def deaf(self, head, parts):
     except OSError:
         self.segment.end, self.segment.end_readings = head.end, head.before + head.readings
 Tail.append = deaf
+"""
+
+UNAVAILABLE_IS_TAKEN = """
+from gateway.sinks.base import Unavailable
+from gateway.sinks.mqtt import MqttSink
+write = MqttSink.write
+async def unheard(self, batch):
+    try:
+        return await write(self, batch)
+    except Unavailable:
+        return batch.end
+MqttSink.write = unheard
+"""
+
+REFUSED_IS_TAKEN = """
+from gateway.sinks.mqtt_link import Link
+publish = Link.publish
+async def unheard(self, *arguments, **options):
+    await publish(self, *arguments, **options)
+    return {}
+Link.publish = unheard
+"""
+
+INTAKE_WAITS_FOR_SINK = """
+import time
+from gateway.journal import Journal
+from gateway.sinks.runner import Runner
+runners = []
+init = Runner.__init__
+def noted(self, *arguments, **options):
+    init(self, *arguments, **options)
+    runners.append(self)
+Runner.__init__ = noted
+noted.__kwdefaults__ = init.__kwdefaults__
+append = Journal.append
+since = 0.0
+def waits(self, *arguments, **options):
+    global since
+    behind = any(runner.sink.name == "mqtt" and runner.behind > 200 for runner in runners)
+    if behind and time.monotonic() > since + 0.1:
+        time.sleep(0.04)
+        since = time.monotonic()
+    return append(self, *arguments, **options)
+Journal.append = waits
+"""
+
+BATCHES_REVERSED = """
+from gateway.sinks.layouts.flat import Flat
+messages = Flat.messages
+Flat.messages = lambda self, *arguments: messages(self, *arguments)[::-1]
+"""
+
+SLOW_BATCHES = """
+import asyncio
+from gateway.sinks.mqtt import MqttSink
+write = MqttSink.write
+async def slow(self, batch):
+    await asyncio.sleep(0.4)
+    return await write(self, batch)
+MqttSink.write = slow
 """

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.servers import Missing, Mosquitto
 
-from .chaos_check import Far, History, ledger_faults, missing, shortened, sinks
+from .chaos_check import Far, History, ledger_faults, missing, overclaimed, shortened, sinks, stored_claims
 from .chaos_device import HOST, Fleet, until
 from .mqtt import Subscriber
 from .servers import Daemon, Failed
@@ -203,7 +203,10 @@ class Rig:
 
     async def ask(self, function: Any, *arguments: Any) -> Any:
         """Call something that asks the daemon over HTTP, in a thread."""
-        return await asyncio.to_thread(function, *arguments)
+        try:
+            return await asyncio.to_thread(function, *arguments)
+        except OSError as error:
+            raise Failed(f"the gateway does not answer: {error}") from None
 
     # -- load --
 
@@ -232,16 +235,20 @@ class Rig:
         if not self.fleet.online:
             await self._greet()
         history = History(self.daemon)
+        # Asked before the history, which grows until it holds what the ledgers claim.
+        found = [await self.ask(ledger_faults, self.daemon)]
+        claims = await self.ask(stored_claims, self.daemon)
         if delivery:
             for far in self.fars:
                 await self._drain(far, begin + timeout)
         while True:
             await self.ask(history.read, self.fleet.devices)
             gone = missing(self.fleet.devices, history.got, "not in history", self.excused.get("history", set()))
+            gone += overclaimed(claims, history.got)
             if not gone or time.monotonic() > begin + READABLE_S:
                 break
             await asyncio.sleep(0.05)
-        found = [gone, history.faults]
+        found += [gone, history.faults]
         for far in self.fars:
             if delivery:
                 found.append(
@@ -249,7 +256,6 @@ class Rig:
                 )
             found.append(far.faults)
         found.append([fault for device in self.fleet.devices for fault in device.faults])
-        found.append(await self.ask(ledger_faults, self.daemon, history.got))
         self.lost = len({fault.partition(":")[0] for faults in found for fault in faults if ": acked and " in fault})
         self.stored = history.count
         for faults in found:
