@@ -1,17 +1,25 @@
 """Items that a sink's far side will never take, put aside with the reason: one file a sink.
 
 Design constraints: nothing leaves the journal before it stands here, synced; an operator reads it with any
-tool; a torn last line (power cut) costs nothing, since its item is then still in the journal and comes again.
+tool; a torn last line (power cut) costs nothing, since its item is then still in the journal and comes again; a
+damaged letter is never delivered, only shown as such; what is removed goes by a whole new file, renamed into place.
 
-Layout: JSON lines, ``{"offset":8420,"time":ns,"reason":"..","item":[0,"pump-1",..]}``, the item as in the
-journal (gateway.reading), ``time`` when it was put aside, in nanoseconds.
+Layout: JSON lines, the last field the CRC-32 of the line without it::
+
+    {"offset":8420,"time":ns,"reason":"..","item":[0,"pump-1",..],"ledger":"5f..-0","crc":"0011aaff"}
+
+The item is as in the journal (gateway.reading); ``time`` when it was put aside, in nanoseconds; ``ledger`` names the
+count it is in (a journal, and a place in it from which on a sink counts), so that offsets and counts of another are
+not taken for ours.  Lines from before there were ``ledger`` and ``crc`` are read.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
-from typing import TYPE_CHECKING
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,12 +27,17 @@ from gateway.errors import GatewayError
 from gateway.reading import Item
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["DeadLetter", "DeadLetters", "DeadLettersFull"]
+__all__ = ["DeadLetter", "DeadLetters", "DeadLettersFull", "LetterKey"]
 
-RECENT = 4096  # offsets remembered, so that what was put aside just before a crash is not put aside twice
+REASONS = 256  # different reasons counted; all beyond them together
+REASONS_SHOWN = 10
+OTHER = "other reasons"
+
+LetterKey = tuple[str, int]
+"""Ledger and offset: names one letter."""
 
 
 class DeadLettersFull(GatewayError):
@@ -33,51 +46,85 @@ class DeadLettersFull(GatewayError):
     hint = "look at the dead letters, then retry or purge them"
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """One item put aside; see the module's text."""
 
     offset: int
     time: int
     reason: str
     item: Item
+    ledger: str = ""
+
+    @property
+    def key(self) -> LetterKey:
+        """What names it."""
+        return self.ledger, self.offset
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(DeadLetter).decode
+_to_json = msgspec.json.Encoder().encode
+_from_json = msgspec.json.Decoder(DeadLetter).decode
+_CRC = b',"crc":"'
+_TAIL = len(_CRC) + len('00000000"}\n')
+
+
+def _encode(letter: DeadLetter) -> bytes:
+    body = _to_json(letter)
+    return b'%b%b%08x"}\n' % (body[:-1], _CRC, zlib.crc32(body))
+
+
+def _decode(line: bytes) -> DeadLetter | None:
+    """The letter of a whole line; None where it is damaged."""
+    cut = len(line) - _TAIL
+    checked = cut > 0 and line[cut : cut + len(_CRC)] == _CRC
+    body = line[:cut] + b"}" if checked else line
+    try:
+        if checked and zlib.crc32(body) != int(line[cut + len(_CRC) : -3], 16):
+            return None
+        letter = _from_json(body)
+    except ValueError:  # msgspec's errors are such, too
+        return None
+    # A line of ours without its checksum is damaged where that stood.
+    return letter if checked or not (letter.ledger or b'"crc' in line) else None
 
 
 class DeadLetters:
     """The file at ``path``, at most ``max_bytes`` long: beyond, ``append`` raises ``DeadLettersFull``.
 
-    All calls block on the disk: not for the loop's thread.  Not safe for several threads at once.
+    ``ledger`` marks what is put aside now.  Calls block on the disk (but for ``summary``): not for the loop's thread.
+    Safe for several threads of one process, not for several processes.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int = 64 << 20, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, path: Path, *, ledger: str = "", max_bytes: int = 64 << 20, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         self.path = path
-        self.count = 0  # letters in the file, known after ``open``
+        self.ledger = ledger
+        self.uncounted: set[int] = set()
+        """Offsets of this ledger put aside at or behind the position that ``open`` was given: they come again."""
         self._max_bytes = max_bytes
         self._clock = clock
-        self._bytes = 0
-        self._recent: dict[int, None] = {}
+        self._lock = threading.Lock()
+        self._census = _Census()
 
-    def open(self) -> None:
-        """Read what is there; a torn last line is not counted, and is written over.  Raises ``OSError``."""
-        self.count = self._bytes = 0
-        self._recent.clear()
-        try:
-            with self.path.open("rb") as file:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._bytes += len(line)
-                    self.count += 1
-                    try:
-                        self._remember(_decode(line).offset)
-                    except msgspec.MsgspecError:
-                        # Damaged: left for the operator, counted as what it was.
-                        pass
-        except FileNotFoundError:
-            pass
+    @property
+    def count(self) -> int:
+        """Letters in the file, damaged ones among them; known after ``open``."""
+        return self._census.count
+
+    def open(self, position: int = 0) -> None:
+        """Read what is there; a torn last line is not counted, and is written over.
+
+        ``position``: items of this ledger from there on are not counted as put aside yet.  Raises ``OSError``.
+        """
+        with self._lock:
+            self._new_path.unlink(missing_ok=True)
+            self._census = census = _Census()
+            self.uncounted = set()
+            for line in self._lines():
+                letter = _decode(line)
+                census.note(len(line), letter)
+                if letter is not None and letter.ledger == self.ledger and letter.offset >= position:
+                    self.uncounted.add(letter.offset)
 
     def append(self, letters: Iterable[tuple[int, str, Item]]) -> int:
         """Put aside (offset, reason, item) for good: synced on return.  Returns how many were new.
@@ -85,59 +132,192 @@ class DeadLetters:
         Raises ``DeadLettersFull`` or ``OSError``; then none of them count as put aside.
         """
         now = self._clock()
-        new = {offset: (reason, item) for offset, reason, item in letters if offset not in self._recent}
-        data = b"".join(
-            _encode(DeadLetter(offset, now, reason, item)) + b"\n" for offset, (reason, item) in new.items()
-        )
-        if not data:
-            return 0
-        if self._bytes + len(data) > self._max_bytes:
-            raise DeadLettersFull(f"{self.path.name} holds {self.count} items and is full")
-        born = not self.path.exists()
-        if born:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            # At the known end, not at the file's: a write that failed half-way is written over.
-            view, at = memoryview(data), self._bytes
-            while view:
-                written = os.pwrite(fd, view, at)
-                view, at = view[written:], at + written
-            os.ftruncate(fd, at)
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
-        if born:
-            _sync_directory(self.path.parent)
-        self._bytes = at
-        self.count += len(new)
-        for offset in new:
-            self._remember(offset)
-        return len(new)
+        with self._lock:
+            new = [
+                DeadLetter(offset, now, reason, item, self.ledger)
+                for offset, reason, item in letters
+                if offset not in self.uncounted
+            ]
+            lines = [_encode(letter) for letter in new]
+            data = b"".join(lines)
+            if not data:
+                return 0
+            at = self._census.bytes
+            if at + len(data) > self._max_bytes:
+                raise DeadLettersFull(f"{self.path.name} holds {self.count} items and is full")
+            born = not self.path.exists()
+            if born:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # At the known end, not at the file's: a write that failed half-way is written over.
+                _write(fd, data, at)
+                os.ftruncate(fd, at + len(data))
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+            if born:
+                _sync_directory(self.path.parent)
+            for line, letter in zip(lines, new, strict=True):
+                self._census.note(len(line), letter)
+            return len(new)
 
-    def read(self) -> Iterator[DeadLetter]:
-        """All letters in the order in which they were put aside; damaged lines are passed over."""
+    def read(
+        self, limit: int | None = None, offsets: Collection[int] | None = None, device: str = ""
+    ) -> Iterator[DeadLetter]:
+        """Letters in the order in which they were put aside: all, or those of these offsets, of this device.
+
+        Damaged ones are passed over.  Raises ``OSError`` while it is iterated.
+        """
+        if limit is not None and limit <= 0:
+            return
+        for line in self._lines():
+            letter = _decode(line)
+            if (
+                letter is None
+                or (offsets is not None and letter.offset not in offsets)
+                or (device and letter.item.device != device)
+            ):
+                continue
+            yield letter
+            if limit is not None and (limit := limit - 1) <= 0:
+                return
+
+    def summary(self) -> dict[str, Any]:
+        """``count``, ``bytes``, ``oldest`` and ``newest`` (ms since the epoch, or None), ``reasons``, ``damaged``.
+
+        ``reasons`` are the most frequent, each with its number; ``damaged`` letters are among ``count`` and cannot be
+        read.  Never blocks.
+        """
+        census = self._census
+        reasons = sorted(census.reasons.copy().items(), key=lambda found: -found[1])[:REASONS_SHOWN]
+        oldest, newest = census.oldest, census.newest
+        return {
+            "count": census.count,
+            "bytes": census.bytes,
+            "oldest": None if oldest is None else oldest // 1_000_000,
+            "newest": None if newest is None else newest // 1_000_000,
+            "reasons": dict(reasons),
+            "damaged": census.damaged,
+        }
+
+    def remove(self, offsets: Collection[int]) -> int:
+        """Forget the letters at these offsets; returns how many there were.  Raises ``OSError``: then all stay."""
+        removed, _ = self._rewrite(lambda letter: None if letter.offset in offsets else letter)
+        return removed
+
+    def settle(self, taken: Collection[LetterKey], refused: Mapping[LetterKey, str]) -> tuple[int, int]:
+        """After another try: forget what was taken, and note why the others were refused again.
+
+        Returns how many were forgotten, and how many of them are counted as put aside in this ledger.  Raises
+        ``OSError``: then all stay as they were.
+        """
+
+        def decide(letter: DeadLetter) -> DeadLetter | None:
+            if letter.key in taken:
+                return None
+            reason = refused.get(letter.key)
+            return letter if reason is None else msgspec.structs.replace(letter, reason=reason)
+
+        return self._rewrite(decide) if taken or refused else (0, 0)
+
+    def purge(self) -> int:
+        """Forget all; returns how many there were.  What was counted as put aside stays so.  Raises ``OSError``."""
+        with self._lock:
+            count = self.count
+            self.path.unlink(missing_ok=True)
+            self._census = _Census()
+            self.uncounted = set()
+            return count
+
+    # -- inside --
+
+    @property
+    def _new_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".new")
+
+    def _lines(self) -> Iterator[bytes]:
         try:
             with self.path.open("rb") as file:
                 for line in file:
-                    try:
-                        yield _decode(line)
-                    except msgspec.MsgspecError:
-                        continue
+                    if line.endswith(b"\n"):
+                        yield line
         except FileNotFoundError:
             return
 
-    def purge(self) -> int:
-        """Forget all; returns how many there were.  What was counted as put aside stays put aside."""
-        count = self.count
-        self.path.unlink(missing_ok=True)
-        self.count = self._bytes = 0
-        return count
+    def _rewrite(self, decide: Callable[[DeadLetter], DeadLetter | None]) -> tuple[int, int]:
+        """Keep what ``decide`` gives for each letter; returns how many went, and how many of them were counted."""
+        with self._lock:
+            if not self.path.exists():
+                return 0, 0
+            gone: list[LetterKey] = []
+            changed = False
+            census = _Census()
+            try:
+                with open(self._new_path, "wb", opener=_private) as file:
+                    for line in self._lines():
+                        letter = _decode(line)
+                        if letter is not None and (decided := decide(letter)) is not letter:
+                            if decided is None:
+                                gone.append(letter.key)
+                                continue
+                            line, letter, changed = _encode(decided), decided, True
+                        file.write(line)
+                        census.note(len(line), letter)
+                    file.flush()
+                    if gone or changed:
+                        os.fsync(file.fileno())
+                if gone and not census.count:
+                    self.path.unlink()
+                elif gone or changed:
+                    self._new_path.replace(self.path)
+                else:
+                    return 0, 0
+                self._census = census
+            finally:
+                self._new_path.unlink(missing_ok=True)
+            _sync_directory(self.path.parent)
+            own = {offset for ledger, offset in gone if ledger == self.ledger}
+            counted = len(own - self.uncounted)
+            self.uncounted -= own
+            return len(gone), counted
 
-    def _remember(self, offset: int) -> None:
-        self._recent[offset] = None
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
+
+class _Census:
+    """What is known of the letters in a file without reading it."""
+
+    __slots__ = ("bytes", "count", "damaged", "newest", "oldest", "reasons")
+
+    def __init__(self) -> None:
+        self.count = self.bytes = self.damaged = 0
+        self.oldest: int | None = None
+        self.newest: int | None = None
+        # Bounded: reasons beyond the first REASONS different ones are counted together.
+        self.reasons: dict[str, int] = {}
+
+    def note(self, length: int, letter: DeadLetter | None) -> None:
+        """One line more."""
+        self.count += 1
+        self.bytes += length
+        if letter is None:
+            self.damaged += 1
+            return
+        reasons = self.reasons
+        reason = letter.reason if letter.reason in reasons or len(reasons) < REASONS else OTHER
+        reasons[reason] = reasons.get(reason, 0) + 1
+        self.oldest = letter.time if self.oldest is None else min(self.oldest, letter.time)
+        self.newest = letter.time if self.newest is None else max(self.newest, letter.time)
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _sync_directory(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,7 +67,7 @@ def test_torn_last_line_is_written_over(tmp_path: Path) -> None:
 
 def test_full_file_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
     """At the bound nothing is put aside; after a purge there is room again."""
-    dead = letters(tmp_path / "a", max_bytes=400)
+    dead = letters(tmp_path / "a", max_bytes=600)
     dead.append([(0, "no", reading(0))])
     with pytest.raises(DeadLettersFull):
         dead.append([(n, "no", reading(n)) for n in range(1, 9)])
@@ -91,3 +93,196 @@ def test_append_is_synced_before_it_returns(tmp_path: Path) -> None:
     calls = [line for line in trace.read_text().splitlines() if str(tmp_path) in line or "DONE" in line]
     kinds = [next(k for k in ("pwrite64", "fdatasync", "fsync", "write") if k in line) for line in calls]
     assert kinds == ["pwrite64", "fdatasync", "fsync", "write"]
+
+
+def put_aside(path: Path, count: int = 6, **more: int) -> DeadLetters:
+    """Letters 0.. of two reasons, an hour apart."""
+    now = [1_764_000_000_000_000_000]
+    dead = DeadLetters(path, clock=lambda: now[0], **more)
+    dead.open()
+    for n in range(count):
+        dead.append([(n, "odd" if n % 2 else "even", reading(n))])
+        now[0] += 3_600_000_000_000
+    return dead
+
+
+def test_summary_counts_reasons_and_times(tmp_path: Path) -> None:
+    """How many, how large, since when, and the reasons, most frequent first; the same after a restart."""
+    dead = put_aside(tmp_path / "a", 7)
+    summary = dead.summary()
+    assert summary == {
+        "count": 7,
+        "bytes": dead.path.stat().st_size,
+        "oldest": 1_764_000_000_000,
+        "newest": 1_764_000_000_000 + 6 * 3_600_000,
+        "reasons": {"even": 4, "odd": 3},
+        "damaged": 0,
+    }
+    assert letters(tmp_path / "a").summary() == summary
+    assert letters(tmp_path / "none").summary() == {
+        "count": 0,
+        "bytes": 0,
+        "oldest": None,
+        "newest": None,
+        "reasons": {},
+        "damaged": 0,
+    }
+
+
+def test_summary_is_bounded(tmp_path: Path) -> None:
+    """Ten reasons are named; thousands of different ones take no memory of their own."""
+    dead = letters(tmp_path / "a")
+    dead.append([(n, f"reason {n if n >= 50 else 0}", reading(n)) for n in range(3000)])
+    reasons = dead.summary()["reasons"]
+    assert len(reasons) == 10
+    assert reasons["reason 0"] == 50
+    assert len(dead._census.reasons) <= 257
+    assert sum(dead._census.reasons.values()) == 3000
+
+
+def test_some_are_read(tmp_path: Path) -> None:
+    """By number, by offset and by device, always in order."""
+    dead = put_aside(tmp_path / "a", 6)
+    assert [letter.offset for letter in dead.read(limit=2)] == [0, 1]
+    assert [letter.offset for letter in dead.read(offsets={4, 1, 77})] == [1, 4]
+    assert [letter.offset for letter in dead.read(device="d-3")] == [3]
+    assert [letter.offset for letter in dead.read(limit=1, offsets={4, 1})] == [1]
+
+
+def test_some_are_removed(tmp_path: Path) -> None:
+    """What is removed is gone for good, all others stay as they are, and appending goes on behind them."""
+    dead = put_aside(tmp_path / "a", 6)
+    before = dead.path.read_bytes().splitlines(keepends=True)
+    assert dead.remove({1, 4, 99}) == 2
+    assert dead.path.read_bytes() == b"".join(before[n] for n in (0, 2, 3, 5))
+    assert (dead.count, dead.summary()["reasons"]) == (4, {"even": 2, "odd": 2})
+    dead.append([(6, "even", reading(6))])
+    assert [letter.offset for letter in letters(tmp_path / "a").read()] == [0, 2, 3, 5, 6]
+    assert dead.remove({0, 2, 3, 5, 6}) == 5
+    assert not dead.path.exists()
+    assert dead.remove({0}) == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == []
+
+
+def test_refused_again_stays_with_its_new_reason(tmp_path: Path) -> None:
+    """In its place, with the time at which it was first put aside."""
+    dead = put_aside(tmp_path / "a", 4)
+    times = [letter.time for letter in dead.read()]
+    assert dead.settle({("", 0)}, {("", 2): "still no"}) == (1, 1)
+    found = list(letters(tmp_path / "a").read())
+    assert [(letter.offset, letter.reason) for letter in found] == [(1, "odd"), (2, "still no"), (3, "odd")]
+    assert [letter.time for letter in found] == times[1:]
+
+
+def test_what_is_counted_elsewhere_is_told_apart(tmp_path: Path) -> None:
+    """Letters of another count (a journal begun anew has the same offsets) are kept, and counted apart."""
+    old = DeadLetters(tmp_path / "a", ledger="one")
+    old.open()
+    old.append([(5, "no", reading(5)), (6, "no", reading(6))])
+    new = DeadLetters(tmp_path / "a", ledger="two")
+    new.open()
+    assert new.append([(5, "no", reading(50))]) == 1
+    assert [(letter.offset, letter.ledger) for letter in new.read()] == [(5, "one"), (6, "one"), (5, "two")]
+    assert new.settle({("one", 5), ("two", 5)}, {}) == (2, 1)
+    assert [letter.offset for letter in new.read()] == [6]
+
+
+def test_letters_of_what_is_still_in_the_journal_are_known(tmp_path: Path) -> None:
+    """What was put aside and not counted before a crash comes again: it is known, and known no more once removed."""
+    first = letters(tmp_path / "a")
+    first.append([(n, "no", reading(n)) for n in range(8)])
+    second = DeadLetters(tmp_path / "a")
+    second.open(5)
+    assert second.uncounted == {5, 6, 7}
+    assert second.append([(5, "no", reading(5))]) == 0
+    second.remove({6})
+    assert second.uncounted == {5, 7}
+    second.purge()
+    assert second.uncounted == set()
+
+
+def test_damaged_value_is_never_read(tmp_path: Path) -> None:
+    """Whatever bit of a letter flips, it is passed over or read as it was, and stays for the operator to see."""
+    dead = put_aside(tmp_path / "a", 3)
+    whole = dead.path.read_bytes()
+    good = list(dead.read())
+    end = len(whole.splitlines(keepends=True)[0])
+    for at in range(end):
+        for bit in (0, 3, 6):
+            dead.path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            found = list(letters(tmp_path / "a").read())
+            assert all(letter in good for letter in found), (at, bit)
+            assert found[-1] == good[-1]
+    dead.path.write_bytes(whole.replace(b'"n":0', b'"n":4', 1))
+    again = letters(tmp_path / "a")
+    assert again.summary()["damaged"] == 1
+    assert again.remove({0, 1}) == 1
+    assert dead.path.read_bytes().count(b"\n") == 2
+
+
+def test_letters_without_a_checksum_are_read(tmp_path: Path) -> None:
+    """Lines as written before there was one."""
+    path = tmp_path / "a"
+    path.write_bytes(b'{"offset":7,"time":42,"reason":"no","item":[0,"d","s",1,5,6,{"t":22.5}]}\n')
+    dead = letters(path)
+    assert [(letter.offset, letter.ledger, letter.item) for letter in dead.read()] == [
+        (7, "", Reading("d", "s", 1, 5, 6, {"t": 22.5}))
+    ]
+
+
+def test_crash_while_removing_leaves_the_file_whole(tmp_path: Path) -> None:
+    """Killed at any call of the rewrite, the file is the one before or the one after; a leftover is cleared away."""
+    code = (
+        "import sys; from pathlib import Path; from gateway.sinks.deadletters import DeadLetters\n"
+        "dead = DeadLetters(Path(sys.argv[1])); dead.open(); dead.remove({1, 2}); print('DONE', flush=True)\n"
+    )
+    outcomes = set()
+    for call in ("write", "fsync", "rename", "openat"):
+        for when in (1, 2) if call == "fsync" else (1,):
+            path = tmp_path / f"{call}{when}" / "a"
+            dead = put_aside(path, 5)
+            watch = ["strace", "-f", "-P", str(path) + ".new", "-P", str(path.parent)]
+            kill = ["-e", f"inject={call}:signal=KILL:when={when}", "-e", f"trace={call}", "-o", "/dev/null"]
+            try:
+                run = subprocess.run([*watch, *kill, sys.executable, "-c", code, str(path)], capture_output=True)
+            except FileNotFoundError:
+                pytest.skip("strace is not on this machine (Debian package strace).")
+            assert b"DONE" not in run.stdout, (call, when)
+            again = letters(path)
+            outcomes.add(tuple(letter.offset for letter in again.read()))
+            assert [entry.name for entry in path.parent.iterdir()] == ["a"]
+            assert again.remove({1, 2}) in (0, 2)
+            assert [letter.offset for letter in again.read()] == [0, 3, 4]
+            assert dead.path == path
+    assert outcomes == {(0, 1, 2, 3, 4), (0, 3, 4)}
+
+
+def test_appending_while_another_thread_removes_loses_nothing(tmp_path: Path) -> None:
+    """One thread puts aside, one removes, one reads: all that is not removed stands there at the end."""
+    dead = letters(tmp_path / "a")
+    dead.append([(n, "no", reading(n)) for n in range(200)])
+    stop = threading.Event()
+
+    def remove() -> None:
+        try:
+            for n in range(0, 200, 10):
+                dead.remove(set(range(n, n + 10)))
+        finally:
+            stop.set()
+
+    def look() -> None:
+        while not stop.is_set():
+            found = [letter.offset for letter in dead.read()]
+            assert found == sorted(found)
+            dead.summary()
+
+    with ThreadPoolExecutor(2) as pool:
+        work = [pool.submit(remove), pool.submit(look)]
+        n = 200
+        while not stop.is_set():
+            dead.append([(n, f"no {n}", reading(n))])
+            n += 1
+        for each in work:
+            each.result()
+    assert [letter.offset for letter in dead.read()] == list(range(200, n))
+    assert dead.count == n - 200
