@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -102,11 +103,20 @@ class Device:
 class DeviceBook:
     """All devices by name.  Bound: ``max_devices``; at the bound a new name is refused (:class:`Overloaded`)."""
 
-    def __init__(self, path: Path, *, rate: float, burst: float, max_devices: int = 20_000) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rate: float,
+        burst: float,
+        max_devices: int = 20_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._rate = rate
         self._burst = burst
         self._max_devices = max_devices
+        self._clock = clock
         self._devices: dict[str, Device] = {}
         self.offset: int | None = None  # journal offset that the loaded snapshot reflects; None without one
 
@@ -133,7 +143,7 @@ class DeviceBook:
     def _known(self, name: str) -> Device:
         device = self._devices.get(name)
         if device is None:
-            device = self._devices[name] = Device(name, TokenBucket(self._rate, self._burst))
+            device = self._devices[name] = Device(name, TokenBucket(self._rate, self._burst, clock=self._clock))
         return device
 
     # -- what survives a restart ---------------------------------------------------------------------------------
