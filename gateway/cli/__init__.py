@@ -2,7 +2,7 @@
 
 One module a command, loaded only when it is the one asked for: ``version`` starts no database and no event loop.
 Results go to stdout, notices to stderr.  Exit statuses: 0 done, 1 failed, 2 wrong usage, 69 unreachable, 75 in use by
-another, 78 bad settings (sysexits.h).
+another, 77 not allowed, 78 bad settings (sysexits.h).
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "start the gateway"),
     "check-config": ("check_config", "check the settings and say what is wrong with them"),
     "config": ("config", "show the settings in force"),
+    "devices": ("devices", "list the devices, their states and what became of their readings"),
+    "explain": ("explain", "tell where a device's readings went, and why any did not"),
+    "dead-letters": ("dead_letters", "look at, retry or forget what sinks have refused"),
+    "tail": ("tail", "print what becomes stored, as it does"),
+    "top": ("top", "watch the busiest devices and the sinks"),
     "simulate": ("simulate", "act as any number of devices"),
     "version": ("version", "print the version"),
 }

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 EPILOG = """\
-exit status: 0 every reading was acked; 1 some were not, or were refused; 2 wrong usage;
-69 the gateway could not be reached; 77 it let no device in (token, address)"""
+exit status: 0 every reading was acked; 1 some were not, or were refused;
+2 wrong usage; 69 the gateway could not be reached;
+77 it let no device in (token, address)"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "simulate",
         help="send plausible readings of any number of devices",
-        description="Send plausible readings of any number of devices to a gateway, until Ctrl-C or --duration.",
+        description="Send plausible readings of any number of devices to a gateway, until\nCtrl-C or --duration.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

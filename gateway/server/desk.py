@@ -35,6 +35,7 @@ from ..devices import Device, DeviceBook
 from ..errors import GatewayError
 from ..globs import matcher
 from ..reading import ASSIGNED, FUTURE, OLD, Batch, Description, Item, Mark, Presence, Reading
+from ..sinks.deadletters import DeadLetter
 from .control import Command, Params
 from .explain import SinkFacts, explain
 from .refusals import Refusals
@@ -55,15 +56,6 @@ Glob = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Offsets = Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=10_000)] | None
 
 
-class Letter(Protocol):
-    """An item put aside; see :mod:`gateway.sinks.deadletters`."""
-
-    offset: int
-    time: int
-    reason: str
-    item: Item
-
-
 class SinkRunner(Protocol):
     """A sink's runner, as far as commands go."""
 
@@ -78,7 +70,7 @@ class SinkRunner(Protocol):
 
     async def dead_letters_list(
         self, limit: int | None = None, offsets: set[int] | None = None, device: str = ""
-    ) -> Sequence[Letter]: ...
+    ) -> Sequence[DeadLetter]: ...
 
     async def dead_letters_retry(self, offsets: set[int] | None) -> dict[str, Any]: ...
 
@@ -341,7 +333,7 @@ class Desk:
             yield {"health": self._health(), "devices": rows}
 
 
-def letter_row(sink: str, letter: Letter) -> dict[str, object]:
+def letter_row(sink: str, letter: DeadLetter) -> dict[str, object]:
     """A dead letter for people and for JSON: ``put_aside`` when, in milliseconds, ``item`` as :func:`entry_of`."""
     return {
         "sink": sink,

@@ -1,0 +1,276 @@
+"""``gateway dead-letters list|show|retry|purge``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import GatewayError, StateLocked
+from .arguments import count, offset
+from .daemon import EXIT_STATUSES, NotRunning, add_options, dial, state_dir
+from .words import ago, moment, paragraph, plain, size, span, table, value, width
+
+if TYPE_CHECKING:
+    from ..sinks.deadletters import DeadLetters
+
+HEADERS = ("SINK", "LETTERS", "SIZE", "OLDEST", "NEWEST")
+LIMIT = 100
+DESCRIPTION = """\
+A dead letter is a reading that a sink's far side has refused for good: it was
+put aside with the reason, so that what came after it could go on. It stays
+until it is retried with success, or purged."""
+EPILOG = f"""\
+list, show and purge work without a running gateway, too: on the files in its
+state directory. retry fails (1) where letters are left.
+
+{EXIT_STATUSES}"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "dead-letters",
+        help="look at, retry or forget what sinks have refused",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, function, line in (
+        ("list", run_list, "how many there are of each sink, and why"),
+        ("show", run_show, "what they hold"),
+        ("retry", run_retry, "give them to their sink again"),
+        ("purge", run_purge, "forget them for good"),
+    ):
+        action = actions.add_parser(
+            name, help=line, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        action.add_argument("sink", nargs="?", metavar="SINK", help="such as mqtt (default: all)")
+        if name != "list":
+            action.add_argument(
+                "--offset", type=offset, action="append", metavar="N", help="only this letter; may be given again"
+            )
+        if name == "show":
+            action.add_argument(
+                "--limit", type=count, default=LIMIT, metavar="N", help="the oldest N (default: %(default)s)"
+            )
+        if name == "purge":
+            action.add_argument("--yes", action="store_true", help="do not ask")
+        add_options(action)
+        action.set_defaults(run=function, parser=action)
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """``list``."""
+    sinks = _summaries(options)
+    if options.json:
+        print(json.dumps(sinks, indent=2))
+        return 0
+    now = _now()
+    rows = [
+        [
+            sink["sink"],
+            f"{sink['count']:,}",
+            size(sink["bytes"]),
+            *(_ago(sink[key], now) for key in ("oldest", "newest")),
+        ]
+        for sink in sinks
+    ]
+    if rows:
+        print(table(HEADERS, rows, width(), right=(1, 2, 3, 4)))
+    for sink in sinks:
+        if sink["reasons"] or sink.get("damaged"):
+            print(f"\n{sink['sink']}:")
+            for reason, count in sink["reasons"].items():
+                print(paragraph(plain(reason), width(), f"{count:>9,}  "))
+            if sink.get("damaged"):
+                print(paragraph("damaged, and never delivered", width(), f"{sink['damaged']:>9,}  "))
+    if not any(sink["count"] for sink in sinks):
+        print("there are no dead letters", file=sys.stderr)
+    return 0
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """``show``."""
+    try:
+        with dial(state_dir(options)) as gateway:
+            letters = gateway.ask("dead-letters show", sink=options.sink, offsets=options.offset, limit=options.limit)
+    except NotRunning:
+        letters = list(_read(options))
+    if options.json:
+        print(json.dumps(letters, indent=2))
+    else:
+        for letter in letters:
+            for line in _letter_lines(letter, _now(), width()):
+                print(line)
+    if not letters:
+        print("there are no dead letters" + (" at these offsets" if options.offset else ""), file=sys.stderr)
+        return 1 if options.offset else 0
+    if len(letters) == options.limit:
+        print(f"these are the oldest {options.limit:,}; --limit N shows more", file=sys.stderr)
+    return 0
+
+
+def run_retry(options: argparse.Namespace) -> int:
+    """``retry``."""
+    with dial(state_dir(options)) as gateway:
+        results = gateway.ask("dead-letters retry", sink=options.sink, offsets=options.offset)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    else:
+        for result in results:
+            if result["delivered"] or result["left"]:
+                print(paragraph(_retried(result), width()))
+    if not any(result["delivered"] or result["left"] for result in results):
+        print("there are no dead letters" + (" at these offsets" if options.offset else ""), file=sys.stderr)
+    return 1 if any(result["left"] for result in results) else 0
+
+
+def run_purge(options: argparse.Namespace) -> int:
+    """``purge``."""
+    if not options.yes:
+        if not sys.stdin.isatty():
+            options.parser.error("what is purged is gone for good: say --yes")
+        which = f"{len(options.offset)} dead letters" if options.offset else "all dead letters"
+        print(f"Purge {which} of {options.sink or 'all sinks'} for good? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("nothing was purged", file=sys.stderr)
+            return 1
+    directory = state_dir(options)
+    try:
+        with dial(directory) as gateway:
+            results = gateway.ask("dead-letters purge", sink=options.sink, offsets=options.offset)
+    except NotRunning:
+        results = _purge(directory, options)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    else:
+        for result in results:
+            print(f"{result['sink']}: {result['purged']:,} purged")
+    if options.offset and not any(result["purged"] for result in results):
+        print("there are no dead letters at these offsets", file=sys.stderr)
+        return 1
+    return 0
+
+
+# -- without a running gateway -----------------------------------------------------------------------------------------
+
+
+def _summaries(options: argparse.Namespace) -> list[dict[str, Any]]:
+    try:
+        with dial(state_dir(options)) as gateway:
+            sinks: list[dict[str, Any]] = gateway.ask("dead-letters", sink=options.sink)
+            return sinks
+    except NotRunning:
+        return [{"sink": name, "title": name, **letters.summary()} for name, letters in _files(options)]
+
+
+def _files(options: argparse.Namespace) -> Iterator[tuple[str, DeadLetters]]:
+    """The sinks' files, opened; says that no gateway was asked."""
+    from ..sinks.deadletters import DeadLetters
+
+    directory = state_dir(options)
+    if not directory.is_dir():
+        raise NotRunning(f"there is no state directory {directory}", hint="name one with --state-dir")
+    print(f"no gateway runs with {directory}: these are its files", file=sys.stderr)
+    folder = directory / "dead-letters"
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.suffix)
+    except FileNotFoundError:
+        names = []
+    if options.sink is not None and options.sink not in names:
+        names = []
+    elif options.sink is not None:
+        names = [options.sink]
+    for name in names:
+        letters = DeadLetters(folder / name)
+        letters.open()
+        yield name, letters
+
+
+def _read(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from ..server.desk import letter_row
+
+    left = options.limit
+    for name, letters in _files(options):
+        for letter in letters.read(limit=left, offsets=options.offset):
+            left -= 1
+            yield letter_row(name, letter)
+
+
+def _purge(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    with _alone(directory):
+        return [
+            {
+                "sink": name,
+                "title": name,
+                "purged": letters.remove(set(options.offset)) if options.offset else letters.purge(),
+            }
+            for name, letters in _files(options)
+        ]
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the lock that a gateway holds while it runs."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise GatewayError(
+            f"the state directory {directory} cannot be used: {error.strerror}", hint="run this as the gateway's user"
+        ) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StateLocked(
+            f"a gateway that does not answer uses {directory}", hint="try again when it has started or stopped"
+        ) from None
+    finally:
+        os.close(fd)
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _letter_lines(letter: dict[str, Any], now: int, columns: int | None) -> Iterator[str]:
+    item = letter["item"]
+    seq = f" seq {item['seq']}" if item.get("seq") else ""
+    head = f"{letter['sink']} {letter['offset']}: {item['device']}{seq}"
+    yield paragraph(f"{head}, {_content(item, now)}", columns, rest="    ")
+    yield paragraph(f"put aside {span(letter['put_aside'], now)} ago: {plain(letter['reason'])}", columns, "    ")
+
+
+def _content(item: dict[str, Any], now: int) -> str:
+    if item["kind"] == "reading":
+        return f"{moment(item['time'], now)}: {_values(item['values'].items())}"
+    if item["kind"] == "presence":
+        return f"{item['state']} since {moment(item['since'], now)}"
+    return str(item["kind"])
+
+
+def _values(pairs: Iterable[tuple[str, object]]) -> str:
+    return ", ".join(f"{name}={value(given)}" for name, given in pairs) or "no values"
+
+
+def _retried(result: dict[str, Any]) -> str:
+    text = f"{result['sink']}: {result['delivered']:,} delivered"
+    if result["left"]:
+        text += f", {result['left']:,} left; the last: {plain(str(result['reason']))}"
+    return text
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _ago(ms: int | None, now: int) -> str:
+    return ago(ms or 0, now)

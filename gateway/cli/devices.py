@@ -1,0 +1,66 @@
+"""``gateway devices``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from .daemon import EXIT_STATUSES, add_options, dial, state_dir
+from .words import ago, table, width
+
+HEADERS = ("DEVICE", "STATE", "SINCE", "SEEN", "RECEIVED", "STORED", "NOT KEPT", "MISSING", "REASON")
+EPILOG = f"""\
+SINCE     for how long it is in its state; with a question mark where that is
+          its state of before the gateway's restart, and it was not seen since
+SEEN      for how long nothing was heard of it
+NOT KEPT  readings rejected, throttled or dropped; it may have sent some again
+MISSING   numbers that its sequence left out
+`gateway explain DEVICE` tells why.
+
+{EXIT_STATUSES}"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "devices",
+        help="list the devices, their states and what became of their readings",
+        description="List the devices, their states and what became of their readings.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="names, such as 'pump-*'")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print them."""
+    with dial(state_dir(options)) as gateway:
+        rows = gateway.ask("devices", device=options.pattern)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        now = int(time.time() * 1000)
+        print(table(HEADERS, [_cells(row, now) for row in rows], width(), right=(2, 3, 4, 5, 6, 7)))
+    print(_summary(rows), file=sys.stderr)
+    return 0
+
+
+def _cells(row: dict[str, Any], now: int) -> list[str]:
+    ledger = row["ledger"]
+    since = ago(row["since"], now) + ("" if row["confirmed"] else "?")
+    lost = ledger["rejected"] + ledger["throttled"] + ledger["dropped"]
+    counts = [str(count) for count in (ledger["received"], ledger["stored"], lost, ledger["missing"])]
+    return [row["device"], row["state"], since, ago(row["last_seen"], now), *counts, row["reason"]]
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "no device of such a name has connected yet"
+    states = [row["state"] for row in rows]
+    parts = [f"{states.count(state)} {state}" for state in ("online", "stale", "offline") if state in states]
+    return f"{len(rows)} device{'' if len(rows) == 1 else 's'}: {', '.join(parts)}"
