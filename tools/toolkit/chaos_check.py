@@ -19,6 +19,7 @@ __all__ = [
     "overclaimed",
     "shortened",
     "sinks",
+    "states",
     "stored_claims",
 ]
 
@@ -154,6 +155,11 @@ def ledger_faults(daemon: Daemon) -> list[str]:
 def stored_claims(daemon: Daemon) -> dict[str, int]:
     """How many readings the ledger of each device claims to be stored."""
     return {row["device"]: row["ledger"]["stored"] for row in _json(daemon, "/api/v1/devices")}
+
+
+def states(daemon: Daemon) -> dict[str, str]:
+    """The state of each device."""
+    return {row["device"]: row["state"] for row in _json(daemon, "/api/v1/devices")}
 
 
 def overclaimed(claims: dict[str, int], got: dict[str, set[int]]) -> list[str]:

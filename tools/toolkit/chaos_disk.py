@@ -13,7 +13,7 @@ from . import chaos_faults as faults
 from .chaos import Case, Control
 from .chaos_check import number as number_of
 from .chaos_device import until
-from .chaos_rig import Rig, execute, mounted, need
+from .chaos_rig import Rig, execute, mounted, need, preload
 
 __all__ = ["CASES"]
 
@@ -58,9 +58,7 @@ async def powercut(rig: Rig) -> None:
 
 async def eio(rig: Rig) -> None:
     """Writes or syncs fail with EIO for a while, and what was not synced is gone: refused meanwhile, never acked."""
-    shim = rig.directory / "shim.so"
-    source = Path(__file__).with_name("chaos_shim.c")
-    await execute(need("cc", "gcc"), "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl")
+    shim = await preload(rig, "chaos_disk.c")
     await rig.broker()
     for number in range(0, rig.rounds, len(WHAT_FAILS)):
         # With haste the history fails as well; without, the journal alone holds what was acked.

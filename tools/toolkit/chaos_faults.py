@@ -164,3 +164,31 @@ async def slow(self, batch):
     return await write(self, batch)
 MqttSink.write = slow
 """
+
+HASTY_STORE = """
+from gateway.sinks.influx import InfluxSink
+InfluxSink.__init__.__kwdefaults__["timeout_s"] = 0.5
+"""
+
+STORE_ERRORS_UNHEARD = """
+from influxdb_client.rest import ApiException
+from gateway.sinks.influx import InfluxSink
+post = InfluxSink._post
+def unheard(self, batch):
+    try:
+        return post(self, batch)
+    except ApiException:
+        return 0
+InfluxSink._post = unheard
+"""
+
+RETRY_AFTER_UNHEARD = """
+from gateway.sinks.influx import InfluxSink
+InfluxSink._retry_after = lambda self, value: None
+"""
+
+# The event loop's own clock stays what it is.
+WALL_CLOCK = """
+import time
+time.monotonic = time.time
+"""

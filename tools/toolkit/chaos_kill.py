@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from . import chaos_faults as faults
 from .chaos import Case, Control
-from .chaos_device import HOST, until
+from .chaos_device import until
 from .chaos_rig import Rig, need
-from .frames import client_frame, upgrade_request
+from .frames import client_frame
 from .servers import Failed
 
 __all__ = ["CASES"]
@@ -135,9 +135,9 @@ async def shutdown(rig: Rig) -> None:
     slowest = 0.0
     for _ in range(rig.rounds):
         await rig.start()
-        stalled = [
-            await _stalled(rig, target) for target in ("/v1/live", "/v1/devices/stalled", "/v1/devices/stalled-2")
-        ]
+        live = await rig.deaf("/v1/live")
+        live.write(client_frame(b'{"type":"subscribe","id":"main","mode":"every","history_s":3600}'))
+        stalled = [live, *[await rig.deaf(f"/v1/devices/stalled-{n}") for n in range(2)]]
         async with rig.load() as fleet:
             await asyncio.sleep(rig.seconds / 2)
             broker.freeze()
@@ -160,17 +160,6 @@ async def shutdown(rig: Rig) -> None:
     await rig.start()
     await rig.settle()
     rig.notes.append(f"slowest stop {slowest:.1f} s")
-
-
-async def _stalled(rig: Rig, target: str) -> asyncio.StreamWriter:
-    """A peer that asks for much, and reads no answer but the first bytes."""
-    reader, writer = await asyncio.open_connection(HOST, rig.daemon.port, limit=1024)
-    writer.write(upgrade_request(f"{HOST}:{rig.daemon.port}", target))
-    assert b" 101 " in await reader.readuntil(b"\r\n")
-    if target.endswith("live"):
-        request = b'{"type":"subscribe","id":"main","mode":"every","history_s":3600}'
-        writer.write(client_frame(request))
-    return writer
 
 
 CASES = {

@@ -18,10 +18,11 @@ from tests.servers import Missing, Mosquitto
 
 from .chaos_check import Far, History, ledger_faults, missing, overclaimed, shortened, sinks, stored_claims
 from .chaos_device import HOST, Fleet, until
+from .frames import upgrade_request
 from .mqtt import Subscriber
 from .servers import Daemon, Failed
 
-__all__ = ["Cannot", "Rig", "execute", "launcher", "mounted", "need"]
+__all__ = ["Cannot", "Rig", "execute", "launcher", "mounted", "need", "preload"]
 
 SETTLE_S = 20.0
 READABLE_S = 1.0  # after its ack a row can be read
@@ -69,6 +70,14 @@ async def mounted(target: Path, *options: str | Path) -> AsyncIterator[Path]:
         yield target
     finally:
         await execute("umount", target)
+
+
+async def preload(rig: Rig, source: str) -> Path:
+    """A library for ``LD_PRELOAD``, compiled from a file beside this one; raises :class:`Cannot`."""
+    library = rig.directory / source.replace(".c", ".so")
+    path = Path(__file__).with_name(source)
+    await execute(need("cc", "gcc"), "-shared", "-fPIC", "-O1", "-o", library, path, "-ldl")
+    return library
 
 
 class Rig:
@@ -207,6 +216,15 @@ class Rig:
             return await asyncio.to_thread(function, *arguments)
         except OSError as error:
             raise Failed(f"the gateway does not answer: {error}") from None
+
+    async def deaf(self, target: str) -> asyncio.StreamWriter:
+        """A peer at a WebSocket address that answers nothing, and reads nothing but the first bytes."""
+        address = f"{HOST}:{self.daemon.port}"
+        reader, writer = await asyncio.open_connection(HOST, self.daemon.port, limit=1024)
+        writer.write(upgrade_request(address, target))
+        if b" 101 " not in await reader.readuntil(b"\r\n"):
+            raise Failed(f"the gateway refuses a connection to {target}")
+        return writer
 
     # -- load --
 
