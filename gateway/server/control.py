@@ -45,8 +45,8 @@ ADDRESS_BYTES = 107  # unix(7): sun_path, without its last zero
 
 Params = dict[str, Any]
 Command = Callable[[Params], Awaitable[object] | AsyncIterator[object]]
-"""Answers with a result, or streams items; raises :class:`~gateway.errors.GatewayError` for what cannot be done, and
-``msgspec.ValidationError`` for parameters that are none."""
+"""Answers with a result, or streams items; raises :class:`~gateway.errors.GatewayError` for what cannot be done,
+``OSError`` for what the disk fails, and ``msgspec.ValidationError`` for parameters that are none."""
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -162,6 +162,9 @@ class Control:
             return
         except GatewayError as error:
             answer = _refusal(id, str(error), error.hint)
+        except OSError as error:
+            log.warning("a command failed: %s", error)
+            answer = _refusal(id, f"the disk: {error.strerror or error}", "see that the state directory can be written")
         except msgspec.DecodeError as error:  # the request or its parameters
             answer = _refusal(id, f"not a request: {error}")
         except Exception:

@@ -268,9 +268,11 @@ class Desk:
         """Give them to their sinks again."""
         wanted = msgspec.convert(params, _Letters)
         offsets = set(wanted.offsets) if wanted.offsets else None
+        chosen = self._chosen(wanted.sink)
+        # Side by side: each may take as long as its far side does.
+        results = await asyncio.gather(*(runner.dead_letters_retry(offsets) for _, _, runner in chosen))
         return [
-            {"sink": name, "title": title, **await runner.dead_letters_retry(offsets)}
-            for name, title, runner in self._chosen(wanted.sink)
+            {"sink": name, "title": title, **result} for (name, title, _), result in zip(chosen, results, strict=True)
         ]
 
     async def purge_letters(self, params: Params) -> object:

@@ -34,6 +34,10 @@ async def fail(params: dict[str, Any]) -> object:
     raise ZeroDivisionError("no")
 
 
+async def no_disk(params: dict[str, Any]) -> object:
+    raise OSError(28, "No space left on device", "letters")
+
+
 async def count(params: dict[str, Any]) -> AsyncIterator[object]:
     for number in range(params["to"]):
         yield number
@@ -90,6 +94,13 @@ async def test_a_fault_of_a_command_is_logged_and_answered(tmp_path: Path, caplo
         assert "log" in answer["hint"]
         assert (await ask(ws, {"id": 2, "command": "echo"}))["ok"]
     assert any(record.exc_info for record in caplog.records)
+
+
+async def test_a_disk_that_fails_is_said(tmp_path: Path) -> None:
+    """In words, without a traceback."""
+    async with Control(tmp_path, {"no_disk": no_disk}), dial(tmp_path) as ws:
+        answer = await ask(ws, {"id": 1, "command": "no_disk"})
+        assert answer["error"] == "the disk: No space left on device"
 
 
 async def test_a_stream_comes_in_items_and_ends_with_ok(tmp_path: Path) -> None:
