@@ -80,6 +80,7 @@ TABLE: dict[str, dict[str, Known]] = {
         "damaged_segments": _counter("damaged_segments", "Segments with damaged records."),
         "damages": _counter("damages", "Damaged places that reading went on behind."),
         "set_aside": _counter("set_aside", "Files renamed out of the way because they cannot be used."),
+        "vanished": _gauge("vanished", "Stored readings of which no file was left at the start, nor let go before."),
         "dropped_segments": _counter("dropped_segments", "Segments unlinked to make room, not yet read by every sink."),
         "removed_segments": _counter("removed_segments", "Segments unlinked after every sink had read them."),
         "places_failures": _counter("places_failures", "Failed attempts to save how far the sinks are."),
@@ -129,6 +130,7 @@ TABLE: dict[str, dict[str, Known]] = {
         "subscribers": _gauge("subscribers", "Subscriptions of dashboards."),
         "frames": _counter("frames", "Updates encoded; each goes to all dashboards that share it."),
         "downgraded": _counter("downgraded", "Subscriptions of slow dashboards, moved to the latest values."),
+        "failures": _counter("failures", "Steps that failed, of sending to dashboards; the log has the reason."),
     },
     "guard": {"refused": _counter("refused", "Requests refused for a Host or Origin that is not allowed.")},
     "sink": {

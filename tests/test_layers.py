@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
     {"session", "limit", "liveness", "ledger"},
-    {"codecs"},
+    {"codecs", "aside"},
     {"reading", "errors", "globs"},
     {"__init__"},
 ]

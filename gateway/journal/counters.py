@@ -32,6 +32,7 @@ class Counters:
     damaged_segments: int = 0
     damages: int = 0
     set_aside: int = 0
+    vanished: int = 0
     dropped_segments: int = 0
     removed_segments: int = 0
     places_failures: int = 0
@@ -42,6 +43,7 @@ class Counters:
         self.torn_bytes = recovered.torn_bytes
         self.foreign_segments = recovered.foreign
         self.set_aside = recovered.set_aside
+        self.vanished = recovered.vanished
         self.damages = len(recovered.damages)
         self.damaged_segments = sum(1 for segment in recovered.segments if segment.damaged_at)
 
@@ -54,6 +56,15 @@ class Counters:
         self.sync_seconds += committed.sync_s
         self.sync_seconds_max = max(self.sync_seconds_max, committed.sync_s)
         self._latencies.append(latency)
+
+    def problems(self) -> list[str]:
+        """What was found wrong with the segments, in words."""
+        problems = []
+        if self.damages:
+            problems.append(f"The journal is damaged in {self.damages} places: what was stored there is lost")
+        if self.foreign_segments:
+            problems.append(f"{self.foreign_segments} files of another journal were set aside")
+        return problems
 
     def as_dict(self) -> dict[str, float]:
         """All of them, with ``ack_ms_p50`` and ``_p99`` over the last commits."""

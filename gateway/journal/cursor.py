@@ -187,6 +187,12 @@ class Cursor:
         self.position = position
         self._close_file()  # an open file would keep its space
 
+    def lose_below(self, position: Position) -> None:
+        """What lies below ``position`` has vanished."""
+        if position.offset > self.position.offset:
+            self.lost += position.readings - self.position.readings
+            self.position = position
+
     def release(self) -> None:
         """Let go of the file; no thread reads any more."""
         if self._reader is not None:

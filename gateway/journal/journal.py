@@ -38,7 +38,7 @@ from gateway.journal.counters import Counters
 from gateway.journal.cursor import Cursor, Position
 from gateway.journal.holdings import Holdings
 from gateway.journal.opening import Opened, take
-from gateway.journal.places import Place
+from gateway.journal.places import Gone, Place, Places, moved
 from gateway.journal.reader import Damage, Reader, SpareReaders, Taken, seek_readings
 from gateway.journal.recovery import JUMP
 from gateway.journal.ring import Ring
@@ -153,6 +153,8 @@ class Journal:
         self.stored = recovered.stored
         self._holdings = Holdings([*recovered.segments, opened.tail.segment])
         self._cursors = Roster(recovered.places)
+        self._gone = recovered.gone
+        self._problems = list(recovered.problems)
         self._counts.opened(recovered)
         for damage in recovered.damages:
             log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
@@ -408,10 +410,11 @@ class Journal:
             return
         dropped = self._holdings.take_oldest(count)
         first = self._holdings.oldest
+        self._gone = Gone(first.base, first.before)
         self._cursors.drop_below(Position(first.base, first.before))
         self._counts.dropped_segments += count
         log.warning("dropped %d segments below offset %d to make room", count, first.base)
-        self._writer.remove(dropped)
+        self._writer.remove(dropped, self._state_of_places())
         self._probe()
         self._arm_places()
 
@@ -421,7 +424,9 @@ class Journal:
         count = 0 if floor is None else self._holdings.passed(floor)
         if count:
             self._counts.removed_segments += count
-            self._writer.remove(self._holdings.take_oldest(count))
+            removed = self._holdings.take_oldest(count)
+            self._gone = Gone(self._holdings.oldest.base, self._holdings.oldest.before)
+            self._writer.remove(removed, self._state_of_places())
             self._check_bytes()
 
     # -- cursors ---------------------------------------------------------------------------------------------------
@@ -449,10 +454,11 @@ class Journal:
             if offset > self.next_offset:
                 self._lift(offset + JUMP)
             readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
-            place = _moved(kept, offset, min(readings, self.stored))
+            place = moved(kept, offset, min(readings, self.stored))
         cursor = Cursor(self, name, place, own_place=start is not None)
-        # What went while the cursor was not open counts as dropped.
-        cursor.drop_below(Position(oldest.base, oldest.before))
+        # What was let go while the cursor was not open counts as dropped.
+        cursor.drop_below(Position(self._gone.offset, self._gone.readings))
+        cursor.lose_below(Position(oldest.base, oldest.before))
         self._cursors.add(cursor)
         self._arm_places()
         return cursor
@@ -510,10 +516,15 @@ class Journal:
             self._arm_places()
 
     def _begin_store(self) -> bool:
-        state = self._cursors.begin_store(bytes.fromhex(self.epoch), self.durable_offset, self.stored)
-        if state is not None:
-            self._writer.store(state)
-        return state is not None
+        begun = self._cursors.begin_store()
+        if begun:
+            # What had vanished at the start is by now in the counts of all cursors.
+            self._gone = Gone(self._holdings.oldest.base, self._holdings.oldest.before)
+            self._writer.store(self._state_of_places())
+        return begun
+
+    def _state_of_places(self) -> Places:
+        return self._cursors.state(bytes.fromhex(self.epoch), self.durable_offset, self.stored, self._gone)
 
     async def _store_last(self) -> None:
         """Write the places as they are now, behind what may be under way, and let go what they free."""
@@ -568,6 +579,10 @@ class Journal:
             if place_is_new:
                 log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
 
+    def problems(self) -> list[str]:
+        """What was found wrong with the files since the start, in words."""
+        return [*self._problems, *self._counts.problems()]
+
     def stats(self) -> dict[str, float]:
         """Counts of this start and gauges; in bytes, seconds, items, or as named.
 
@@ -596,10 +611,3 @@ class Journal:
             "failing": float(bool(self.reason)),
             "unencodable": self._writer.unencodable,
         }
-
-
-def _moved(kept: Place | None, offset: int, readings: int) -> Place:
-    """Where a reader stands that keeps its own place: one that is new, or begins again further back, counts anew."""
-    if kept is None or readings < kept.began + kept.overflowed + kept.lost + kept.dead_lettered:
-        return Place(offset, readings, began=readings)
-    return Place(offset, readings, kept.overflowed, kept.lost, kept.began, kept.dead_lettered)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.aside import remove
 from gateway.errors import JournalError, StateLocked
-from gateway.journal import places
+from gateway.journal import identity, places
 from gateway.journal.places import PlacesFile
 from gateway.journal.recovery import Recovered, recover
-from gateway.journal.segment import Tail, remove
+from gateway.journal.segment import Tail
 from gateway.journal.writer import free_bytes
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def take(directory: Path) -> Opened:
             tail = Tail(directory, recovered.epoch, recovered.base, 0, recovered.end, recovered.stored)
             undo.callback(tail.abandon)
             tail.sync()
+            if recovered.epoch_due:
+                identity.write(directory / identity.FILE_NAME, recovered.epoch)
             places_file = PlacesFile(directory / places.FILE_NAME, recovered.places_number)
             undo.callback(places_file.close)
             _forget_empty(recovered)

@@ -11,12 +11,13 @@ Layout, little-endian, two slots of 4,096 bytes::
 
     slot    magic "GWPLACES" | crc32 of all behind it u32 | payload size u32 | number u64 | payload | zeros
     payload MessagePack [version, epoch, end, stored,
-                         {name: [offset, readings, overflowed, lost, began, dead_lettered]}]
+                         {name: [offset, readings, overflowed, lost, began, dead_lettered]}, [offset, readings] or nil]
 
-Version 1 had neither ``began`` nor ``dead_lettered``; it is read, and delivering counts from then on.
+Version 1 had neither ``began`` nor ``dead_lettered`` nor the last pair; it is read, and delivering counts from then on.
 
 ``end`` and ``stored`` are the journal's durable end and its readings ever stored when the slot was written: what is
-missing below them at the next start was lost by the disk, not by a crash.
+missing below them at the next start was lost by the disk, not by a crash.  The last pair says up to where segments
+were let go on purpose: it is durable before they are unlinked, so what else is missing was taken by somebody.
 """
 
 from __future__ import annotations
@@ -28,12 +29,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.journal.segment import sync_directory
+from gateway.aside import sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILE_NAME", "MAX_NAME", "MAX_PLACES", "NewerVersion", "Place", "Places", "PlacesFile", "load"]
+__all__ = [
+    "FILE_NAME",
+    "MAX_NAME",
+    "MAX_PLACES",
+    "VERSION",
+    "Gone",
+    "Loaded",
+    "NewerVersion",
+    "Place",
+    "Places",
+    "PlacesFile",
+    "load",
+    "moved",
+]
 
 FILE_NAME = "cursors"
 VERSION = 2
@@ -69,6 +83,20 @@ class NewerVersion(ValueError):
         self.version = version
 
 
+def moved(kept: Place | None, offset: int, readings: int) -> Place:
+    """Where a reader stands that keeps its own place: one that is new, or begins again further back, counts anew."""
+    if kept is None or readings < kept.began + kept.overflowed + kept.lost + kept.dead_lettered:
+        return Place(offset, readings, began=readings)
+    return Place(offset, readings, kept.overflowed, kept.lost, kept.began, kept.dead_lettered)
+
+
+class Gone(msgspec.Struct, frozen=True, array_like=True):
+    """Nothing below ``offset`` is held any more, on purpose; ``readings`` were ever stored below it."""
+
+    offset: int
+    readings: int
+
+
 class Places(msgspec.Struct, frozen=True, array_like=True):
     """One state of the file."""
 
@@ -77,6 +105,19 @@ class Places(msgspec.Struct, frozen=True, array_like=True):
     end: int
     stored: int
     cursors: dict[str, Place]
+    gone: Gone | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What the file holds: number and state of the newer whole slot, the version it was written in.
+
+    ``damaged``: the file is there and has no whole slot.
+    """
+
+    number: int = 0
+    places: Places | None = None
+    version: int = VERSION
+    damaged: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -93,8 +134,8 @@ def pack_slot(number: int, places: Places) -> bytes:
     return slot[:8] + zlib.crc32(memoryview(slot)[12:]).to_bytes(4, "little") + slot[12:]
 
 
-def unpack_slot(slot: bytes) -> tuple[int, Places] | None:
-    """Number and state of a whole slot, or ``None``.  Raises :class:`NewerVersion`."""
+def unpack_slot(slot: bytes) -> Loaded | None:
+    """What a whole slot holds, or ``None``.  Raises :class:`NewerVersion`."""
     if len(slot) != SLOT:
         return None
     magic, crc, size, number = _start.unpack_from(slot)
@@ -108,7 +149,7 @@ def unpack_slot(slot: bytes) -> tuple[int, Places] | None:
         places = _decoder.decode(payload)
     except msgspec.MsgspecError:
         return None
-    return number, places if places.version == VERSION else _migrate(places)
+    return Loaded(number, places if places.version == VERSION else _migrate(places), places.version)
 
 
 def _migrate(places: Places) -> Places:
@@ -120,20 +161,22 @@ def _migrate(places: Places) -> Places:
     return msgspec.structs.replace(places, version=VERSION, cursors=cursors)
 
 
-def load(path: Path) -> tuple[int, Places | None, bool]:
-    """Number and state of the newer whole slot, and whether the file is there but holds none.
+def load(path: Path) -> Loaded:
+    """What the file holds, in today's form.
 
     Raises ``OSError`` when it cannot be read, :class:`NewerVersion`.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(2 * SLOT)
     except FileNotFoundError:
-        return 0, None, False
+        return Loaded()
+    except IsADirectoryError:
+        return Loaded(damaged=True)
     slots = [found for at in (0, SLOT) if (found := unpack_slot(data[at : at + SLOT])) is not None]
     if not slots:
-        return 0, None, any(data)
-    number, places = max(slots, key=lambda slot: slot[0])
-    return number, places, False
+        return Loaded(damaged=any(data))
+    return max(slots, key=lambda slot: slot.number)
 
 
 class PlacesFile:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import JournalError
 from gateway.journal import places
-from gateway.journal.places import Place, Places
+from gateway.journal.places import Gone, Place, Places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,16 +70,20 @@ class Roster:
         """The offset below which no open cursor holds anything; ``None`` without cursors: nothing may go."""
         return min((cursor.persisted for cursor in self._open.values()), default=None)
 
-    def begin_store(self, epoch: bytes, end: int, stored: int) -> Places | None:
-        """What is to be written to disk now; ``None`` while that before is not done."""
-        if self._storing is not None:
-            return None
-        self._storing = {cursor: cursor.position.offset for cursor in self._open.values()}
+    def state(self, epoch: bytes, end: int, stored: int, gone: Gone) -> Places:
+        """All places as they are now."""
         for cursor in self._open.values():
             self._keep(cursor)
         while len(self._kept) > places.MAX_PLACES:
             del self._kept[next(iter(self._kept))]
-        return Places(places.VERSION, epoch, end, stored, dict(self._kept))
+        return Places(places.VERSION, epoch, end, stored, dict(self._kept), gone)
+
+    def begin_store(self) -> bool:
+        """The places as they are now are to be written to disk; False while those before are not."""
+        if self._storing is not None:
+            return False
+        self._storing = {cursor: cursor.position.offset for cursor in self._open.values()}
+        return True
 
     def end_store(self, *, done: bool) -> None:
         """It was written, or not."""

@@ -1,4 +1,4 @@
-"""One segment file: born, appended to and synced, listed, set aside.
+"""One segment file: born, appended to and synced.
 
 The writer thread alone writes.  A :class:`Tail` is never used again after a failed write or sync: the kernel may have
 dropped the dirty pages and reports the next sync as a success, so its end cannot be trusted and the record goes into a
@@ -14,19 +14,19 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from gateway.aside import sync_directory
 from gateway.journal import record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SET_ASIDE_KEPT", "Segment", "Tail", "name_of", "parse_name", "remove", "set_aside", "sync_directory"]
+__all__ = ["KIND", "Segment", "Tail", "name_of", "parse_name"]
 
 AHEAD = 32 << 10
 AHEAD_OF = 8 << 10  # a larger record costs about as much as zeros as filling ahead saves
-SET_ASIDE_KEPT = 8  # files kept for examination; beyond that the oldest is removed
+KIND = ".seg"  # how the names of all segments end
 
 _name = re.compile(r"(\d{20})-(\d{4,9})\.seg", re.ASCII).fullmatch
-_aside = re.compile(r".+\.seg\.(damaged|foreign)-\d{8}T\d{6}Z(-\d+)?", re.ASCII).fullmatch
 
 
 class Segment:
@@ -59,47 +59,6 @@ def parse_name(name: str) -> tuple[int, int] | None:
     """Base and generation out of a file name, or ``None`` for other files."""
     match = _name(name)
     return (int(match[1]), int(match[2])) if match else None
-
-
-def sync_directory(directory: Path) -> None:
-    """Make births, deaths and renames in ``directory`` durable.  Raises ``OSError``."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def remove(path: Path) -> None:
-    """Unlink, also what is gone already.  Raises ``OSError``."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-
-
-def set_aside(path: Path, why: str) -> Path | None:
-    """Rename a segment to ``<name>.<why>-<UTC time>``; ``None`` if it is gone.  Raises ``OSError``.
-
-    At most :data:`SET_ASIDE_KEPT` such files are kept: the oldest make room.
-    """
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    target = path.with_name(f"{path.name}.{why}-{stamp}")
-    number = 1
-    while target.exists():
-        target = path.with_name(f"{path.name}.{why}-{stamp}-{number}")
-        number += 1
-    try:
-        path.rename(target)
-    except FileNotFoundError:
-        return None
-    for old in asides(path.parent)[:-SET_ASIDE_KEPT]:
-        remove(old)
-    return target
-
-
-def asides(directory: Path) -> list[Path]:
-    """The files set aside, oldest first."""
-    found = [entry for entry in directory.iterdir() if _aside(entry.name)]
-    return sorted(found, key=lambda path: (path.name.rpartition(".seg.")[2].partition("-")[2], path.name))
 
 
 class Tail:

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from gateway.aside import remove, set_aside
 from gateway.journal import record
 from gateway.journal.places import Places, PlacesFile
-from gateway.journal.segment import Segment, Tail, remove, set_aside
+from gateway.journal.segment import KIND, Segment, Tail
 from gateway.reading import Batch, Item, Mark
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class _Anchor(msgspec.Struct):
 
 class _Remove(msgspec.Struct):
     segments: list[Segment]
+    places: Places
 
 
 class _Probe(msgspec.Struct):
@@ -169,9 +171,9 @@ class Writer:
         """Go on at offset ``base``: a segment that begins there is made durable now."""
         self._jobs.put(_Anchor(base))
 
-    def remove(self, segments: list[Segment]) -> None:
-        """Unlink segments; those with damage are set aside."""
-        self._jobs.put(_Remove(segments))
+    def remove(self, segments: list[Segment], places: Places) -> None:
+        """Unlink segments, set aside those with damage; ``places``, made durable before, say that they are gone."""
+        self._jobs.put(_Remove(segments, places))
 
     def probe(self) -> None:
         """Ask for the free space."""
@@ -204,8 +206,8 @@ class Writer:
                     self._store(places)
                 case _Anchor(base):
                     self._anchor(base)
-                case _Remove(segments):
-                    self._remove(segments)
+                case _Remove(segments, places):
+                    self._remove(segments, places)
                 case _Probe():
                     self._probe()
                     self._post(self._events.on_probed, self._free)
@@ -345,12 +347,17 @@ class Writer:
             problem = error
         self._post(self._events.on_places, problem)
 
-    def _remove(self, segments: list[Segment]) -> None:
+    def _remove(self, segments: list[Segment], places: Places) -> None:
         aside = errors = 0
+        try:
+            self._places.write(places)
+        except OSError as error:
+            # They go all the same: room is wanted.  A crash right now would count as lost what was dropped.
+            log.warning("the cursors' places cannot be written: %s", error)
         for segment in segments:
             try:
                 if segment.damaged_at:
-                    aside += set_aside(segment.path, "damaged") is not None
+                    aside += set_aside(segment.path, "damaged", kind=KIND) is not None
                 else:
                     remove(segment.path)
             except OSError as error:

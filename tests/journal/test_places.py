@@ -14,6 +14,8 @@ from gateway.journal.places import (
     MAX_PLACES,
     SLOT,
     VERSION,
+    Gone,
+    Loaded,
     NewerVersion,
     Place,
     Places,
@@ -36,13 +38,13 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_newest_state_is_read(path: Path) -> None:
     """Of many states written the last is found, also by a later run that goes on writing."""
-    assert load(path) == (0, None, False)
+    assert load(path) == Loaded()
     for run in range(3):
-        number, _, _ = load(path)
+        number = load(path).number
         file = PlacesFile(path, number)
         for step in range(3):
             file.write(state(run * 3 + step))
-            assert load(path)[1] == state(run * 3 + step)
+            assert load(path).places == state(run * 3 + step)
         file.close()
     assert path.stat().st_size == 2 * SLOT
 
@@ -59,10 +61,10 @@ def test_a_torn_write_leaves_the_state_before(path: Path) -> None:
     changed = next(at for at in (0, SLOT) if before[at : at + SLOT] != after[at : at + SLOT])
     for cut in range(1, SLOT):
         path.write_bytes(before[:changed] + after[changed : changed + cut] + before[changed + cut :])
-        assert load(path)[1] in (state(2), state(3))
+        assert load(path).places in (state(2), state(3))
     torn = after[changed : changed + 40]
     path.write_bytes(before[:changed] + torn + before[changed + 40 :])
-    assert load(path)[1] == state(2)
+    assert load(path).places == state(2)
 
 
 def test_damage_costs_one_state(path: Path) -> None:
@@ -72,13 +74,13 @@ def test_damage_costs_one_state(path: Path) -> None:
     file.write(state(1))
     file.close()
     data = bytearray(path.read_bytes())
-    newer = SLOT * (load(path)[0] % 2)
+    newer = SLOT * (load(path).number % 2)
     data[newer + 30] ^= 1
     path.write_bytes(data)
-    assert load(path)[1] == state(0)
+    assert load(path).places == state(0)
     data[SLOT - newer + 30] ^= 1
     path.write_bytes(data)
-    assert load(path) == (0, None, True)
+    assert load(path) == Loaded(damaged=True)
 
 
 def test_a_failed_write_spares_the_whole_slot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +97,9 @@ def test_a_failed_write_spares_the_whole_slot(path: Path, monkeypatch: pytest.Mo
         for _ in range(3):
             with pytest.raises(OSError, match="short write"):
                 file.write(state(1))
-            assert load(path)[1] == state(0)
+            assert load(path).places == state(0)
     file.write(state(2))
-    assert load(path)[1] == state(2)
+    assert load(path).places == state(2)
     file.close()
 
 
@@ -106,10 +108,10 @@ def test_the_most_and_longest_names_fit() -> None:
     most = 2**63
     widest = Place(most, most, most, most, most, most)
     places = {f"{number:0{MAX_NAME}d}": widest for number in range(MAX_PLACES)}
-    assert len(pack_slot(most, Places(VERSION, EPOCH, most, most, places))) == SLOT
+    assert len(pack_slot(most, Places(VERSION, EPOCH, most, most, places, Gone(most, most)))) == SLOT
     places |= {f"{number:x>{MAX_NAME}}": widest for number in range(10)}
     with pytest.raises(ValueError, match="too many"):
-        pack_slot(most, Places(VERSION, EPOCH, most, most, places))
+        pack_slot(most, Places(VERSION, EPOCH, most, most, places, Gone(most, most)))
 
 
 def written(path: Path, *slots: list[object]) -> None:
@@ -127,7 +129,8 @@ def written(path: Path, *slots: list[object]) -> None:
 def test_version_1_is_read_and_counts_what_is_delivered_from_then_on(path: Path) -> None:
     """A place of version 1 keeps its counts; nobody knows what of the rest was delivered, so it counts as before."""
     written(path, [1, EPOCH, 1000, 900, {"mqtt": [800, 700, 60, 4]}])
-    assert load(path) == (1, Places(VERSION, EPOCH, 1000, 900, {"mqtt": Place(800, 700, 60, 4, 636, 0)}), False)
+    places = Places(VERSION, EPOCH, 1000, 900, {"mqtt": Place(800, 700, 60, 4, 636, 0)})
+    assert load(path) == Loaded(1, places, 1)
 
 
 @pytest.mark.parametrize("content", [[3, EPOCH, 1, 1, {}], [99, "whatever"], [3]])
@@ -144,4 +147,4 @@ def test_a_newer_version_is_told_from_damage(path: Path, content: list[object], 
 def test_a_slot_of_no_sense_is_damaged(path: Path, content: list[object]) -> None:
     """A slot whose checksum is right and whose content is none counts as damaged."""
     written(path, content)
-    assert load(path) == (0, None, True)
+    assert load(path) == Loaded(damaged=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
 
+from gateway.aside import KEPT
 from gateway.errors import JournalError, StateLocked
-from gateway.journal import Journal, record
+from gateway.journal import Journal, places, record
 from gateway.journal.recovery import DAMAGED_JUMP, JUMP
-from gateway.journal.segment import AHEAD, SET_ASIDE_KEPT, name_of
+from gateway.journal.segment import AHEAD, name_of
 from gateway.reading import Item
 
-from .support import copy, fill, held, mixed, opened, reading, segments
+from .support import copy, fill, held, mixed, opened, reading, segments, settled
+
+FORMAT_1 = Path(__file__).parent / "fixtures" / "format-1"
 
 
 async def made(directory: Path, items: list[Item], group: int = 1, **settings: int) -> list[tuple[int, Item]]:
@@ -107,8 +111,8 @@ async def test_a_damaged_record_costs_itself_alone(tmp_path: Path, at: str) -> N
     items = await made(tmp_path, [reading(number) for number in range(6)])
     (path,) = segments(tmp_path)
     data = bytearray(path.read_bytes())
-    places = [at for at in range(len(data)) if data.startswith(record.MARK, at)]
-    third, fourth = places[2:4]
+    starts = [at for at in range(len(data)) if data.startswith(record.MARK, at)]
+    third, fourth = starts[2:4]
     match at:
         case "all":
             data[third:fourth] = bytes(fourth - third)
@@ -235,21 +239,33 @@ async def test_rubbish_is_set_aside(tmp_path: Path) -> None:
 
 async def test_files_set_aside_are_bounded(tmp_path: Path) -> None:
     """Only the newest of many files set aside are kept."""
-    for number in range(SET_ASIDE_KEPT + 5):
+    for number in range(KEPT + 5):
         (tmp_path / name_of(number, 0)).write_bytes(b"rubbish" * 1000)
     async with opened(tmp_path):
         pass
-    assert len(list(tmp_path.glob("*.seg.damaged-*"))) == SET_ASIDE_KEPT
+    assert len(list(tmp_path.glob("*.seg.damaged-*"))) == KEPT
 
 
 async def test_a_lost_epoch_is_that_of_the_segments(tmp_path: Path) -> None:
     """Without its file, or with a damaged one, the directory keeps the identity that its segments carry."""
     items = await made(tmp_path, [reading(1)])
-    epoch = (tmp_path / "epoch").read_text()
-    for damage in ("", "not hexadecimal", "ff"):
+    text = (tmp_path / "epoch").read_text()
+    for damage in (
+        "",
+        "not hexadecimal",
+        "ff",
+        text.replace("4", "5").replace("a", "b"),
+        text[:20],
+        "GWEPOCH 3\n\n1\n",
+    ):
         (tmp_path / "epoch").write_text(damage)
         async with opened(tmp_path) as journal:
-            assert journal.epoch + "\n" == epoch
+            assert journal.epoch == text.split()[2]
+            assert journal.stats()["set_aside"] == 1
+            assert "epoch could not be read: kept as epoch.damaged-" in journal.problems()[0]
+        assert (tmp_path / "epoch").read_text() == text
+        async with opened(tmp_path) as journal:
+            assert journal.problems() == []
             assert await held(journal) == items
 
 
@@ -313,10 +329,10 @@ async def test_zeros_ahead_are_cut_and_no_damage(tmp_path: Path) -> None:
 
 async def test_a_journal_of_format_1_is_read(tmp_path: Path) -> None:
     """A journal written by the first version of the format is read: segments, epoch, and a cursor in the middle."""
-    directory = copy(Path(__file__).parent / "fixtures" / "format-1", tmp_path / "journal")
+    directory = copy(FORMAT_1, tmp_path / "journal")
     async with opened(directory) as journal:
         assert [item for _, item in await held(journal)] == [mixed(number) for number in range(18)]
-        assert journal.epoch == (directory / "epoch").read_text().strip()
+        assert journal.epoch == (FORMAT_1 / "epoch").read_text().strip()
         assert journal.stored == 15
         assert [offset for offset, _ in await held(journal)] == [
             *range(JUMP, JUMP + 12),
@@ -325,3 +341,128 @@ async def test_a_journal_of_format_1_is_read(tmp_path: Path) -> None:
         cursor = journal.cursor("mqtt")
         assert (cursor.position.offset, cursor.position.readings, cursor.pending) == (JUMP + 5, 4, 11)
         assert (journal.stats()["damages"], journal.stats()["torn_bytes"], journal.stats()["set_aside"]) == (0, 0, 0)
+        assert (cursor.began, cursor.delivered) == (4, 0)
+    for name in ("epoch", "cursors"):
+        (kept,) = directory.glob(f"{name}.v1-*")
+        assert kept.read_bytes() == (FORMAT_1 / name).read_bytes()
+    async with opened(directory) as journal:
+        assert journal.cursor("mqtt").began == 4
+    assert len(list(directory.glob("*.v1-*"))) == 2
+
+
+async def test_an_epoch_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """A sound epoch file of a later version is refused by name, and nothing is touched."""
+    await made(tmp_path, [reading(1)])
+    start = b"GWEPOCH 3\nwhatever\nmore\n"
+    (tmp_path / "epoch").write_bytes(start + f"{zlib.crc32(start):08x}\n".encode())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(JournalError, match=r"epoch has format 3; this program knows version 2"):
+        await Journal(tmp_path).open()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+async def test_cursors_of_a_newer_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cursors' file of a later version is refused, and nothing is touched, the damaged epoch file neither."""
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "VERSION", 3)
+        await made(tmp_path, [reading(1)])
+    (tmp_path / "epoch").write_text("damaged")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(JournalError, match=r"cursors has format 3; this program knows 2"):
+        await Journal(tmp_path).open()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+async def test_the_epoch_that_the_holdings_bear_is_believed(tmp_path: Path) -> None:
+    """An epoch file of another directory is set aside; it makes nothing foreign that all other files agree on."""
+    items = await made(tmp_path / "ours", [reading(1)])
+    await made(tmp_path / "other", [reading(2)])
+    for keep_cursors in (True, False):
+        shutil.copy(tmp_path / "other" / "epoch", tmp_path / "ours" / "epoch")
+        if not keep_cursors:
+            (tmp_path / "ours" / "cursors").unlink()
+        async with opened(tmp_path / "ours") as journal:
+            assert await held(journal) == items
+            assert "epoch came from another state directory" in journal.problems()[0]
+            assert journal.stats()["foreign_segments"] == 0
+
+
+async def test_cursors_of_another_directory_are_set_aside(tmp_path: Path) -> None:
+    """Places of another journal are not believed, and are kept."""
+    items = await made(tmp_path / "ours", [reading(1)])
+    await made(tmp_path / "other", [reading(number) for number in range(9)])
+    shutil.copy(tmp_path / "other" / "cursors", tmp_path / "ours" / "cursors")
+    async with opened(tmp_path / "ours") as journal:
+        assert await held(journal) == items
+        assert journal.stored == 1
+        assert len(journal.problems()) == 1
+    assert len(list((tmp_path / "ours").glob("cursors.foreign-*"))) == 1
+
+
+async def test_an_epoch_alone_is_not_taken_up(tmp_path: Path) -> None:
+    """Where segments and cursors are gone offsets may be used again: so it is another epoch."""
+    await made(tmp_path, [reading(1)])
+    for path in [*segments(tmp_path), tmp_path / "cursors"]:
+        path.unlink()
+    before = (tmp_path / "epoch").read_text().split()[2]
+    async with opened(tmp_path) as journal:
+        assert journal.epoch != before
+        assert len(journal.problems()) == 1
+
+
+async def test_directories_in_the_place_of_files(tmp_path: Path) -> None:
+    """A directory that has a file's name is put out of the way like any other damage."""
+    items = await made(tmp_path, [reading(1)])
+    for name in ("epoch", "cursors"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+    (tmp_path / name_of(1 << 40, 0)).mkdir()
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items
+        assert journal.stats()["set_aside"] == 3
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items
+        assert journal.stats()["set_aside"] == 0
+
+
+@pytest.mark.parametrize("which", ["all", "oldest"])
+async def test_segments_that_vanished_are_lost_and_told(tmp_path: Path, which: str) -> None:
+    """Segments deleted between two starts count as lost, not as dropped to make room, and that is reported once."""
+    for run in range(3):
+        async with opened(tmp_path) as journal:
+            cursor = journal.cursor("sink")
+            await fill(journal, [reading(run * 10 + number) for number in range(4)])
+            if not run:
+                cursor.confirm((await cursor.read(0, max_readings=1, max_delay=0)).end)
+    paths = segments(tmp_path)
+    for path in paths if which == "all" else paths[:1]:
+        path.unlink()
+    gone = 12 if which == "all" else 4
+    async with opened(tmp_path) as journal:
+        assert journal.stats()["vanished"] == gone
+        assert journal.problems()[0].startswith(f"{gone} stored readings have vanished")
+        cursor = journal.cursor("sink")
+        assert (cursor.lost, cursor.overflowed, cursor.delivered) == (gone - 1, 0, 1)
+        assert cursor.pending == 12 - gone
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("sink")
+        assert (cursor.lost, cursor.overflowed) == (gone - 1, 0)
+        assert journal.stats()["vanished"] == 0
+
+
+async def test_what_was_let_go_has_not_vanished(tmp_path: Path) -> None:
+    """What went because every open cursor had passed it is not reported, whenever the crash came."""
+    async with opened(tmp_path / "a", segment_bytes=1) as journal:
+        journal._writer._segment_bytes = 1000
+        journal.cursor("closed").close()
+        cursor = journal.cursor("sink")
+        offsets = await fill(journal, [reading(number) for number in range(50)])
+        cursor.confirm(offsets[-1] + 1)
+        await journal._store_last()
+        await settled(journal)
+        directory = copy(tmp_path / "a", tmp_path / "b")
+    async with opened(directory) as journal:
+        assert len(await held(journal)) < 50
+        assert journal.stats()["vanished"] == 0
+        closed = journal.cursor("closed")
+        assert (closed.lost, closed.overflowed) == (0, 50 - closed.pending)

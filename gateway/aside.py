@@ -1,0 +1,93 @@
+"""Files of the state directory that are put out of the way, or copied before they are changed.
+
+Nothing that could be looked at later is thrown away at once: what is damaged, or another's, is renamed, and what is
+migrated to a newer layout is copied first.  Names say why and when, in UTC::
+
+    NAME.damaged-YYYYmmddTHHMMSSZ    what could not be read
+    NAME.foreign-YYYYmmddTHHMMSSZ    what belongs to another state directory
+    NAME.v1-YYYYmmddTHHMMSSZ         a copy of what was of version 1
+
+A number follows where such a name is taken.  Bound: of one kind of file (segments, say) the newest :data:`KEPT` stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+__all__ = ["KEPT", "asides", "keep_copy", "remove", "set_aside", "sync_directory"]
+
+KEPT = 8
+
+_end = re.compile(r"\.(?:damaged|foreign|v\d+)-(\d{8}T\d{6}Z)(?:-(\d+))?", re.ASCII).fullmatch
+
+
+def sync_directory(directory: Path) -> None:
+    """Make births, deaths and renames in ``directory`` durable.  Raises ``OSError``."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """Unlink, also what is gone already.  Raises ``OSError``."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def set_aside(path: Path, why: str, *, kind: str = "", kept: int = KEPT) -> Path | None:
+    """Rename a file (or whatever has its name) and return its new name; ``None`` if it is gone.  Raises ``OSError``.
+
+    ``kind``: how the names of all files end that share the bound ``kept``; else it is this file's own.
+    """
+    target = _target(path, why)
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return None
+    _forget(path, kind, kept)
+    return target
+
+
+def keep_copy(path: Path, version: int, *, kept: int = KEPT) -> Path:
+    """Copy a file of that version, durably, and return the copy's name.  Raises ``OSError``."""
+    target = _target(path, f"v{version}")
+    shutil.copy2(path, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_directory(path.parent)
+    _forget(path, "", kept)
+    return target
+
+
+def asides(directory: Path, kind: str) -> list[Path]:
+    """The files set aside whose name before that ended in ``kind``, oldest first."""
+    found = []
+    for path in directory.iterdir():
+        at = path.name.rfind(kind + ".")
+        end = _end(path.name[at + len(kind) :]) if at >= 0 else None
+        if end is not None:
+            found.append((end[1], int(end[2] or 0), path))
+    return [path for *_, path in sorted(found)]
+
+
+def _target(path: Path, why: str) -> Path:
+    name = f"{path.name}.{why}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    target = path.with_name(name)
+    number = 1
+    while os.path.lexists(target):
+        target = path.with_name(f"{name}-{number}")
+        number += 1
+    return target
+
+
+def _forget(path: Path, kind: str, kept: int) -> None:
+    for old in asides(path.parent, kind or path.name)[:-kept]:
+        with contextlib.suppress(IsADirectoryError, PermissionError):
+            remove(old)
