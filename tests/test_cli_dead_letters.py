@@ -7,6 +7,9 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from gateway.reading import Presence, Reading
 from gateway.server.control import Control
 from gateway.sinks.deadletters import DeadLetters
 from tests.test_cli import Cli
+from tools.toolkit.servers import ROOT
 
 NS = 1_764_000_000_000_000_000
 
@@ -91,10 +95,30 @@ async def test_purge_leaves_a_gateway_that_starts_alone(files: Path, cli: Cli) -
     fd = os.open(files / "lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        assert await cli.status("dead-letters", "purge", "--yes") == 75
+        for command in ("purge --yes", "show", "list"):
+            assert await cli.status("dead-letters", *command.split()) == 75
+            assert "does not answer" in cli.err
     finally:
         os.close(fd)
     assert len(await cli.json("dead-letters", "show")) == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_leaves_the_files_to_their_owner(files: Path) -> None:
+    """What is written anew without a gateway stays its user's."""
+    for path in (files, *files.rglob("*")):
+        os.chown(path, 65534, 65534)
+    program = (
+        "import sys, gateway.cli.dead_letters, gateway.server.desk\nfrom gateway.cli import main\nsys.exit(main())"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        os.rename(files / "dead-letters", Path(directory, "dead-letters"))
+        os.chown(directory, 65534, 65534)
+        words = ["dead-letters", "purge", "--offset", "12", "--yes", "--state-dir", directory]
+        done = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, timeout=20)
+        assert (done.returncode, done.stdout) == (0, b"influx: 0 purged\nmqtt: 1 purged\n"), done.stderr
+        assert {path.stat().st_uid for path in Path(directory).rglob("*")} == {65534}
 
 
 async def test_retry_needs_a_gateway(files: Path, cli: Cli) -> None:

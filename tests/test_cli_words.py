@@ -92,3 +92,8 @@ def test_text_of_others_cannot_command_the_terminal() -> None:
 def test_sizes(count: int, text: str) -> None:
     """Bytes in a unit that leaves few digits."""
     assert size(count) == text
+
+
+def test_a_narrow_table_is_not_widened() -> None:
+    """A first column that fits keeps its own width."""
+    assert table(("A", "B"), [("x", "1")], 80, right=(1,)) == "A  B\nx  1"

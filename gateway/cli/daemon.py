@@ -76,7 +76,7 @@ def dial(directory: Path) -> Iterator[Daemon]:
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         raise NotRunning(
             f"no gateway runs with the state directory {directory}",
-            hint="start it with `gateway run`, or name another with --state-dir (as a service: /var/lib/gateway)",
+            hint="start it with `gateway run`, or name another with --state-dir (the service: /var/lib/gateway)",
         ) from None
     except PermissionError:
         raise NotAllowed(f"{path} is another user's", hint="run this as the gateway's user, or as root") from None

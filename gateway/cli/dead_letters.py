@@ -144,12 +144,11 @@ def run_purge(options: argparse.Namespace) -> int:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was purged", file=sys.stderr)
             return 1
-    directory = state_dir(options)
     try:
-        with dial(directory) as gateway:
+        with dial(state_dir(options)) as gateway:
             results = gateway.ask("dead-letters purge", sink=options.sink, offsets=options.offset)
     except NotRunning:
-        results = _purge(directory, options)
+        results = _purge(options)
     if options.json:
         print(json.dumps(results, indent=2))
     else:
@@ -174,14 +173,18 @@ def _summaries(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _files(options: argparse.Namespace) -> Iterator[tuple[str, DeadLetters]]:
-    """The sinks' files, opened; says that no gateway was asked."""
-    from ..sinks.deadletters import DeadLetters
-
+    """The sinks' files, opened, while no gateway can start; says that none was asked."""
     directory = state_dir(options)
     if not directory.is_dir():
         raise NotRunning(f"there is no state directory {directory}", hint="name one with --state-dir")
-    print(f"no gateway runs with {directory}: these are its files", file=sys.stderr)
-    folder = directory / "dead-letters"
+    with _alone(directory):
+        print(f"no gateway runs with {directory}: these are its files", file=sys.stderr)
+        yield from _opened(directory / "dead-letters", options)
+
+
+def _opened(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, DeadLetters]]:
+    from ..sinks.deadletters import DeadLetters
+
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file() and not entry.suffix)
     except FileNotFoundError:
@@ -206,22 +209,25 @@ def _read(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield letter_row(name, letter)
 
 
-def _purge(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    with _alone(directory):
-        return [
-            {
-                "sink": name,
-                "title": name,
-                "purged": letters.remove(set(options.offset)) if options.offset else letters.purge(),
-            }
-            for name, letters in _files(options)
-        ]
+def _purge(options: argparse.Namespace) -> list[dict[str, Any]]:
+    return [
+        {
+            "sink": name,
+            "title": name,
+            "purged": letters.remove(set(options.offset)) if options.offset else letters.purge(),
+        }
+        for name, letters in _files(options)
+    ]
 
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Hold the lock that a gateway holds while it runs."""
+    """Hold the lock that a gateway holds while it runs; root becomes the directory's owner, whose files they stay."""
     try:
+        owner = directory.stat()
+        if os.geteuid() == 0 and owner.st_uid:
+            os.setegid(owner.st_gid)
+            os.seteuid(owner.st_uid)
         fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise GatewayError(

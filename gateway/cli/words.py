@@ -101,7 +101,7 @@ def table(
         if widths[last] < LEAST:
             widths.pop()
     if columns is not None:
-        widths[0] = max(LEAST, widths[0] - max(0, _over(widths, columns)))
+        widths[0] = max(min(LEAST, widths[0]), widths[0] - max(0, _over(widths, columns)))
     lines = []
     for row in shown:
         cells = [
