@@ -5,23 +5,21 @@ is replaced whole and synced every :data:`SNAPSHOT_S` seconds and at a clean sto
 reflects, and at start the journal is replayed from there.  A snapshot claims only what is durable, so that after a
 crash counts may be lower than what was announced, never higher.
 
-Layout of the snapshot, MessagePack: ``[version, epoch, offset, [[name, session, seq, resumable, state, since, reason,
-last_seen, last_time, [ledger counts], description or nil], ...]]``.
+Its layout is told in ``bookfile``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from . import liveness
-from .errors import GatewayError, Overloaded
+from .bookfile import BookFile, Row, pack
+from .clock import Clock
+from .errors import Overloaded
 from .ledger import Ledger
 from .limit import SlidingWindow, TokenBucket
 from .liveness import Status
@@ -31,7 +29,6 @@ from .session import Session
 __all__ = ["SNAPSHOT_S", "Device", "DeviceBook", "Link"]
 
 SNAPSHOT_S = 60.0
-VERSION = 1
 REPLACEMENTS = 3  # of one device's connection within REPLACEMENT_WINDOW_S, before newcomers are slowed down
 REPLACEMENT_WINDOW_S = 10.0
 
@@ -54,9 +51,9 @@ class Device:
 
     __slots__ = (
         "bucket",
+        "clock",
         "described",
         "last_seen",
-        "last_time",
         "ledger",
         "link",
         "metrics",
@@ -73,7 +70,7 @@ class Device:
         self.session = Session("", resumable=False)
         self.status: Status | None = None
         self.last_seen = 0  # ns
-        self.last_time = 0  # ns, the greatest time assigned: times of receipt strictly increase
+        self.clock = Clock()
         self.described: dict[str, object] = {}
         self.metrics: set[str] = set()  # every metric it has sent; bounded by the endpoint
         self.link: Link | None = None
@@ -112,7 +109,7 @@ class DeviceBook:
         max_devices: int = 20_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
+        self._file = BookFile(path)
         self._rate = rate
         self._burst = burst
         self._max_devices = max_devices
@@ -149,38 +146,30 @@ class DeviceBook:
     # -- what survives a restart ---------------------------------------------------------------------------------
 
     def load(self, epoch: str) -> None:
-        """Read the snapshot, if there is one; raises :class:`GatewayError` for one that cannot be read.
+        """Read the snapshot, if there is one that can be used; raises :class:`GatewayError` for a later version's.
 
-        A snapshot of another epoch (another journal) is not used: its offsets mean nothing here.
+        A damaged one, or that of another journal (``epoch``), is set aside: ``problems`` says so, and the journal is
+        replayed as far as it reaches.
         """
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return
-        try:
-            version, found, offset, rows = msgspec.msgpack.decode(data)
-            if version != VERSION:
-                raise GatewayError(
-                    f"{self._path} is of version {version}, this program reads {VERSION}",
-                    hint="start the version of the gateway that wrote it",
-                )
+        loaded = self._file.load(epoch)
+        if loaded is not None:
+            self.offset, rows = loaded
             for row in rows:
                 self._restore(row)
-        except (msgspec.DecodeError, ValueError, TypeError) as error:
-            raise GatewayError(
-                f"{self._path} is damaged: {error}", hint="move it away; sequences and counts then begin anew"
-            ) from error
-        self.offset = offset if found == epoch else None
 
-    def _restore(self, row: list[object]) -> None:
-        name, session, seq, resumable, state, since, reason, seen, time, counts, described = row
-        device = self._known(str(name))
-        device.session = Session(str(session), resumable=bool(resumable), highest=int(seq))  # type: ignore[call-overload]
-        device.status = liveness.restored(str(state), int(since), str(reason)) if state else None  # type: ignore[call-overload]
-        device.last_seen = int(seen)  # type: ignore[call-overload]
-        device.last_time = int(time)  # type: ignore[call-overload]
-        device.ledger = Ledger(tuple(counts))  # type: ignore[arg-type]
-        device.described = dict(described) if isinstance(described, dict) else {}
+    def problems(self) -> list[str]:
+        """What was found wrong with the snapshot at the start, in words."""
+        return self._file.problems
+
+    def _restore(self, row: Row) -> None:
+        device = self._known(row.name)
+        device.session = Session(row.session, resumable=row.resumable, highest=row.seq)
+        device.status = liveness.restored(row.state, row.since, row.reason) if row.state else None
+        device.last_seen = row.last_seen
+        device.clock = Clock(row.last_time)
+        if row.counts:
+            device.ledger = Ledger(row.counts)
+        device.described = row.described or {}
 
     def replay(self, batch: Batch, skip_below: int = 0) -> None:
         """Take in journalled items that the snapshot does not reflect (offsets from ``skip_below``)."""
@@ -217,12 +206,12 @@ class DeviceBook:
             ledger.stored += 1
             device.last_seen = max(device.last_seen, item.received)
             if item.flags & ASSIGNED:
-                device.last_time = max(device.last_time, item.time)
+                device.clock.last = max(device.clock.last, item.time)
 
     def snapshot(self, epoch: str, offset: int) -> bytes:
         """The snapshot that reflects everything below ``offset`` (the journal's durable end)."""
         rows = [
-            [
+            Row(
                 device.name,
                 device.session.id,
                 device.session.durable,
@@ -231,18 +220,18 @@ class DeviceBook:
                 device.status.since if device.status else 0,
                 device.status.reason if device.status else "",
                 device.last_seen,
-                device.last_time,
+                device.clock.last,
                 device.ledger.settled(),
                 device.described or None,
-            ]
+            )
             for device in self._devices.values()
         ]
-        return msgspec.msgpack.encode([VERSION, epoch, offset, rows])
+        return pack(epoch, offset, rows)
 
     async def save(self, epoch: str, offset: int) -> None:
         """Write and sync the snapshot; raises ``OSError``."""
         data = self.snapshot(epoch, offset)
-        await asyncio.to_thread(_replace, self._path, data)
+        await asyncio.to_thread(self._file.write, data)
 
     def is_integer(self, device: str, metric: str) -> bool:
         """Whether the device declared the metric an integer.  May be called from any thread: it only looks up."""
@@ -267,18 +256,3 @@ class DeviceBook:
 
     def _statuses(self) -> Iterable[Status]:
         return (device.status for device in self._devices.values() if device.status is not None)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Replace a file's content so that after a crash it is the old or the new one, whole."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,7 +1,12 @@
 """The device book: sessions, acks, snapshots and replay."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from gateway.aside import KEPT
+from gateway.bookfile import pack
 from gateway.devices import DeviceBook
 from gateway.errors import GatewayError, Overloaded
 from gateway.liveness import Status
@@ -101,7 +106,7 @@ async def test_snapshot_and_replay_meet(book, tmp_path):
     again.replay(Batch(49, items, 4), skip_below=50)
     assert (found.session.id, found.session.highest, found.session.durable) == ("s2", 1, 1)
     assert (found.ledger.received, found.ledger.stored, found.ledger.rejected) == (5, 4, 0)
-    assert (found.last_time, found.last_seen) == (20, 40)
+    assert (found.clock.last, found.last_seen) == (20, 40)
     assert found.status == Status("offline", 30, "ping timeout", confirmed=False)
     other = again.get("b")
     assert other is not None
@@ -121,30 +126,95 @@ async def test_a_lower_bound_forgets_nobody(book, tmp_path):
         again.open("e")
 
 
+def loaded(path, epoch="epoch"):
+    """A book that has read the file."""
+    book = DeviceBook(path, rate=10, burst=20)
+    book.load(epoch)
+    return book
+
+
 async def test_snapshot_of_another_journal(book, tmp_path):
-    """Its devices are kept, its offset means nothing."""
+    """Nothing of it is believed, and it is kept."""
     book.open("a")
     await book.save("epoch", 50)
-    again = DeviceBook(tmp_path / "devices.msgpack", rate=10, burst=20)
-    again.load("another")
-    assert again.offset is None
-    assert again.get("a") is not None
+    again = loaded(tmp_path / "devices.msgpack", "another")
+    assert (again.offset, len(again)) == (None, 0)
+    assert len(again.problems()) == 1
+    assert len(list(tmp_path.glob("devices.msgpack.foreign-*"))) == 1
+    assert not (tmp_path / "devices.msgpack").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00", b"\x94\x01\xa1e\x05\x91\x01", b"\xff" * 100])
-def test_damaged_snapshot_says_so(tmp_path, data):
-    """A damaged file is an error with a hint, not a traceback."""
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x94\x01\xa1e\x05\x91\x01", b"\x94\x63\xa1e\x05\x90", b"\xff" * 100])
+def test_a_damaged_snapshot_is_set_aside(tmp_path, data):
+    """A file that is none is out of the way, kept and told, and the book is empty."""
+    path = tmp_path / "devices.msgpack"
+    path.write_bytes(data)
+    book = loaded(path)
+    assert (book.offset, len(book)) == (None, 0)
+    assert "kept as devices.msgpack.damaged-" in book.problems()[0]
+    (aside,) = tmp_path.iterdir()
+    assert aside.read_bytes() == data
+
+
+def test_a_directory_in_the_place_of_the_snapshot(tmp_path):
+    """It is put out of the way like any damage."""
+    (tmp_path / "devices.msgpack").mkdir()
+    assert loaded(tmp_path / "devices.msgpack").offset is None
+    assert [path.name[:24] for path in tmp_path.iterdir()] == ["devices.msgpack.damaged-"]
+
+
+async def test_no_flipped_bit_and_no_cut_gives_a_wrong_book(book, tmp_path):
+    """Whatever byte of the file is damaged, nothing of it is believed."""
+    for name in "abc":
+        book.open(name).begin("s1", "x")
+    data = book.snapshot("epoch", 50)
+    path = tmp_path / "devices.msgpack"
+    for at in range(len(data)):
+        for damaged in (data[:at], data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]):
+            path.write_bytes(damaged)
+            assert (loaded(path).offset, path.exists()) == (None, False)
+    assert len(list(tmp_path.iterdir())) == KEPT
+
+
+def test_a_newer_snapshot_is_refused(book, tmp_path, monkeypatch):
+    """A file of a later version is not guessed at, and stays."""
+    monkeypatch.setattr("gateway.bookfile.VERSION", 3)
+    data = book.snapshot("epoch", 50)
+    monkeypatch.undo()
     (tmp_path / "devices.msgpack").write_bytes(data)
-    with pytest.raises(GatewayError) as info:
-        DeviceBook(tmp_path / "devices.msgpack", rate=1, burst=1).load("e")
+    with pytest.raises(GatewayError, match="version 3, this program reads 2") as info:
+        loaded(tmp_path / "devices.msgpack")
     assert info.value.hint
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [data]
 
 
-def test_newer_snapshot_is_refused(tmp_path):
-    """A file of a later version is not guessed at."""
-    (tmp_path / "devices.msgpack").write_bytes(b"\x94\x63\xa1e\x05\x90")
-    with pytest.raises(GatewayError, match="version 99"):
-        DeviceBook(tmp_path / "devices.msgpack", rate=1, burst=1).load("e")
+async def test_version_1_is_read_and_copied(tmp_path):
+    """A snapshot of the first layout is taken in, and kept as it was when it is replaced."""
+    fixture = Path(__file__).parent / "fixtures" / "devices-1.msgpack"
+    path = tmp_path / "devices.msgpack"
+    shutil.copy(fixture, path)
+    epoch = "00112233445566778899aabbccddeeff"
+    book = loaded(path, epoch)
+    for found in (book, None):
+        if found is None:
+            await book.save(epoch, 1_050_000)
+            found = loaded(path, epoch)
+        assert (found.offset, len(found)) == (1_050_000, 2)
+        device = found.get("pump-1")
+        assert (device.session.id, device.session.highest, device.display_name) == ("s1", 8, "Boiler pump")
+        assert (device.ledger.stored, device.ledger.received, device.clock.last) == (2, 3, 1_764_000_000_000_000_400)
+        assert device.status == Status("online", 1_764_000_000_000_000_000, "connected", confirmed=False)
+        assert found.get("door").status is None
+    (copy,) = tmp_path.glob("devices.msgpack.v1-*")
+    assert copy.read_bytes() == fixture.read_bytes()
+
+
+def test_fields_that_are_added_later_have_defaults(tmp_path):
+    """A row with fewer fields, or with more, is read."""
+    for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, "more", {"and": 1}]):
+        path = tmp_path / "devices.msgpack"
+        path.write_bytes(pack("epoch", 5, [row]))
+        assert [device.name for device in loaded(path)] == ["a"]
 
 
 def test_missing_snapshot_is_an_empty_book(book):

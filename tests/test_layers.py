@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"ws", "pipeline", "sinks"},
     {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
-    {"session", "limit", "liveness", "ledger"},
+    {"bookfile", "session", "limit", "liveness", "ledger"},
     {"codecs", "aside"},
     {"reading", "errors", "globs"},
     {"__init__"},
@@ -53,7 +53,7 @@ ONLY_TO = {
 CONCRETE_SINKS = {"history", "homeassistant", "influx", "mqtt", "sparkplug"}
 
 # No asyncio, no sockets, no files, no clock: time is an argument.
-PURE = {"errors", "globs", "reading", "codecs", "session", "limit", "liveness", "ledger"}
+PURE = {"errors", "globs", "reading", "codecs", "clock", "session", "limit", "liveness", "ledger"}
 # fmt: off
 IMPURE_MODULES = {
     "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "pathlib", "queue", "random",
