@@ -16,16 +16,18 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import __version__, liveness, metrics, systemd
+from .clock import ClockRules
 from .config import Settings
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
-from .errors import GatewayError, StateLocked
+from .errors import GatewayError, JournalError, StateLocked
 from .history import History
 from .hub import Hub
 from .journal import Journal
@@ -50,8 +52,11 @@ __all__ = ["App", "run"]
 log = logging.getLogger(__name__)
 
 # The deadlines of a stop add up to less than the 10 s that a service is given.
-LISTENERS_STOP_S = 3.0
-SINKS_STOP_S = 3.0
+LISTENERS_STOP_S = 2.5
+COMMIT_STOP_S = 1.0
+SINKS_STOP_S = 2.0  # and what a sink takes to part from its far side
+HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
+AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
 
 TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
@@ -66,6 +71,7 @@ class App:
         self.health: Health | None = None
         self.live: LiveEndpoint | None = None
         self.server: Any = None
+        self.pipeline: Pipeline | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
@@ -106,7 +112,7 @@ class App:
 
             delivery = Delivery(durable, lambda: min(runner.taken for runner in runners))
             runners += self._runners(journal, history, book, delivery)
-            pipeline = Pipeline(journal, hub)
+            pipeline = self.pipeline = Pipeline(journal, hub, clock_rules=_clock_rules(settings))
             keeper = _BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
             await self._start_runners(stack, runners, pipeline, book)
@@ -128,7 +134,7 @@ class App:
             offset = batch.end
         for device_known in book:
             if series := hub.series.get(device_known.name):
-                device_known.metrics = set(series.newest)
+                device_known.metrics = series.names()
         hub.begin(journal.next_offset, floor=offset)
         return offset
 
@@ -166,7 +172,9 @@ class App:
                 sink,
                 journal.cursor(sink.name, history.position if sink.name == "history" else None),
                 max_readings=settings.batch.max_readings,
-                max_delay=settings.batch.max_delay_ms / 1000,
+                max_delay=settings.batch.max_delay_ms / 1000
+                if sink.name != "history"
+                else min(settings.batch.max_delay_ms / 1000, HISTORY_DELAY_S),
                 dead_letters=DeadLetters(settings.state_dir / "dead-letters" / sink.name),
                 on_taken=delivery.advance,
             )
@@ -267,15 +275,24 @@ class App:
         sources.append(("websocket", {}, server.stats))
 
         async def commit() -> None:
-            await journal.flush()
+            # A disk that fails keeps nobody waiting: the journal tries once more when it closes.
+            with suppress(TimeoutError, JournalError):
+                async with asyncio.timeout(COMMIT_STOP_S):
+                    await journal.flush()
 
         stack.push_async_callback(commit)
         # gc: what start-up built lives as long as the process; a daemon that allocates in batches needs no hurry.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        for work in (live.run(), _every(1.0, health.sample), _every(SNAPSHOT_S, keeper.save), _watchdog(health)):
-            task = asyncio.create_task(work)
+        works: dict[str, Callable[[], Awaitable[None]]] = {
+            "live feed": live.run,
+            "figures": partial(_every, 1.0, health.sample),
+            "device book": partial(_every, SNAPSHOT_S, keeper.save),
+            "watchdog": partial(_watchdog, health),
+        }
+        for name, work in works.items():
+            task = asyncio.create_task(_keep_up(name, work), name=name)
             stack.callback(task.cancel)
         loop = asyncio.get_running_loop()
         grace = settings.heartbeat.interval_s + settings.heartbeat.timeout_s
@@ -362,6 +379,22 @@ def _end_of_grace(book: DeviceBook, pipeline: Pipeline) -> None:
             pipeline.presence(device, status)
         elif status is not None:
             device.status = status
+            pipeline.shown(device)
+
+
+def _clock_rules(settings: Settings) -> ClockRules:
+    clock = settings.clock
+    return ClockRules(clock.old, clock.future, old_after_s=clock.old_after_s, future_after_s=clock.future_after_s)
+
+
+async def _keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Work for as long as the gateway runs: a fault of ours is logged, and the work begun again."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("%s: fault", name)
+        await asyncio.sleep(AGAIN_S)
 
 
 async def _every(seconds: float, work: Callable[[], Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -119,8 +120,8 @@ class Influx(Section):
 
 
 class Limits(Section):
-    device_rate: float = Field(100, gt=0, description="Readings a second a device may send.")
-    device_burst: float = Field(200, ge=1, description="Readings a device may send at once after a pause.")
+    device_rate: float = Field(100, ge=0.001, le=1e6, description="Readings a second a device may send.")
+    device_burst: float = Field(200, ge=1, le=1e6, description="Readings a device may send at once after a pause.")
     policy: Literal["drop", "delay", "close"] = Field(
         "drop",
         description="Beyond the rate: drop and say so, delay (read no more until there is room), or close (1008).",
@@ -132,8 +133,17 @@ class Limits(Section):
     max_devices: int = Field(20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.")
 
 
+class ClockSection(Section):
+    old: Literal["flag", "correct", "refuse"] = Field(
+        "flag", description="A time too old: keep it flagged, take the time of receipt instead, or refuse the reading."
+    )
+    future: Literal["flag", "correct", "refuse"] = Field("flag", description="A time too far ahead: likewise.")
+    old_after_s: float = Field(86_400, ge=1, le=1e9, description="Old is this long before the receipt (seconds).")
+    future_after_s: float = Field(60, ge=1, le=1e9, description="Ahead is this long after the receipt (seconds).")
+
+
 class Journal(Section):
-    commit_ms: float = Field(50, ge=1, le=10_000, description="Group commit: readings are synced this often (ms).")
+    commit_ms: float = Field(50, ge=1, le=2_000, description="Group commit: readings are synced this often (ms).")
     max_bytes: int = Field(1024 * MIB, ge=16 * MIB, description="Disk the journal may take (bytes).")
     on_full: Literal["refuse", "drop_oldest"] = Field(
         "refuse", description="At max_bytes: refuse new readings, or drop the oldest that a sink still lacks."
@@ -146,12 +156,12 @@ class BatchSettings(Section):
 
 
 class Heartbeat(Section):
-    interval_s: float = Field(20, gt=0, le=3600, description="Ping a silent connection this often (seconds).")
-    timeout_s: float = Field(20, gt=0, le=3600, description="Dead after this long without an answer (seconds).")
+    interval_s: float = Field(20, ge=0.01, le=3600, description="Ping a silent connection this often (seconds).")
+    timeout_s: float = Field(20, ge=0.01, le=3600, description="Dead after this long without an answer (seconds).")
 
 
 class HistorySettings(Section):
-    retention_days: float = Field(30, gt=0, description="Days of readings kept in the embedded history.")
+    retention_days: float = Field(30, gt=0, le=36_500, description="Days of readings kept in the embedded history.")
 
 
 class Log(Section):
@@ -184,6 +194,7 @@ class Settings(BaseSettings):
     mqtt: Mqtt = Mqtt()
     influx: Influx = Influx()
     limits: Limits = Limits()
+    clock: ClockSection = ClockSection()
     journal: Journal = Journal()
     batch: BatchSettings = BatchSettings()
     heartbeat: Heartbeat = Heartbeat()
@@ -233,9 +244,9 @@ class Settings(BaseSettings):
             settings = handler(given)
         except ValidationError as error:
             faults = [_fault(fault) for fault in error.errors(include_url=False)]
-        faults += _strangers()
-        host = str((given.get("listen") or {}).get("host", "127.0.0.1"))
-        insecure = (given.get("auth") or {}).get("allow_insecure", False)
+        faults += _strangers(given)
+        host = str(_inner(given, "listen", "host", "127.0.0.1"))
+        insecure = _inner(given, "auth", "allow_insecure", False)
         if not is_loopback(host) and str(insecure).lower() not in ("1", "true", "yes", "on", "t", "y"):
             faults.append(
                 f"GATEWAY_LISTEN__HOST: {host} is reached from other machines, and nothing asks them who they are; set "
@@ -296,19 +307,30 @@ def load() -> Settings:
         raise ConfigError(f"{config or '.env'}: {error}") from None
 
 
-def _strangers() -> list[str]:
-    """Variables of the environment that look like settings and are none.
+def _strangers(given: Any) -> list[str]:
+    """Settings that there are not: sections of the environment, and of what was read from files.
 
     A section's misspelt name is found by its model; this finds sections that there are not.  Names without a section
-    may be anybody's (Kubernetes makes GATEWAY_PORT for a service of that name).
+    in the environment may be anybody's (Kubernetes makes GATEWAY_PORT for a service of that name).
     """
     sections = {name for name, field in Settings.model_fields.items() if _section(field.annotation)}
+    given = given if isinstance(given, dict) else {}
+    # The source of a .env file gives names without the prefix, and those of other programs as they are.
+    found = [name for name in dotenv_values(".env") if name.removeprefix(PREFIX).lower() in given]
     faults = []
-    for name in sorted(os.environ):
+    for name in sorted({*os.environ, *found}):
         section, separator, _ = name.removeprefix(PREFIX).partition("__")
         if name.startswith(PREFIX) and separator and section.lower() not in sections:
             faults.append(_no_such(name))
+    for name, value in given.items():
+        if name not in Settings.model_fields and isinstance(value, dict):  # a section of a TOML file
+            faults += [_no_such(variable((name, key))) for key in value]
     return faults
+
+
+def _inner(given: Any, section: str, name: str, default: object) -> object:
+    inner = given.get(section) if isinstance(given, dict) else None
+    return inner.get(name, default) if isinstance(inner, dict) else default
 
 
 def _no_such(name: str) -> str:

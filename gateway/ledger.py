@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["FIELDS", "Ledger"]
 
+COUNT_MAX = (1 << 63) - 1
 FIELDS = ("received", "stored", "rejected", "duplicate", "throttled", "dropped", "in_flight")
 
 
@@ -33,6 +34,10 @@ class Ledger:
         ) = counts
         self.accepted = self.stored
 
+    def miss(self, count: int) -> None:
+        """``count`` numbers of the sequence never came.  The count stops at what a file and a wire can hold."""
+        self.missing = min(self.missing + count, COUNT_MAX)
+
     @property
     def in_flight(self) -> int:
         """Accepted and not yet durable."""
@@ -53,7 +58,7 @@ class Ledger:
     def add(self, other: Ledger) -> None:
         """Add the counts of another, for a total."""
         for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+            setattr(self, name, min(getattr(self, name) + getattr(other, name), COUNT_MAX))
 
     def as_dict(self) -> dict[str, int]:
         """The fields of the sum, in its order, and ``missing``."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .clock import ClockRules
 from .errors import Overloaded
-from .reading import ASSIGNED, FUTURE, FUTURE_AFTER_S, OLD, OLD_AFTER_S, Description, Mark, Presence, Reading
+from .reading import Description, Mark, Presence, Reading
 
 if TYPE_CHECKING:
     from .codecs import Draft
@@ -18,25 +19,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-_OLD_NS = OLD_AFTER_S * 1_000_000_000
-_FUTURE_NS = FUTURE_AFTER_S * 1_000_000_000
-
 
 class Pipeline:
     """Takes what the device endpoint has checked; ``on_presence`` are told of changes, for what is no stream."""
 
     def __init__(
-        self, journal: Journal, hub: Hub[Any], on_presence: list[Callable[[Device], None]] | None = None
+        self,
+        journal: Journal,
+        hub: Hub[Any],
+        on_presence: list[Callable[[Device], None]] | None = None,
+        *,
+        clock_rules: ClockRules | None = None,
     ) -> None:
         self._append = journal.append
         self._hub = hub
+        self._clock_rules = clock_rules or ClockRules()
         self.on_presence = on_presence if on_presence is not None else []
 
     def admit(self, device: Device, draft: Draft, received: int, size: int = 0, *, delay: bool = False) -> float:
         """Keep a reading of ``device``; returns 0.0, or the seconds until its rate allows it (nothing is kept then).
 
         With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  ``size`` is its
-        share of the message's bytes.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room.
+        share of the message's bytes.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room, and
+        :class:`~gateway.errors.Refusal` for a time that the rules refuse; both have cost the rate.
         """
         values = draft.values
         bucket = device.bucket
@@ -48,15 +53,7 @@ class Pipeline:
             wait = bucket.borrow(1.0) if delay else bucket.take(1.0)
             if wait and not delay:
                 return wait
-        time = draft.time
-        if time < 0:
-            flags = ASSIGNED
-            time = received if received > device.last_time else device.last_time + 1
-            device.last_time = time
-        elif received - _OLD_NS <= time <= received + _FUTURE_NS:
-            flags = 0
-        else:
-            flags = OLD if time < received else FUTURE
+        time, flags = device.clock.stamp(draft.time, received, self._clock_rules)
         session = device.session
         ledger = device.ledger
         seq = draft.seq
@@ -64,7 +61,9 @@ class Pipeline:
         offset = self._append(reading, device, (ledger.accepted + 1, seq or session.highest, session))
         ledger.accepted += 1
         if seq:
-            ledger.missing += session.accept(seq)
+            missing = session.accept(seq)
+            if missing:
+                ledger.miss(missing)
         if values:
             self._hub.publish(reading, offset, size)
         return wait
@@ -73,7 +72,7 @@ class Pipeline:
         """``seq`` was refused for good: the sequence moves on, and an ack may cover it."""
         session = device.session
         self._append(Mark(device.name, session.id, seq), device, (device.ledger.accepted, seq, session))
-        device.ledger.missing += session.accept(seq)
+        device.ledger.miss(session.accept(seq))
 
     def presence(self, device: Device, status: Status) -> None:
         """The device changed its state: journalled, shown, told."""
@@ -82,9 +81,13 @@ class Pipeline:
         # A journal without room loses no state: the book's snapshot holds it.
         with suppress(Overloaded):
             self._append(Presence(device.name, status.state, status.since, status.reason, session))
-        self._hub.presence(device)
+        self.shown(device)
         for told in self.on_presence:
             told(device)
+
+    def shown(self, device: Device) -> None:
+        """Something about the device's state is to be shown that is no change of it."""
+        self._hub.presence(device)
 
     def describe(self, device: Device, body: dict[str, object], received: int) -> None:
         """The device said what it is; raises :class:`~gateway.errors.Overloaded` when the journal has no room."""

@@ -32,8 +32,8 @@ Value = float | int | bool | str
 
 # Flags of a reading.
 ASSIGNED = 1  # it came without a time: the time is that of receipt
-OLD = 2  # its time is more than OLD_AFTER_S before the receipt
-FUTURE = 4  # its time is more than FUTURE_AFTER_S after the receipt
+OLD = 2  # its time is more than OLD_AFTER_S (or what the settings say) before the receipt
+FUTURE = 4  # its time is more than FUTURE_AFTER_S (likewise) after the receipt
 
 OLD_AFTER_S = 24 * 3600
 FUTURE_AFTER_S = 60

@@ -4,7 +4,8 @@ Pure: no clock, no I/O.  One :class:`Session` a boot of a device; it outlives co
 
 The sequence of a session is cut by two numbers.  Readings up to ``highest`` were taken (or refused for good); those up
 to ``durable`` are decided, and ``ack`` may say so.  ``durable <= highest`` always.  After a reading at ``held`` could
-not be kept, nothing behind it is taken until it comes again, so that a cumulative ack never covers a hole:
+not be kept, nothing behind it is taken until it comes again, so that a cumulative ack never covers a hole.  ``judge``
+is asked of every number that comes, in the order in which they come:
 
     seq <= highest                 DUPLICATE
     held and seq > held            HELD, until GIVE_UP_S have passed since it was last sent: then it is given up
@@ -38,20 +39,28 @@ class Session:
     ``resumable`` is false for a session that only lives as long as its connection.
     """
 
-    __slots__ = ("durable", "held", "held_since", "highest", "id", "resumable")
+    __slots__ = ("durable", "heard", "held", "held_full", "held_since", "highest", "id", "resumable", "unheard")
 
     def __init__(self, id: str, *, resumable: bool = True, highest: int = 0) -> None:
         self.id = id
         self.resumable = resumable
         self.highest = highest
         self.durable = highest
+        self.heard = highest  # the greatest number that came, kept or not
+        self.unheard = 0  # how many between ``highest`` and ``heard`` never came
         self.held = 0
         self.held_since = 0.0
+        self.held_full = False  # held for want of room, not for the rate
 
     def judge(self, seq: int, now: float) -> Verdict:
-        """What ``seq`` is at monotonic time ``now`` (seconds); changes nothing but a hold that has run out."""
+        """What ``seq`` is, which came at monotonic time ``now`` (seconds); ends a hold that has run out."""
         if seq <= self.highest:
             return DUPLICATE
+        heard = self.heard
+        if seq > heard:
+            if heard:
+                self.unheard += seq - heard - 1
+            self.heard = seq
         if self.held and seq > self.held:
             if now - self.held_since < GIVE_UP_S:
                 return HELD
@@ -59,17 +68,26 @@ class Session:
         return NEW
 
     def accept(self, seq: int) -> int:
-        """``seq`` was taken, or refused for good: the sequence moves on; returns how many were left out before it."""
-        left_out = seq - self.highest - 1 if self.highest else 0
+        """``seq`` was taken, or refused for good: the sequence moves on; returns how many before it never came.
+
+        One that came and was held back is not missing, also when it was given up later.
+        """
+        missing = min(self.unheard, seq - self.highest - 1)
         self.highest = seq
+        if seq >= self.heard:
+            self.heard = seq
+            self.unheard = 0
+        else:
+            self.unheard -= missing
         if self.held <= seq:
             self.held = 0
-        return left_out
+        return missing
 
-    def hold(self, seq: int, now: float) -> None:
-        """``seq`` was sent and could not be kept: nothing behind it is until it comes again."""
+    def hold(self, seq: int, now: float, *, full: bool = False) -> None:
+        """``seq`` came and could not be kept, ``full`` for want of room: nothing behind it is, until it comes again."""
         self.held = seq
         self.held_since = now
+        self.held_full = full
 
     def decided(self, seq: int) -> bool:
         """Everything up to ``seq`` is durably decided; returns whether that is news."""

@@ -119,3 +119,35 @@ def test_commands(monkeypatch, capsys):
     monkeypatch.delenv("GATEWAY_LISTEN__PORT")
     assert main(["config", "show", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["GATEWAY_LISTEN__PORT"] == 8080
+
+
+def test_misspelt_sections_of_files(monkeypatch, tmp_path):
+    """A section that there is not is named, whichever source it stands in."""
+    toml = tmp_path / "gateway.toml"
+    toml.write_text('[mqqt]\nurl = "mqtt://broker"\n')
+    (tmp_path / ".env").write_text("GATEWAY_LISTNE__PORT=1\n")
+    monkeypatch.setenv("GATEWAY_CONFIG", str(toml))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        load()
+    assert "GATEWAY_MQQT__URL: this version has no such setting; GATEWAY_MQTT__URL?" in str(error.value)
+    assert "GATEWAY_LISTNE__PORT: this version has no such setting; GATEWAY_LISTEN__PORT?" in str(error.value)
+
+
+@pytest.mark.parametrize("variable", ["GATEWAY_LISTEN", "GATEWAY_AUTH"])
+def test_a_value_in_a_sections_place(monkeypatch, variable):
+    """It is a fault like others, and no traceback."""
+    monkeypatch.setenv(variable, "5")
+    with pytest.raises(ConfigError, match=variable):
+        load()
+
+
+def test_a_value_in_a_sections_place_in_a_file(monkeypatch, tmp_path):
+    """Likewise in a TOML file."""
+    toml = tmp_path / "gateway.toml"
+    toml.write_text('listen = "0.0.0.0"\nauth = 1\n')
+    monkeypatch.setenv("GATEWAY_CONFIG", str(toml))
+    with pytest.raises(ConfigError) as error:
+        load()
+    assert "GATEWAY_LISTEN: " in str(error.value)
+    assert "GATEWAY_AUTH: " in str(error.value)

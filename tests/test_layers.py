@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"ws", "pipeline", "sinks"},
     {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
-    {"bookfile", "session", "limit", "liveness", "ledger"},
+    {"bookfile", "clock", "session", "limit", "liveness", "ledger"},
     {"codecs", "aside"},
     {"reading", "errors", "globs"},
     {"__init__"},

@@ -8,12 +8,18 @@ from gateway.session import GIVE_UP_S, Session, Verdict
 NEW, DUPLICATE, HELD = Verdict.NEW, Verdict.DUPLICATE, Verdict.HELD
 
 
+def take(session: Session, seq: int, now: float = 0.0) -> int:
+    """The number comes and is accepted; returns how many before it never came."""
+    assert session.judge(seq, now) is NEW
+    return session.accept(seq)
+
+
 def test_grows_with_legal_gaps():
     """Gaps are legal and counted; the first seq may be any."""
     session = Session("s")
-    assert session.accept(5) == 0
-    assert session.accept(6) == 0
-    assert session.accept(9) == 2
+    assert take(session, 5) == 0
+    assert take(session, 6) == 0
+    assert take(session, 9) == 2
     assert session.judge(9, 0.0) is DUPLICATE
     assert session.judge(8, 0.0) is DUPLICATE
     assert session.judge(10, 0.0) is NEW
@@ -37,8 +43,30 @@ def test_going_past_a_hold_for_ten_seconds_gives_it_up():
     session.hold(2, 0.0)
     assert session.judge(3, GIVE_UP_S - 0.01) is HELD
     assert session.judge(3, GIVE_UP_S) is NEW
-    assert session.accept(3) == 1
+    session.accept(3)
     assert session.judge(2, GIVE_UP_S) is DUPLICATE
+
+
+def test_what_came_and_was_not_kept_is_not_missing():
+    """Held back, then given up: those numbers came, only the gap between them did not."""
+    session = Session("s")
+    take(session, 1)
+    for seq in (2, 3, 6):
+        session.judge(seq, 0.0)
+        session.hold(2, 0.0)
+    assert take(session, 7, GIVE_UP_S) == 2
+    assert take(session, 8, GIVE_UP_S) == 0
+
+
+def test_a_gap_that_is_filled_late_is_not_counted_twice():
+    """What was heard of first and comes later is no gap before the next."""
+    session = Session("s")
+    take(session, 1)
+    session.judge(4, 0.0)
+    session.hold(4, 0.0)
+    assert take(session, 3) == 1
+    assert take(session, 4) == 0
+    assert take(session, 6) == 1
 
 
 def test_a_device_that_keeps_sending_the_held_one_never_loses_it():

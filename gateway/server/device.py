@@ -5,9 +5,11 @@ answer.  Everything runs in the WebSocket layer's inline callbacks: no task a me
 
 Bounds, and what happens there:
 
-- what a device does not read: beyond :data:`REPLIES_MAX` pending bytes acks are left out (the next one says the same
-  and more), a reading that would be refused is held back instead (an ack must not cover what no error has named), and
-  other notices are dropped and counted.  The device is never disconnected for it.
+- what a device does not read: beyond :data:`REPLIES_MAX` pending bytes acks wait (the newest says it all), a reading
+  that would be refused is held back instead (an ack must not cover what no error has named), and other notices are
+  dropped and counted.  The device is never disconnected for it.
+- a journal without room: ``overloaded`` for each message, and after :data:`OVERLOAD_S` 1013, since a device that is
+  told to come back later costs less than one that asks all the time.
 - the rate covers whatever costs a place in the journal or an answer: readings, refused ones too, and descriptions.
 - distinct metrics of a device: ``max_metrics``; a reading with one more is refused (``too_many_metrics``).
 """
@@ -15,6 +17,7 @@ Bounds, and what happens there:
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -41,6 +44,10 @@ UNDECODABLE_MAX = 5  # in a row, then 1011
 WAIT_S = 0.25  # a throttled device is asked to wait this long where the rate allows it sooner
 REMIND_S = 1.0  # between two notices to a device that goes on behind a hold
 REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing each other
+OVERLOAD_S = 10.0  # of nothing but overloaded, then 1013
+OVERLOAD_RETRY_MS = (5_000, 15_000)  # drawn from, so that not all come back at once
+OWED_S = 0.25  # until an ack that had to wait is tried again
+HANG_UP_S = 0.5  # between two looks whether a device that is not read has closed
 ACKS = ("durable", "delivered", "none")
 
 
@@ -81,13 +88,14 @@ class Settings(msgspec.Struct, frozen=True):
 class _Outcome:
     """What became of one message's readings, to be said once."""
 
-    __slots__ = ("blocked", "debt", "duplicate", "from_seq", "held", "overloaded", "wait")
+    __slots__ = ("beyond_rate", "blocked", "debt", "duplicate", "from_seq", "held", "overloaded", "wait")
 
     def __init__(self) -> None:
         self.duplicate = False  # some were there already
         self.held = 0  # not kept for the rate, or behind one that was not kept
         self.blocked = False  # one could not be kept; from_seq and wait say which and for how long
         self.overloaded = False  # .. because the journal had no room
+        self.beyond_rate = False  # .. because of the rate
         self.from_seq = 0
         self.wait = 0.0
         self.debt = 0.0  # seconds to read nothing (policy delay)
@@ -180,6 +188,8 @@ class Connection:
         "_decided",
         "_endpoint",
         "_level",
+        "_overloaded_since",
+        "_owed",
         "_reminded",
         "_replies",
         "_resume",
@@ -200,6 +210,8 @@ class Connection:
         self._replies: Codec = CODECS[subprotocol] if subprotocol else CODECS["gateway.v1.json"]
         self._level = ws.query.get("ack", "durable")
         self._decided = 0  # the highest seq that may be acked at this connection's level
+        self._overloaded_since = 0.0  # when the journal refused the first of this device in a row; 0.0: it does not
+        self._owed: asyncio.TimerHandle | None = None  # an ack waits until the device reads
         self._reminded = 0.0
         self._resume: asyncio.TimerHandle | None = None
         self._undecodable = 0
@@ -253,28 +265,46 @@ class Connection:
 
     def _ack(self, seq: int) -> None:
         self._decided = seq
+        if self._owed is not None:
+            return
         if self._ws.pending_bytes <= REPLIES_MAX:
             self._transmit({"type": "ack", "seq": seq})
+        else:
+            self._owed = asyncio.get_running_loop().call_later(OWED_S, self._pay)
+
+    def _pay(self) -> None:
+        self._owed = None
+        self._ack(self._decided)
 
     def replaced(self, contested: bool) -> None:
         """Another connection of this device took over, for the third time or more in a short while if ``contested``."""
         again = "replaced again and again: do two devices use this name?"
+        # The newer one holds the link: this end changes nothing about the device.
         self._ws.close_soon(4001, again if contested else "replaced by a newer connection")
 
     # -- the layer's callbacks -----------------------------------------------------------------------------------
 
     def closed(self) -> None:
         """The connection ended.  The end of a replaced one changes nothing, nor does the gateway's own stop."""
+        for timer in (self._resume, self._owed):
+            if timer is not None:
+                timer.cancel()
+        self._endpoint.delivery.discard(self)
+        self._lost(self._ws.reason_lost or "closed")
+
+    def _end(self, code: int, reason: str) -> None:
+        """Close for a fault of the device: it is offline from now on, whenever it answers the close."""
+        self._ws.close_soon(code, reason)
+        self._lost(reason)
+
+    def _lost(self, reason: str) -> None:
         device, endpoint = self.device, self._endpoint
-        if self._resume is not None:
-            self._resume.cancel()
-        endpoint.delivery.discard(self)
         if device.link is not self:
             return
         device.link = None
         if endpoint.stopping or device.status is None:
             return
-        status = liveness.lost(device.status, self._ws.reason_lost or "closed", endpoint.now())
+        status = liveness.lost(device.status, reason, endpoint.now())
         if status is not None:
             endpoint.pipeline.presence(device, status)
 
@@ -285,7 +315,7 @@ class Connection:
         device.last_seen = received
         codec = self._text if message.kind == "text" else self._binary
         if codec is None:
-            self._ws.close_soon(
+            self._end(
                 1003,
                 f"{self._ws.subprotocol or self._ws.query.get('format')} does not use this kind of frame",
             )
@@ -298,7 +328,7 @@ class Connection:
             self._undecodable += 1
             self._error(refusal)
             if self._undecodable >= UNDECODABLE_MAX:
-                self._ws.close_soon(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
+                self._end(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
             return
         outcome = _Outcome()
         several = len(parts) > 1
@@ -321,13 +351,13 @@ class Connection:
             refusal = Refusal("bad_device", "device: no sub-device is allowed here", seq=seq, index=index)
             self._refuse(refusal, outcome)
             return
-        if not device.metrics.issuperset(draft.values):
-            new = device.metrics.union(draft.values)
-            if len(new) > endpoint.settings.max_metrics:
+        metrics = device.metrics
+        if not metrics.issuperset(draft.values):
+            metrics = metrics.union(draft.values)
+            if len(metrics) > endpoint.settings.max_metrics:
                 detail = f"more than {endpoint.settings.max_metrics} metrics of one device"
                 self._refuse(Refusal("too_many_metrics", detail, seq=seq, index=index), outcome)
                 return
-            device.metrics = new
         if seq:
             verdict = device.session.judge(seq, endpoint.monotonic())
             if verdict is Verdict.DUPLICATE:
@@ -335,8 +365,7 @@ class Connection:
                 outcome.duplicate = True
                 return
             if verdict is Verdict.HELD:
-                ledger.throttled += 1
-                outcome.held += 1
+                self._held_behind(outcome)
                 return
         elif outcome.blocked:
             # What has no seq cannot come again: dropped, and counted as what stopped it.
@@ -352,35 +381,57 @@ class Connection:
             ledger.dropped += 1
             self._overloaded(full, seq, outcome)
             return
+        except Refusal as refusal:
+            self._refuse(Refusal(refusal.code, str(refusal), seq=seq, index=index), outcome, paid=True)
+            return
         if not wait or endpoint.delay:
+            device.metrics = metrics
             self._undecodable = 0
+            self._overloaded_since = 0.0
             outcome.debt = wait
         else:
             self._hold(seq, wait, outcome)
 
-    def _refuse(self, refusal: Refusal, outcome: _Outcome) -> None:
-        """A reading is refused for good, unless it cannot be told or is beyond the rate: then it has to come again."""
+    def _held_behind(self, outcome: _Outcome) -> None:
+        """A reading came behind one that could not be kept: not kept for the same cause."""
+        if self.device.session.held_full:
+            self.device.ledger.dropped += 1
+        else:
+            self.device.ledger.throttled += 1
+        outcome.held += 1
+
+    def _refuse(self, refusal: Refusal, outcome: _Outcome, *, paid: bool = False) -> None:
+        """A reading is refused for good, unless it cannot be told or is beyond the rate: then it has to come again.
+
+        ``paid``: it has cost the rate already.
+        """
         endpoint, device = self._endpoint, self.device
         seq = refusal.seq
         verdict = device.session.judge(seq, endpoint.monotonic()) if seq else Verdict.NEW
-        if verdict is Verdict.HELD:
-            device.ledger.throttled += 1
-            outcome.held += 1
+        if verdict is Verdict.DUPLICATE:
+            device.ledger.duplicate += 1
+            outcome.duplicate = True
             return
-        if verdict is Verdict.NEW:
+        if verdict is Verdict.HELD:
+            self._held_behind(outcome)
+            return
+        if not paid:
             wait = device.bucket.borrow(1.0) if endpoint.delay else device.bucket.take(1.0)
             if endpoint.delay:
                 outcome.debt = wait
-            elif wait or (seq and self._ws.pending_bytes > REPLIES_MAX):
+            elif wait:
                 self._hold(seq, wait, outcome)
                 return
-            if seq:
-                try:
-                    endpoint.pipeline.refuse(device, seq)
-                except Overloaded as full:
-                    device.ledger.dropped += 1
-                    self._overloaded(full, seq, outcome)
-                    return
+        if seq and self._ws.pending_bytes > REPLIES_MAX:
+            self._hold(seq, 0.0, outcome)
+            return
+        if seq:
+            try:
+                endpoint.pipeline.refuse(device, seq)
+            except Overloaded as full:
+                device.ledger.dropped += 1
+                self._overloaded(full, seq, outcome)
+                return
         device.ledger.rejected += 1
         self._error(refusal)
 
@@ -394,17 +445,24 @@ class Connection:
             # Long enough for some more than the one, or the device would be back for each token.
             settings = self._endpoint.settings
             outcome.blocked = True
+            outcome.beyond_rate = wait > 0
             outcome.from_seq = seq
             outcome.wait = max(wait, min(WAIT_S, settings.burst / 2 / settings.rate))
 
     def _overloaded(self, full: Overloaded, seq: int, outcome: _Outcome) -> None:
+        now = self._endpoint.monotonic()
         if seq:
-            self.device.session.hold(seq, self._endpoint.monotonic())
+            self.device.session.hold(seq, now, full=True)
         if outcome.blocked:
             return
         outcome.blocked = outcome.overloaded = True
         self._count("overloaded")
-        self._reminded = self._endpoint.monotonic()
+        self._reminded = now
+        if not self._overloaded_since:
+            self._overloaded_since = now
+        elif now - self._overloaded_since >= OVERLOAD_S:
+            self._end(full.close_code, f"retry_after_ms={random.randint(*OVERLOAD_RETRY_MS)}")
+            return
         reply: dict[str, object] = {"type": "error", "code": "overloaded", "detail": str(full)}
         if seq:
             reply["seq"] = seq
@@ -419,23 +477,30 @@ class Connection:
             self._ack(self._decided)
         if outcome.overloaded or not outcome.held:
             return
-        if outcome.blocked:
+        if outcome.beyond_rate and self._endpoint.settings.policy == "close":
+            self._end(1008, "rate limit exceeded")
+        elif outcome.blocked:
             self._throttled(outcome.from_seq, outcome.wait, outcome.held)
         elif self._endpoint.monotonic() - self._reminded >= REMIND_S:
             # It goes on behind what it was told to send again: it may have missed that.
             self._throttled(self.device.session.held, 0.0, outcome.held)
 
     def _pause(self, seconds: float) -> None:
-        """Read nothing until the rate allows it; the liveness clock stands still meanwhile."""
-        self._ws.pause()
+        """Read nothing until the rate allows it; the liveness clock stands still meanwhile.
+
+        A device that has closed is read to its end at once: that is no more than the socket's buffer holds.
+        """
         if self._resume is not None:
             self._resume.cancel()
-        self._resume = asyncio.get_running_loop().call_later(seconds, self._ws.resume)
+            self._resume = None
+        if seconds <= 0 or self._ws.peer_gone:
+            self._ws.resume()
+            return
+        self._ws.pause()
+        step = min(seconds, HANG_UP_S)
+        self._resume = asyncio.get_running_loop().call_later(step, self._pause, seconds - step)
 
     def _throttled(self, seq: int, wait: float, dropped: int) -> None:
-        if self._endpoint.settings.policy == "close":
-            self._ws.close_soon(1008, "rate limit exceeded")
-            return
         self._reminded = self._endpoint.monotonic()
         notice: dict[str, object] = {"type": "throttled"}
         if seq:

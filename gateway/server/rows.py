@@ -14,6 +14,8 @@ def device_row(device: Device) -> dict[str, object]:
     row.update(presence_of(device))
     row["session"] = device.session.id
     row["ledger"] = device.ledger.as_dict()
+    clock = device.clock
+    row["clock"] = {"skew_ms": clock.skew_ms, "old": clock.old, "future": clock.future}
     for key in ("metrics", "interval_s"):
         if key in device.described:
             row[key] = device.described[key]

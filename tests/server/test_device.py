@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import time
+from contextlib import contextmanager
 
 import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.errors import Overloaded
+from gateway.reading import Mark, Reading
 from tests.running import acked, gateway, receive, send
 
 
@@ -524,3 +528,166 @@ async def test_a_flood_of_pings_that_are_not_read_takes_no_memory(tmp_path):
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.2)
         assert connection.pending_bytes < 2**20
+
+
+async def test_policy_close_is_for_the_rate_alone(tmp_path, monkeypatch):
+    """A journal without room closes nobody with 1008: what comes behind is held, and the reminder is a notice."""
+    monkeypatch.setattr("gateway.server.device.REMIND_S", 0.0)
+    async with gateway(tmp_path, limits={"policy": "close"}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        with full_journal(gw):
+            await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": 2}, {"seq": 3, "a": 3})
+            assert (await receive(ws, "error"))["code"] == "overloaded"
+            assert (await receive(ws, "throttled"))["seq"] == 1
+        await send(ws, *({"seq": n, "a": n} for n in (1, 2, 3)))
+        assert (await receive(ws, "ack"))["seq"] == 3
+        ledger = await gw.ledger("d")
+        assert (ledger["stored"], ledger["dropped"], ledger["throttled"]) == (3, 3, 0)
+
+
+async def test_overload_that_lasts_closes_with_1013(tmp_path, monkeypatch):
+    """After a while of nothing but overloaded the device is sent away, and told for how long; at once offline."""
+    monkeypatch.setattr("gateway.server.device.OVERLOAD_S", 0.2)
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        with full_journal(gw):
+            await send(ws, {"seq": 1, "a": 1})
+            assert (await receive(ws, "error"))["retry_after_ms"] > 0
+            await asyncio.sleep(0.25)
+            await send(ws, {"seq": 1, "a": 1})
+            code, reason = await closing(ws)
+        assert code == 1013
+        assert 5_000 <= int(reason.removeprefix("retry_after_ms=")) <= 15_000
+        assert (await gw.json("/api/v1/devices"))[0]["state"] == "offline"
+
+
+async def test_one_accepted_reading_ends_an_overload(tmp_path, monkeypatch):
+    """Only an unbroken overload counts towards 1013."""
+    monkeypatch.setattr("gateway.server.device.OVERLOAD_S", 0.2)
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        for seq in (1, 2, 3):
+            with full_journal(gw):
+                await send(ws, {"seq": seq, "a": 1})
+                assert (await receive(ws, "error"))["code"] == "overloaded"
+            await send(ws, {"seq": seq, "a": 1})
+            await acked(ws, seq)
+            await asyncio.sleep(0.15)
+
+
+@contextmanager
+def full_journal(gw):
+    """The journal has no room for readings."""
+    pipeline = gw.app.pipeline
+    append = pipeline._append
+
+    def refuse(item, *args):
+        if isinstance(item, Reading | Mark):
+            raise Overloaded("the disk is full", retry_after_ms=1000)
+        return append(item, *args)
+
+    pipeline._append = refuse
+    try:
+        yield
+    finally:
+        pipeline._append = append
+
+
+async def test_policy_delay_tells_a_refusal_before_an_ack_covers_it(tmp_path, monkeypatch):
+    """Also with policy delay a bad reading is held while the device does not read."""
+    monkeypatch.setattr("gateway.server.device.REPLIES_MAX", -1)
+    async with gateway(tmp_path, limits={"policy": "delay"}) as gw, gw.device("d") as ws:
+        await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]})
+        await gw.rows("d", until=1)
+        monkeypatch.setattr("gateway.server.device.REPLIES_MAX", 65536)
+        await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]}, {"seq": 3, "a": 3})
+        assert (await receive(ws, "error"))["seq"] == 2
+        await acked(ws, 3)
+
+
+async def test_policy_delay_sees_a_close(tmp_path):
+    """A device that closes while it is not read is offline within a second, and what it had sent is kept."""
+    limits = {"device_rate": 10, "device_burst": 10, "policy": "delay"}
+    async with gateway(tmp_path, limits=limits) as gw:
+        async with gw.device("d") as ws:
+            await receive(ws, "welcome")
+            await send(ws, [{"seq": n, "a": n} for n in range(1, 201)], {"seq": 201, "a": 201})
+            await acked(ws, 200)
+            ws.transport.abort()
+        await asyncio.sleep(1.0)
+        (row,) = await gw.json("/api/v1/devices")
+        assert row["state"] == "offline"
+
+
+async def test_an_ack_that_had_to_wait_is_made_up(tmp_path, monkeypatch):
+    """A device that was slow to read and then only waits for its ack gets it."""
+    monkeypatch.setattr("gateway.server.device.REPLIES_MAX", -1)
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await send(ws, {"seq": 1, "a": 1})
+        await gw.rows("d", until=1)
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr("gateway.server.device.REPLIES_MAX", 65536)
+        await acked(ws, 1)
+
+
+async def test_a_bad_reading_that_comes_again_is_a_duplicate(tmp_path):
+    """It was decided: no second error, no token, and an ack."""
+    async with gateway(tmp_path, limits={"device_rate": 0.01, "device_burst": 3}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "a": [1]}, {"seq": 2, "a": 2})
+        assert (await receive(ws))["type"] == "error"
+        await acked(ws, 2)
+        await send(ws, *[{"seq": 1, "a": [1]}] * 5, {"seq": 3, "a": 3})
+        for _ in range(5):
+            assert (await receive(ws)) == {"type": "ack", "seq": 2}
+        await acked(ws, 3)
+        ledger = await gw.ledger("d")
+        assert (ledger["rejected"], ledger["duplicate"]) == (1, 5)
+
+
+async def test_a_device_that_is_closed_is_offline_at_once(tmp_path):
+    """Whether it answers the close or not: its reason is what it was closed for."""
+    limits = {"device_rate": 1, "device_burst": 1, "policy": "close"}
+    async with gateway(tmp_path, limits=limits) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        ws.transport.pause_reading()
+        await send(ws, {"a": 1}, {"a": 2})
+        deadline = asyncio.get_running_loop().time() + 2
+        while (row := (await gw.json("/api/v1/devices"))[0])["state"] != "offline":
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+        assert row["reason"] == "rate limit exceeded"
+        ws.transport.resume_reading()
+
+
+async def test_times_far_off(tmp_path):
+    """By default flagged and shown; refused or corrected where the settings say so."""
+    hour_ahead = time.time_ns() // 1_000_000 + 3_600_000
+    async with gateway(tmp_path / "flag") as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "ts": hour_ahead, "a": 1}, {"seq": 2, "ts": 1_000_000_000, "a": 1})
+        await acked(ws, 2)
+        (row,) = await gw.json("/api/v1/devices")
+        assert (row["clock"]["old"], row["clock"]["future"]) == (1, 1)
+        assert abs(row["clock"]["skew_ms"] - 3_600_000) < 10_000
+    async with gateway(tmp_path / "refuse", clock={"future": "refuse", "old": "correct"}) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "ts": hour_ahead, "a": 1}, {"seq": 2, "ts": 1_000_000_000, "a": 2})
+        error = await receive(ws)
+        assert (error["code"], error["seq"]) == ("bad_time", 1)
+        await acked(ws, 2)
+        (row,) = await gw.rows("d", until=1)
+        assert abs(row["time"] - time.time() * 1000) < 60_000
+
+
+async def test_a_device_cannot_break_the_counts(tmp_path):
+    """The greatest sequence numbers there are, again and again: counts stop at what a file can hold."""
+    async with gateway(tmp_path) as gw:
+        for session in ("a", "b", "c"):
+            async with gw.device("d", f"?session={session}") as ws:
+                await receive(ws, "welcome")
+                await send(ws, {"seq": 1, "a": 1}, {"seq": 2**63 - 1, "a": 1})
+                await acked(ws, 2**63 - 1)
+        assert (await gw.ledger("d"))["missing"] == 2**63 - 1
+    async with gateway(tmp_path) as gw:
+        assert (await gw.ledger("d"))["stored"] == 6
