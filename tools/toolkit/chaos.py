@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import tempfile
 import time
 import traceback
@@ -46,11 +47,16 @@ CASES = {
 
 @dataclass(frozen=True)
 class Control:
-    """``patch``: Python that breaks the daemon; ``finds``: part of a fault that the case then has to note."""
+    """``patch``: Python that breaks the daemon; ``finds``: a pattern of a fault that the case then has to note."""
 
     patch: str
     finds: str
     rounds: int = 1
+    slow: bool = False  # too slow for the tests
+
+    def found_in(self, faults: Iterable[str]) -> bool:
+        """Whether the case noted what it had to."""
+        return any(re.search(self.finds, fault) for fault in faults)
 
 
 @dataclass(frozen=True)
@@ -101,14 +107,24 @@ async def run(
     seconds: float | None = None,
     patch: str = "",
     seed: int | None = None,
-    directory: Path | None = None,
+    patience: float = 10.0,
 ) -> Outcome:
-    """Run a case, in a temporary directory unless told where; nothing that it started is left."""
+    """Run a case in a temporary directory; nothing that it started is left.
+
+    ``patience``: seconds to wait for what the gateway does by itself.
+    """
     outcome = Outcome(case.name, rounds or case.rounds)
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gateway-chaos-", dir=directory, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="gateway-chaos-", ignore_cleanup_errors=True) as name:
         # strace and the kernel show paths without symbolic links.
-        rig = Rig(Path(name).resolve(), rounds=outcome.rounds, seconds=seconds or case.seconds, patch=patch, seed=seed)
+        rig = Rig(
+            Path(name).resolve(),
+            rounds=outcome.rounds,
+            seconds=seconds or case.seconds,
+            patch=patch,
+            seed=seed,
+            patience=patience,
+        )
         try:
             async with asyncio.timeout(case.limit_s * (1 + outcome.rounds)), rig:
                 await case.run(rig)

@@ -17,6 +17,7 @@ __all__ = [
     "missing",
     "number",
     "overclaimed",
+    "said",
     "shortened",
     "sinks",
     "states",
@@ -86,39 +87,52 @@ class History:
 
     def read(self, devices: Iterable[Device], metrics: Iterable[str] = ("n", "half", "mark")) -> None:
         """Read all rows of the devices anew."""
-        self.got, self.faults = {}, []
-        for device in devices:
-            for metric in metrics:
-                found = self._rows(device.name, metric)
-                if metric == "n":
-                    self.got[device.name] = found
-                elif found != self.got.get(device.name, found):
-                    differs = len(found ^ self.got[device.name])
-                    self.faults.append(
-                        f"history holds {metric} of {device.name} and not n, or n alone, {differs} times"
-                    )
+        self.got, self.faults = {device.name: set() for device in devices}, []
+        for metric in metrics:
+            found = self._read(metric)
+            if metric == "n":
+                self.got = found
+                continue
+            for name, numbers in found.items():
+                if differs := len(numbers ^ self.got[name]):
+                    self.faults.append(f"history holds n of {name} and not {metric}, or without it, {differs} times")
 
-    def _rows(self, name: str, metric: str) -> set[int]:
-        found: set[int] = set()
-        since = 0
-        while True:
-            target = f"/api/v1/history?device={name}&metric={metric}&from={since}&to={END_MS}"
-            status, body = self._daemon.get(target)
-            if status != 200:
-                self.faults.append(f"history answers {status}: {body[:200].decode(errors='replace')}")
-                return found
-            rows = msgspec.json.decode(body)
-            for row in rows:
-                n = row["time"] - FIRST_MS
-                if wrong := wrong_values(name, n, {metric: row["value"]}):
-                    self.faults.append(f"history holds {wrong}")
-                if n in found:
-                    self.faults.append(f"history holds {name} {n} twice")
-                found.add(n)
-            if len(rows) < ROWS_MAX:
-                return found
-            # The last millisecond may be cut; a device sends one reading in each.
-            since = rows[-1]["time"] + 1
+    def _read(self, metric: str) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {name: set() for name in self.got}
+        rows = self._ask("*", metric, 0)
+        if len(rows) < ROWS_MAX:
+            self._take(found, metric, rows)
+            return found
+        for name in found:
+            since = 0
+            while True:
+                rows = self._ask(name, metric, since)
+                self._take(found, metric, rows)
+                if len(rows) < ROWS_MAX:
+                    break
+                # A device sends one reading in each millisecond, so that none is cut in two.
+                since = rows[-1]["time"] + 1
+        return found
+
+    def _ask(self, name: str, metric: str, since: int) -> list[dict[str, Any]]:
+        status, body = self._daemon.get(f"/api/v1/history?device={name}&metric={metric}&from={since}&to={END_MS}")
+        if status != 200:
+            self.faults.append(f"history answers {status}: {body[:200].decode(errors='replace')}")
+            return []
+        rows: list[dict[str, Any]] = msgspec.json.decode(body)
+        return rows
+
+    def _take(self, found: dict[str, set[int]], metric: str, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            name, n = row["device"], row["time"] - FIRST_MS
+            numbers = found.get(name)
+            if numbers is None:
+                continue  # of an earlier round
+            if wrong := wrong_values(name, n, {metric: row["value"]}):
+                self.faults.append(f"history holds {wrong}")
+            if n in numbers:
+                self.faults.append(f"history holds {name} {n} twice")
+            numbers.add(n)
 
 
 def missing(
@@ -160,6 +174,12 @@ def stored_claims(daemon: Daemon) -> dict[str, int]:
 def states(daemon: Daemon) -> dict[str, str]:
     """The state of each device."""
     return {row["device"]: row["state"] for row in _json(daemon, "/api/v1/devices")}
+
+
+def said(daemon: Daemon) -> list[str]:
+    """What the gateway says of damage: problems of ``/healthz``, and files set aside."""
+    found = [problem["text"] for problem in _json(daemon, "/healthz")["problems"]]
+    return found + [path.name for path in daemon.state.rglob("*.damaged-*")]
 
 
 def overclaimed(claims: dict[str, int], got: dict[str, set[int]]) -> list[str]:

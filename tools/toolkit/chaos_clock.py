@@ -18,7 +18,7 @@ __all__ = ["CASES"]
 DAY_S = 86_400
 IN_1970_S = 7_200 - FIRST_MS // 1000
 JUMPS = {"a day ahead": DAY_S, "a day back": -DAY_S, "in 1970": IN_1970_S, "right again": 0}
-INTERVAL_S, TIMEOUT_S = 1, 1  # of pings: less than a round, so that every connection has to prove itself
+PINGS = 4  # in a round, so that every connection has to prove itself, and can be found dead
 
 
 async def clock(rig: Rig) -> None:
@@ -27,7 +27,8 @@ async def clock(rig: Rig) -> None:
     file = rig.directory / "off"
     shim = await preload(rig, "chaos_clock.c")
     fake = {"LD_PRELOAD": str(shim), "CHAOS_CLOCK": str(file)}
-    rig.settings |= {"GATEWAY_HEARTBEAT__INTERVAL_S": str(INTERVAL_S), "GATEWAY_HEARTBEAT__TIMEOUT_S": str(TIMEOUT_S)}
+    beat = str(rig.seconds / PINGS)
+    rig.settings |= {"GATEWAY_HEARTBEAT__INTERVAL_S": beat, "GATEWAY_HEARTBEAT__TIMEOUT_S": beat}
     # A rate that the devices keep to, so that it is reckoned with.
     rig.settings |= {"GATEWAY_LIMITS__DEVICE_RATE": "1000", "GATEWAY_LIMITS__DEVICE_BURST": "1000"}
     file.write_bytes(bytes(8))

@@ -158,7 +158,7 @@ CASES = {
         "eio",
         "the disk fails for a while, and forgets what it was not able to write",
         eio,
-        {"sync-again": Control(faults.SYNC_AGAIN, "acked and not in history", rounds=3)},
+        {"sync-again": Control(faults.SYNC_AGAIN, "acked and not in history")},
         rounds=9,
         seconds=0.5,
     ),

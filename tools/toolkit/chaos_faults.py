@@ -192,3 +192,30 @@ WALL_CLOCK = """
 import time
 time.monotonic = time.time
 """
+
+SILENT_STAY = """
+from gateway.ws import Server
+receive = Server.receive
+def full(self, reception):
+    return len(self._waiting) < self.max_handshakes and receive(self, reception)
+Server.receive = full
+"""
+
+NO_CHECKSUMS = """
+from gateway.journal import record
+class Careless:
+    crc32 = staticmethod(lambda *arguments: 7)
+record.zlib = Careless
+"""
+
+NO_START_AFTER_DAMAGE = """
+from gateway.errors import JournalError
+from gateway.journal import opening
+recover = opening.recover
+def strict(*arguments, **options):
+    found = recover(*arguments, **options)
+    if found.torn_bytes:
+        raise JournalError("damaged")
+    return found
+opening.recover = strict
+"""

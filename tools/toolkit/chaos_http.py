@@ -112,7 +112,7 @@ CASES = {
         "the store answers 204, 400 with a partial write, 401, 413, 429, 500, hangs, closes in the middle",
         http,
         {
-            "unheard": Control(faults.STORE_ERRORS_UNHEARD, "acked and missing on influx", rounds=4),
+            "unheard": Control(faults.STORE_ERRORS_UNHEARD, "acked and missing on influx"),
             "impatient": Control(faults.RETRY_AFTER_UNHEARD, "before Retry-After was over", rounds=3),
         },
         rounds=7,

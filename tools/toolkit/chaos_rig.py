@@ -87,13 +87,21 @@ class Rig:
     """
 
     def __init__(
-        self, directory: Path, *, rounds: int = 1, seconds: float = 0.5, patch: str = "", seed: int | None = None
+        self,
+        directory: Path,
+        *,
+        rounds: int = 1,
+        seconds: float = 0.5,
+        patch: str = "",
+        seed: int | None = None,
+        patience: float = 10.0,
     ) -> None:
         self.directory = directory
         self.rounds = rounds
         self.seconds = seconds
         self.patch = patch
         self.rng = random.Random(seed)
+        self.patience = patience
         self.settings = dict(SETTINGS)
         self.state = directory / "state"
         self.fleet = Fleet(4)
@@ -308,9 +316,9 @@ class Rig:
                 return found
         raise Failed(f"/healthz names no sink {name}")
 
-    async def wait_sink(self, name: str, condition: Any, timeout: float = 10.0) -> dict[str, Any] | None:
-        """Wait until what ``/healthz`` says of the sink fits; None when that took longer."""
-        deadline = time.monotonic() + timeout
+    async def wait_sink(self, name: str, condition: Any) -> dict[str, Any] | None:
+        """Wait until what ``/healthz`` says of the sink fits; None when that took longer than ``patience``."""
+        deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             found = await self.sink(name)
             if condition(found):
