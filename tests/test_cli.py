@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
 import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +153,53 @@ async def test_top_prints_a_picture(running: Running, cli: Cli) -> None:
     for words in ("degraded", "! MQTT cannot be reached", "SINK", "History", "DEVICE", "pump-1"):
         assert words in text, text
     assert (await cli.json("top", "--interval", "0.1"))["devices"][0]["device"] == "pump-1"
+
+
+def _on_terminal(*words: str) -> tuple[str, bytes, int]:
+    """What a command draws on a terminal of 60 by 12, until it has drawn three pictures and got Ctrl-C."""
+    near, far = pty.openpty()
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", *words],
+        cwd=ROOT,
+        stdin=far,
+        stdout=far,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+    os.close(far)
+    seen = b""
+    try:
+        while seen.count(b"\x1b[J") < 3 and select.select([near], [], [], 20)[0]:
+            seen += os.read(near, 65536)
+        process.send_signal(signal.SIGINT)
+        while select.select([near], [], [], 20)[0]:
+            seen += os.read(near, 65536)
+    except OSError:  # EIO: the other end is closed
+        pass
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=20)
+        os.close(near)
+    return seen.decode(), error, process.returncode
+
+
+async def test_top_draws_on_a_terminal(running: Running, tmp_path: Path) -> None:
+    """Picture after picture on the other screen, no wider than it; Ctrl-C brings back the first one, exit status 0."""
+    seen, error, status = await asyncio.to_thread(
+        _on_terminal, "top", "--interval", "0.2", "--state-dir", str(tmp_path)
+    )
+    assert (error, status) == (b"", 0)
+    assert seen.startswith("\x1b[?1049h\x1b[?25l")
+    assert seen.endswith("\x1b[?25h\x1b[?1049l")
+    pictures = seen.split("\x1b[H")[1:]
+    assert len(pictures) >= 3
+    for picture in pictures:
+        lines = re.sub(r"\x1b\[[?0-9]*[A-Za-z]", "", picture.replace("\r", "")).split("\n")
+        assert len(lines) <= 12
+        assert max(map(len, lines)) <= 60
+        assert any(line.startswith("History  ") for line in lines)
 
 
 async def test_a_gateway_that_is_older_says_what_it_has(tmp_path: Path, cli: Cli) -> None:

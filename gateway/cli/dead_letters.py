@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HEADERS = ("SINK", "LETTERS", "SIZE", "OLDEST", "NEWEST")
 LIMIT = 100
+SHOWN_MAX = 10_000  # at once
 DESCRIPTION = """\
 A dead letter is a reading that a sink's far side has refused for good: it was
 put aside with the reason, so that what came after it could go on. It stays
@@ -31,7 +32,8 @@ EPILOG = f"""\
 list, show and purge work without a running gateway, too: on the files in its
 state directory. retry fails (1) where letters are left.
 
-{EXIT_STATUSES}"""
+{EXIT_STATUSES}; 75 a gateway that does not
+answer holds the state directory"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -102,7 +104,9 @@ def run_show(options: argparse.Namespace) -> int:
     """``show``."""
     try:
         with dial(state_dir(options)) as gateway:
-            letters = gateway.ask("dead-letters show", sink=options.sink, offsets=options.offset, limit=options.limit)
+            letters = gateway.ask(
+                "dead-letters show", sink=options.sink, offsets=options.offset, limit=min(options.limit, SHOWN_MAX)
+            )
     except NotRunning:
         letters = list(_read(options))
     if options.json:
@@ -114,8 +118,9 @@ def run_show(options: argparse.Namespace) -> int:
     if not letters:
         print("there are no dead letters" + (" at these offsets" if options.offset else ""), file=sys.stderr)
         return 1 if options.offset else 0
-    if len(letters) == options.limit:
-        print(f"these are the oldest {options.limit:,}; --limit N shows more", file=sys.stderr)
+    if len(letters) >= min(options.limit, SHOWN_MAX):
+        more = "retry or purge some to see" if options.limit >= SHOWN_MAX else "--limit N shows"
+        print(f"these are the oldest {len(letters):,}; {more} more", file=sys.stderr)
     return 0
 
 
@@ -202,7 +207,7 @@ def _opened(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, De
 def _read(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from ..server.desk import letter_row
 
-    left = options.limit
+    left = min(options.limit, SHOWN_MAX)
     for name, letters in _files(options):
         for letter in letters.read(limit=left, offsets=options.offset):
             left -= 1

@@ -44,7 +44,7 @@ from .rows import device_row
 __all__ = ["Desk", "SinkRunner"]
 
 PIECE = 200  # rows or letters sent at once
-LETTERS_MAX = 1_000_000  # shown at most; more than a file of dead letters can hold
+LETTERS_MAX = 10_000  # shown at once
 SCAN_ITEMS = 2_000  # of the journal, read at once
 SCAN_S = 1.0  # for counting what waits; what was not counted by then is said so
 TAIL_S = 0.1  # between two looks at the journal
@@ -99,7 +99,7 @@ class _Explain(msgspec.Struct, forbid_unknown_fields=True):
 class _Letters(msgspec.Struct, forbid_unknown_fields=True):
     sink: str | None = None
     offsets: Offsets = None
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LETTERS_MAX)] | None = None
 
 
 class _Top(msgspec.Struct, forbid_unknown_fields=True):
