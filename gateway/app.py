@@ -249,6 +249,7 @@ class App:
             journal_problem=health.journal_problem,
             rate=settings.limits.device_rate,
             burst=settings.limits.device_burst,
+            clock_rules=_clock_rules(settings),
         )
         control = Control(settings.state_dir, desk.commands)
         guard = Guard(settings.origins)

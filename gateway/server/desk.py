@@ -31,6 +31,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
+from ..clock import ClockRules
 from ..devices import Device, DeviceBook
 from ..errors import GatewayError
 from ..globs import matcher
@@ -109,7 +110,8 @@ class _Top(msgspec.Struct, forbid_unknown_fields=True):
 
 class Desk:
     """``runners`` are (name, title, runner); ``health`` gives the body of ``/healthz``, ``journal_problem`` words where
-    the journal takes nothing; ``rate`` and ``burst`` are the limits of a device, readings a second and at once."""
+    the journal takes nothing; ``rate`` and ``burst`` are the limits of a device, readings a second and at once;
+    ``clock_rules`` say what becomes of times far off."""
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class Desk:
         journal_problem: Callable[[], str],
         rate: float,
         burst: float,
+        clock_rules: ClockRules,
         now: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -133,6 +136,7 @@ class Desk:
         self._journal_problem = journal_problem
         self._rate = rate
         self._burst = burst
+        self._clock_rules = clock_rules
         self._now = now
         self._monotonic = monotonic
         self.commands: dict[str, Command] = {
@@ -170,6 +174,7 @@ class Desk:
             now=self._now(),
             rate=self._rate,
             burst=self._burst,
+            clock_rules=self._clock_rules,
             refused=self._refused.of(device.name),
             sinks=sinks,
             journal_problem=self._journal_problem(),

@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from ..clock import CLOCK_OFF_MS, Action, ClockRules
 from ..devices import Device
 from .refusals import Refused
 
-__all__ = ["SKEW_MS", "SinkFacts", "explain"]
+__all__ = ["SinkFacts", "explain"]
 
-SKEW_MS = 5_000  # a clock that is wrong by less is not worth a word: networks delay readings, too
-
+ACTIONS: dict[Action, str] = {
+    "flag": "kept at that time",
+    "correct": "kept at the time of their receipt",
+    "refuse": "refused",
+}
 REFUSED_HINTS = {
     "undecodable": "its messages are not the JSON or MessagePack that its subprotocol says",
     "bad_message": "its messages are neither a reading, nor a list of readings, nor of a known type",
@@ -58,6 +62,7 @@ def explain(
     now: int,
     rate: float,
     burst: float,
+    clock_rules: ClockRules,
     refused: Refused | None = None,
     sinks: Iterable[SinkFacts] = (),
     journal_problem: str = "",
@@ -80,11 +85,13 @@ def explain(
             "taken_seq": session.highest,
             "held_seq": session.held,
         },
-        "notes": [note for note in (*_state_notes(device, journal_problem), *_clock_notes(device)) if note],
+        "notes": [
+            note for note in (*_state_notes(device, journal_problem), *_clock_notes(device, clock_rules)) if note
+        ],
         "ledger": device.ledger.as_dict(),
         "parts": list(_parts(device, rate, burst, refused)),
         "refusals": _refusals(refused),
-        "clock": _clock(device),
+        "clock": {"skew_ms": device.clock.skew_ms, "old": device.clock.old, "future": device.clock.future},
         "sinks": [_sink(facts, device.ledger.stored) for facts in sinks],
     }
 
@@ -96,9 +103,10 @@ def _state_notes(device: Device, journal_problem: str) -> Iterable[str]:
     if status is not None and not status.confirmed:
         yield "Its state is that from before the gateway's restart: it has not been seen since."
     if session.held:
+        why = "the journal had no room" if session.held_full else "it came above the device's rate"
         yield (
-            f"The reading with seq {session.held:,} was not kept, and nothing behind it is kept until it comes again, "
-            "or for ten seconds if the device goes on without it."
+            f"The reading with seq {session.held:,} was not kept, since {why}; nothing behind it is kept until it "
+            "comes again, or for ten seconds if the device goes on without it."
         )
 
 
@@ -166,23 +174,22 @@ def _refusals(refused: Refused | None) -> dict[str, object] | None:
 # -- its clock ---------------------------------------------------------------------------------------------------------
 
 
-def _clock(device: Device) -> dict[str, object]:
-    clock = getattr(device, "clock", None)
-    if clock is None:
-        return {"skew_ms": None, "old": 0, "future": 0}
-    return {"skew_ms": clock.skew_ms, "old": clock.old, "future": clock.future}
-
-
-def _clock_notes(device: Device) -> Iterable[str]:
-    clock = _clock(device)
-    skew, old, future = clock["skew_ms"], clock["old"], clock["future"]
-    if isinstance(skew, int) and abs(skew) >= SKEW_MS:
+def _clock_notes(device: Device, rules: ClockRules) -> Iterable[str]:
+    clock = device.clock
+    skew = clock.skew_ms
+    if skew is not None and abs(skew) >= CLOCK_OFF_MS:
         way = "ahead of" if skew > 0 else "behind"
         yield f"Its clock is {_span(abs(skew))} {way} the gateway's: look at its time synchronisation."
-    if old:
-        yield f"{old:,} readings carried a time more than a day old; they are kept at that time."
-    if future:
-        yield f"{future:,} readings carried a time more than a minute ahead; they are kept at that time."
+    for count, limit_ns, words, action, setting in (
+        (clock.old, rules.old_ns, "before they came", rules.old, "OLD"),
+        (clock.future, rules.future_ns, "after they came", rules.future, "FUTURE"),
+    ):
+        if count:
+            which = "1 reading" if count == 1 else f"{count:,} readings"
+            yield (
+                f"Since the gateway started {which} carried a time more than {_span(limit_ns // 1_000_000)} {words}: "
+                f"{ACTIONS[action]} (GATEWAY_CLOCK__{setting})."
+            )
 
 
 def _span(ms: int) -> str:

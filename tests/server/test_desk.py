@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.clock import ClockRules
 from gateway.devices import DeviceBook
 from gateway.errors import GatewayError
 from gateway.journal import Journal
@@ -68,6 +69,7 @@ def make(journal: Any, *runners: tuple[str, Runner], book: DeviceBook | None = N
         journal_problem=lambda: "",
         rate=100,
         burst=200,
+        clock_rules=ClockRules(),
     )
 
 

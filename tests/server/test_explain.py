@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway import liveness
+from gateway.clock import ClockRules
 from gateway.devices import Device
 from gateway.errors import Refusal
 from gateway.limit import TokenBucket
@@ -26,7 +26,7 @@ def pump(**counts: int) -> Device:
 
 
 def about(device: Device, **known: Any) -> dict[str, Any]:
-    return explain(device, now=NOW, rate=100, burst=200, **known)
+    return explain(device, now=NOW, rate=100, burst=200, **{"clock_rules": ClockRules(), **known})
 
 
 def sink(device: Device, **facts: Any) -> str:
@@ -92,27 +92,39 @@ def test_notes_of_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("skew", "words"),
+    ("skew_s", "words"),
     [
-        (4_999, None),
-        (-5_000, "5 seconds behind"),
-        (61_000, "1 minute and 1 second ahead of"),
-        (7_200_000, "2 hours ahead of"),
-        (-90_000_000, "1 day and 1 hour behind"),
+        (59, None),
+        (-60, "1 minute behind"),
+        (61, "1 minute and 1 second ahead of"),
+        (7_200, "2 hours ahead of"),
+        (-90_000, "1 day and 1 hour behind"),
         (None, None),
     ],
 )
-def test_a_clock_that_is_wrong(skew: int | None, words: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said from five seconds on, with which way and how far."""
-    monkeypatch.setattr("gateway.server.explain._clock", lambda device: {"skew_ms": skew, "old": 0, "future": 0})
-    notes = about(pump())["notes"]
-    assert [words in note for note in notes] == ([True] if words else [])
+def test_a_clock_that_is_wrong(skew_s: int | None, words: str | None) -> None:
+    """Said from a minute on, with which way and how far."""
+    device = pump()
+    if skew_s is not None:
+        device.clock.stamp(NOW + skew_s * 10**9, NOW, ClockRules(old_after_s=10**6, future_after_s=10**6))
+    told = about(device)
+    assert [words in note for note in told["notes"]] == ([True] if words else [])
+    assert told["clock"] == {"skew_ms": None if skew_s is None else skew_s * 1000, "old": 0, "future": 0}
 
 
-def test_readings_out_of_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old and future times are counted in words."""
-    monkeypatch.setattr("gateway.server.explain._clock", lambda device: {"skew_ms": 0, "old": 2, "future": 1})
-    assert len(about(pump())["notes"]) == 2
+@pytest.mark.parametrize(("action", "words"), [("flag", "kept at that time"), ("correct", "of their receipt")])
+def test_readings_out_of_their_time(action: Any, words: str) -> None:
+    """Old and future times are counted in words, with what became of them."""
+    rules = ClockRules(action, action, old_after_s=7200)
+    device = pump()
+    device.clock.stamp(NOW - 7201 * 10**9, NOW, rules)
+    device.clock.stamp(NOW - 7202 * 10**9, NOW, rules)
+    device.clock.stamp(NOW + 61 * 10**9, NOW, rules)
+    _, old, future = about(device, clock_rules=rules)["notes"]
+    assert "2 readings carried a time more than 2 hours before they came: " in old
+    assert "1 reading carried a time more than 1 minute after they came: " in future
+    assert words in old
+    assert words in future
 
 
 def test_a_sink_that_has_taken_all() -> None:
@@ -141,12 +153,3 @@ def test_a_sink_that_lacks_some_for_good() -> None:
     assert "(2: too long; 1: bad field)" in text
     assert "7 readings were dropped from the full journal" in text
     assert "4 readings were lost" in text
-
-
-def test_clocks_are_optional() -> None:
-    """Numbers of a clock are there where it is known."""
-    assert about(pump())["clock"] == {"skew_ms": None, "old": 0, "future": 0}
-    device: Any = SimpleNamespace(clock=SimpleNamespace(skew_ms=7, old=1, future=2))
-    from gateway.server.explain import _clock
-
-    assert _clock(device) == {"skew_ms": 7, "old": 1, "future": 2}
