@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,8 @@ def work(key: Key) -> chaos.Outcome:
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest) -> Iterator[dict[Key, Future[chaos.Outcome]]]:
     """What the chosen tests want to know, under way."""
-    wanted = [
-        item.callspec.params["key"] for item in request.session.items if "runs" in getattr(item, "fixturenames", ())
-    ]
+    items: list[Any] = [item for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
+    wanted = [item.callspec.params["key"] for item in items]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {key: pool.submit(work, key) for key in wanted}
 

@@ -151,7 +151,7 @@ HEADINGS = ("case", "rounds", "sent", "acked", "stored", "delivered", "lost", "t
 
 def table(outcomes: Iterable[Outcome]) -> str:
     """A row a case, in columns."""
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for outcome in outcomes:
         numbers = (outcome.rounds, outcome.sent, outcome.acked, outcome.stored, outcome.delivered, outcome.lost)
         words = outcome.skipped or "; ".join(outcome.notes)

@@ -6,6 +6,9 @@ import asyncio
 import signal
 import statistics
 import time
+from pathlib import Path
+
+from tests.servers import Mosquitto
 
 from . import chaos_faults as faults
 from .chaos import Case, Control
@@ -77,16 +80,18 @@ async def acl(rig: Rig) -> None:
         held = fleet.acked - rig.fars[0].count
         if sink["pending"] < held or sink["dead_lettered"]:
             rig.fault(f"of {held} that were denied {sink['pending']} wait, {sink['dead_lettered']} are put aside")
-        await _allow(rig, broker, rules, ACL + "topic write gateway/+/telemetry\n")
+        await _allow(broker, rules, ACL + "topic write gateway/+/telemetry\n")
         await rig.settle()
-        await _allow(rig, broker, rules, ACL)
+        await _allow(broker, rules, ACL)
         if rig.faults:
             return
 
 
-async def _allow(rig: Rig, broker: object, rules: object, text: str) -> None:
-    rules.write_text(text)  # type: ignore[attr-defined]
-    broker.process.send_signal(signal.SIGHUP)  # type: ignore[attr-defined]
+async def _allow(broker: Mosquitto, rules: Path, text: str) -> None:
+    """Change the access list, and have the broker read it."""
+    rules.write_text(text)
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGHUP)
     await asyncio.sleep(0.1)
 
 
@@ -138,7 +143,7 @@ async def drain(rig: Rig) -> None:
             await asyncio.sleep(0.3)
             had = far.count
             broker.thaw()
-            await until(lambda had=had: far.count > had, 30.0)  # type: ignore[misc]
+            await until(lambda had=had: far.count > had, 30.0)
             begin = time.monotonic()
             # What came within the last half second is not behind.
             while far.count < fleet.acked - LIVE_PER_S / 2 and time.monotonic() - begin < 60 + 4 * rig.seconds:

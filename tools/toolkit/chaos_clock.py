@@ -26,14 +26,14 @@ async def clock(rig: Rig) -> None:
     await rig.broker()
     file = rig.directory / "off"
     shim = await preload(rig, "chaos_clock.c")
-    fake = {"LD_PRELOAD": str(shim), "CHAOS_CLOCK": str(file)}
+    rig.settings |= {"LD_PRELOAD": str(shim), "CHAOS_CLOCK": str(file)}
     beat = str(rig.seconds / PINGS)
     rig.settings |= {"GATEWAY_HEARTBEAT__INTERVAL_S": beat, "GATEWAY_HEARTBEAT__TIMEOUT_S": beat}
     # A rate that the devices keep to, so that it is reckoned with.
     rig.settings |= {"GATEWAY_LIMITS__DEVICE_RATE": "1000", "GATEWAY_LIMITS__DEVICE_BURST": "1000"}
     file.write_bytes(bytes(8))
     _set(file, IN_1970_S)
-    await rig.start(**fake)
+    await rig.start()
     async with rig.load() as fleet:
         await asyncio.sleep(rig.seconds / 2)
         for number in range(rig.rounds):
@@ -58,7 +58,7 @@ async def clock(rig: Rig) -> None:
     # And a start with the clock a day back from what is on disk, then with the right one.
     for off in (-DAY_S, 0):
         _set(file, off)
-        await rig.start(**fake)
+        await rig.start()
         await rig.settle()
         await rig.kill()
 

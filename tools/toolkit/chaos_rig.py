@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers import Missing, Mosquitto
+from tests.servers import OPEN, Missing, Mosquitto
 
 from .chaos_check import Far, History, ledger_faults, missing, overclaimed, shortened, sinks, stored_claims
 from .chaos_device import HOST, Fleet, until
@@ -146,11 +146,10 @@ class Rig:
 
     # -- what is around the daemon --
 
-    async def broker(self, config: str | None = None, listener: str = "", *, layout: str = "flat") -> Mosquitto:
+    async def broker(self, config: str = OPEN, *, layout: str = "flat") -> Mosquitto:
         """Start a broker and a subscriber, and have the daemon relay to it."""
         try:
-            options = {} if config is None else {"config": config}
-            self.mosquitto = Mosquitto(self.directory / "mosquitto", listener=listener, **options)
+            self.mosquitto = Mosquitto(self.directory / "mosquitto", config=config)
         except Missing as error:
             raise Cannot(str(error)) from None
         await asyncio.to_thread(self.mosquitto.start)
