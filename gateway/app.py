@@ -167,19 +167,26 @@ class App:
                     integer=book.is_integer,
                 )
             )
-        return [
-            Runner(
-                sink,
-                journal.cursor(sink.name, history.position if sink.name == "history" else None),
-                max_readings=settings.batch.max_readings,
-                max_delay=settings.batch.max_delay_ms / 1000
-                if sink.name != "history"
-                else min(settings.batch.max_delay_ms / 1000, HISTORY_DELAY_S),
-                dead_letters=DeadLetters(settings.state_dir / "dead-letters" / sink.name),
-                on_taken=delivery.advance,
+        runners = []
+        for sink in sinks:
+            own = sink.name == "history"  # ours, and nobody to be spared
+            cursor = journal.cursor(sink.name, history.position if own else None)
+            delay = settings.batch.max_delay_ms / 1000
+            letters = DeadLetters(
+                settings.state_dir / "dead-letters" / sink.name, ledger=f"{journal.epoch}-{cursor.began}"
             )
-            for sink in sinks
-        ]
+            runners.append(
+                Runner(
+                    sink,
+                    cursor,
+                    max_readings=settings.batch.max_readings,
+                    max_delay=min(delay, HISTORY_DELAY_S) if own else delay,
+                    max_per_s=None if own else settings.batch.max_per_s,
+                    dead_letters=letters,
+                    on_taken=delivery.advance,
+                )
+            )
+        return runners
 
     async def _start_runners(
         self, stack: AsyncExitStack, runners: list[Runner], pipeline: Pipeline, book: DeviceBook

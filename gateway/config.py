@@ -153,6 +153,9 @@ class Journal(Section):
 class BatchSettings(Section):
     max_readings: int = Field(1000, ge=1, le=100_000, description="Readings a sink gets at once.")
     max_delay_ms: float = Field(250, ge=0, le=60_000, description="How long a sink's batch may wait to fill (ms).")
+    max_per_s: Unset[float] = Field(
+        None, gt=0, description="Readings a second that MQTT and InfluxDB each get at most; default: no ceiling."
+    )
 
 
 class Heartbeat(Section):

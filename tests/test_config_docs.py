@@ -20,6 +20,7 @@ ENTRY = re.compile(r"^#(GATEWAY_\w+)=(.*)$")
 
 # Their defaults depend on the machine, or are none: the file shows an example.
 EXAMPLES = {
+    "GATEWAY_BATCH__MAX_PER_S",
     "GATEWAY_ID",
     "GATEWAY_LIMITS__MAX_CONNECTIONS",
     "GATEWAY_LIMITS__MAX_PER_ADDRESS",

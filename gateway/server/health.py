@@ -144,6 +144,7 @@ class Health:
                     "next_try_s": health["next_try_s"],
                     "delivered": int(stats["delivered"]),
                     "dead_lettered": int(health["dead_letters"]),
+                    "ledger": health["ledger"],
                 }
             )
             if health["state"] in ("waiting", "stopped"):

@@ -15,7 +15,16 @@ set up wrongly and not the readings: the state is "stopped" until one is taken.
 The second door (``set_state``) holds the latest value of each key; what is not yet known on the far side goes
 before the next batch, and all of it goes again when the connection is new.
 
-Memory: one batch and the task that reads the next.  Nothing is queued here.
+Counts (``ledger``) are the cursor's, kept with its place: of the readings stored since it began, each is delivered, put
+aside, dropped by the journal, lost by the disk, or pending.  A reading put aside is counted when its offset is
+confirmed; what a crash parts from its letter comes again from the journal, and is then either put aside once more
+(the letter stands there already) or taken (the letter goes).  When a dead letter is taken after all, first its
+letter goes and then its count: a crash between claims less than is true, never more.
+
+Between two batches one of dead letters goes, while somebody asked for that (``retry``).  A ceiling (``pace``) holds
+both back.
+
+Memory: one batch of each kind and the task that reads the next.  Nothing is queued here.
 """
 
 from __future__ import annotations
@@ -25,13 +34,15 @@ import logging
 import random
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, JournalError
 from gateway.reading import Batch, Mark, Reading
+from gateway.sinks.aftercare import RETRY_S, Aftercare
 from gateway.sinks.backoff import Backoff
 from gateway.sinks.base import Cursor, Key, Refused, Rejected, Sink, Stopped, Unavailable
-from gateway.sinks.deadletters import DeadLetters, DeadLettersFull
+from gateway.sinks.deadletters import DeadLetter, DeadLetters, DeadLettersFull
+from gateway.sinks.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +62,7 @@ class Runner:
 
     ``state`` is ``idle`` (nothing tried yet), ``ok``, ``waiting`` or ``stopped``; for the last two
     ``reason``, ``hint`` and ``next_try`` (on ``clock``, seconds) say why and until when.  ``dead_letters``
-    None: what will never be taken stops the sink.
+    None: what will never be taken stops the sink.  ``max_per_s``: readings a second that the far side is given at most.
     """
 
     def __init__(
@@ -68,6 +79,7 @@ class Runner:
         stopped_retry_s: float = 60.0,
         refused_in_a_row: int = 100,
         lag_s: float = LAG_S,
+        max_per_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         on_taken: Callable[[], None] = lambda: None,
@@ -81,7 +93,8 @@ class Runner:
         self.hint = ""
         self.next_try: float | None = None
         self._cursor = cursor
-        self._max_readings, self._max_delay = max_readings, max_delay
+        self._pace = Pace(max_per_s)
+        self._max_readings, self._max_delay = self._pace.most(max_readings), max_delay
         self._dead_letters = dead_letters
         self._stopped_retry_s = stopped_retry_s
         self._refused_in_a_row = refused_in_a_row
@@ -95,7 +108,12 @@ class Runner:
         # What is left of the batch that is being written, in order.
         self._parts: deque[Batch] = deque()
         self._offset = self._safe = cursor.position.offset
-        self._read = cursor.position.readings  # readings below _offset
+        self._read = cursor.position.readings  # readings below _offset, as far as known
+        # Readings put aside behind _safe; bounded: only what is under way.
+        self._aside: set[int] = set()
+        self._care = Aftercare(dead_letters, most=self._max_readings, hurry=self.retry_now, uncount=self._uncount)
+        self._retried_last = False
+        self._full = False  # the live stream stands because no more dead letters fit
         self._wake: asyncio.Event = asyncio.Event()
         self._hurry = False
         self._stopping = False
@@ -103,7 +121,7 @@ class Runner:
         self._next: asyncio.Task[Batch] | None = None
         self._failed_at = clock()
         self._refused = 0
-        self._delivered = self._retries = self._batches = self._put_aside = self._states_sent = 0
+        self._taken_count = self._retries = self._batches = self._states_sent = 0
         self._write_s = self._write_s_sum = 0.0
         sink.lost = self._lost
 
@@ -117,8 +135,26 @@ class Runner:
     @property
     def behind(self) -> int:
         """Readings stored and not yet taken by the far side: less than ``pending`` where it makes things safe later."""
-        stored = self._cursor.position.readings + self._cursor.pending
-        return max(0, stored - self._read) + sum(part.readings for part in self._parts)
+        position, pending = self._cursor.position, self._cursor.pending
+        # What was dropped or lost shows in the position alone.
+        ahead = max(0, max(self._read, position.readings) - position.readings)
+        return max(0, min(pending, pending - ahead + sum(part.readings for part in self._parts)))
+
+    def ledger(self) -> dict[str, int]:
+        """``stored``, and what became of it: ``delivered``, ``pending``, ``dead_lettered``, ``overflowed``, ``lost``.
+
+        Readings, over restarts, since the sink's place in the journal began; the five add up to the first.
+        """
+        cursor = self._cursor
+        pending = cursor.pending
+        return {
+            "stored": cursor.position.readings + pending - cursor.began,
+            "delivered": cursor.delivered,
+            "pending": pending,
+            "dead_lettered": cursor.dead_lettered,
+            "overflowed": cursor.overflowed,
+            "lost": cursor.lost,
+        }
 
     def set_state(self, key: Key, value: bytes | None) -> None:
         """Make ``value`` the state of ``key`` on the far side; ``None`` clears it.  Never waits."""
@@ -143,24 +179,20 @@ class Runner:
             "next_try_s": wait,
             "pending": self.pending,
             "behind": self.behind,
-            "dead_letters": self._dead_letters.count if self._dead_letters else 0,
+            "dead_letters": self._care.count,
+            "ledger": self.ledger(),
         }
 
     def stats(self) -> dict[str, float]:
         """For the metrics.
 
-        ``confirmed``, ``overflowed`` and ``lost`` (readings; the first holds the other two) are cumulative over
-        restarts, the others are of this process or of now.
+        Those of ``ledger`` are readings, over restarts; the others are of this process or of now.
         """
         return {
-            "confirmed": self._cursor.position.readings,
-            "delivered": self._delivered,
-            "pending": self.pending,
+            **self.ledger(),
             "behind": self.behind,
-            "overflowed": self._cursor.overflowed,
-            "lost": self._cursor.lost,
-            "dead_lettered": self._put_aside,
-            "dead_letters": self._dead_letters.count if self._dead_letters else 0,
+            "taken": self._taken_count,
+            "dead_letters": self._care.count,
             "retries": self._retries,
             "batches": self._batches,
             "states_sent": self._states_sent,
@@ -171,6 +203,38 @@ class Runner:
             "stopped": float(self.state == "stopped"),
             **self.sink.stats(),
         }
+
+    # -- dead letters, for those who look after them --
+
+    async def dead_letter_summary(self) -> dict[str, Any]:
+        """What ``DeadLetters.summary`` says."""
+        return self._care.summary()
+
+    async def dead_letters_list(
+        self, limit: int | None = None, offsets: set[int] | None = None, device: str = ""
+    ) -> list[DeadLetter]:
+        """The oldest, at most ``limit`` and never more than 10,000; of these offsets, of this device.
+
+        Raises ``OSError``.
+        """
+        return await self._care.listed(limit, offsets, device)
+
+    async def dead_letters_purge(self, offsets: set[int] | None = None) -> int:
+        """Forget these dead letters, or all; returns how many there were.  They stay counted.  Raises ``OSError``."""
+        return await self._care.purge(offsets)
+
+    async def dead_letters_retry(
+        self, offsets: set[int] | None = None, *, timeout_s: float = RETRY_S
+    ) -> dict[str, int | str]:
+        """Give these dead letters, or all, to the far side once more, between batches of the live stream.
+
+        Returns ``delivered`` (and no dead letters any more), ``left`` of those asked for, and ``reason``: why the last
+        that was not taken was not.  Ends after ``timeout_s``, with what was taken by then.  Raises ``GatewayError``
+        while another such request is under way, ``OSError`` when the file cannot be read or changed.
+        """
+        return await self._care.try_again(offsets, timeout_s)
+
+    # -- the work --
 
     async def run(self) -> None:
         """Work until ``stop``, or until cancelled; closes the sink at the end."""
@@ -192,6 +256,7 @@ class Runner:
                         return
                     await self._stand(f"{type(error).__name__}: {error}", BROKEN_HINT)
         finally:
+            self._care.close("the sink has stopped")
             if self._next is not None:
                 self._next.cancel()
             await self._close()
@@ -202,6 +267,7 @@ class Runner:
         Takes at most ``timeout`` seconds and the ``CLOSE_S`` that the sink has for parting.
         """
         self._stopping = True
+        self._care.close("the gateway is stopping")
         self._wake.set()
         task = self._task
         if task is None or task.done():
@@ -211,12 +277,17 @@ class Runner:
             task.cancel()
             await asyncio.wait({task})
 
-    # -- the work --
+    def _uncount(self, readings: int) -> None:
+        # Never more than is counted: the letters may be older than the count.
+        self._cursor.confirm(0, dead_lettered=-min(readings, self._cursor.dead_lettered))
 
     async def _open(self) -> None:
         if self._dead_letters is not None:
-            await asyncio.to_thread(self._dead_letters.open)
+            await asyncio.to_thread(self._dead_letters.open, self._safe)
+            self._dead_letters.uncounted -= self._aside
         await self.sink.open()
+        if not self._stopping:
+            self._care.open()
 
     async def _work(self) -> None:
         while True:
@@ -226,20 +297,44 @@ class Runner:
                     self._unsent.update(dict.fromkeys(self._states))
                 if self._unsent:
                     await self._send_states()
-                if self._parts:
+                if (self._parts or self._care.retry is not None) and (wait := self._pace.wait(self._clock())):
+                    await self._sleep(wait)
+                elif (retry := self._care.retry) is not None and not self._retried_last:
+                    self._retried_last = not self._full
+                    self._pace.take(await retry.turn(self.sink), self._clock())
+                elif self._parts:
+                    self._retried_last = False
                     await self._write()
                 elif self._stopping and self._drained():
                     return
                 else:
                     await self._fetch()
             except Unavailable as error:
+                self._care.interrupt(str(error))
                 if self._stopping:
                     return
                 await self._back_off(error)
-            except (Stopped, DeadLettersFull) as error:
+            except Stopped as error:
+                self._care.interrupt(str(error))
                 if self._stopping:
                     return
                 await self._stand(str(error), error.hint)
+            except DeadLettersFull as error:
+                # A retry or a purge may make room.
+                self._full = True
+                if self._stopping:
+                    return
+                if self._care.retry is None:
+                    await self._stand(str(error), error.hint)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until then, or until something else is to be done."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
 
     async def _fetch(self) -> None:
         """Wait for readings, or for anything else to do."""
@@ -253,23 +348,27 @@ class Runner:
             )
         woken = asyncio.ensure_future(self._wake.wait())
         try:
-            lag = self._lag_s if self._safe < self._offset else None
+            busy = self._care.retry is not None
+            lag = 0 if busy else self._lag_s if self._safe < self._offset else None
             done, _ = await asyncio.wait({self._next, woken}, timeout=lag, return_when=asyncio.FIRST_COMPLETED)
         finally:
             woken.cancel()
         self._wake.clear()
-        if not done:
+        self._retried_last = False
+        if not done and not busy:
             self._confirm(await self.sink.write(Batch(self._offset, [], 0)))
         if self._next.done():
             task, self._next = self._next, None
             batch = task.result()
             self._offset = batch.end
-            self._read += batch.readings
+            position = self._cursor.position
+            self._read = max(self._read, position.readings) + (batch.readings if batch.end > position.offset else 0)
             self._parts.append(batch)
 
     async def _write(self) -> None:
         part = self._parts[0]
         started = self._clock()
+        self._pace.take(part.readings, started)
         try:
             safe = await self.sink.write(part)
         except Refused as error:
@@ -282,15 +381,19 @@ class Runner:
             safe = part.end
         except Rejected as error:
             self._backoff.reset()
+            taken = part.readings - sum(_is_reading(part.items[index]) for index in error.reasons)
+            if error.rest_safe and taken:
+                self._refused = 0
             await self._put_away(part, error.reasons)
             if not error.rest_safe:
                 # Marks keep the offsets in their places, and every layout skips them.
                 self._parts[0] = _without(part, error.reasons)
                 return
             safe = part.end
-            self._taken(part.readings - len(error.reasons), started)
+            await self._taken(part, taken, started)
         else:
-            self._taken(part.readings, started)
+            await self._taken(part, part.readings, started)
+        self._full = False
         self._parts.popleft()
         self._confirm(safe)
         self.taken = part.end
@@ -299,36 +402,54 @@ class Runner:
     def _confirm(self, safe: int) -> None:
         if safe > self._safe:
             self._safe = safe
-            self._cursor.confirm(safe)
+            aside = {offset for offset in self._aside if offset < safe}
+            self._aside -= aside
+            self._cursor.confirm(safe, dead_lettered=len(aside))
+            if safe >= self._offset:
+                self._read = self._cursor.position.readings
 
-    def _taken(self, readings: int, started: float) -> None:
+    async def _taken(self, part: Batch, readings: int, started: float) -> None:
         self._write_s = self._clock() - started
         self._write_s_sum += self._write_s
         self._batches += 1
-        self._delivered += readings
+        self._taken_count += readings
         if readings:
             self._refused = 0
         self._backoff.reset()
         self._set_ok()
+        letters = self._dead_letters
+        if letters is not None and letters.uncounted:
+            again = (letters.uncounted & set(range(part.base, part.end))) - self._aside
+            if again:
+                await self._forget(letters, again)
+
+    async def _forget(self, letters: DeadLetters, offsets: set[int]) -> None:
+        """Put aside before a crash, and taken after it: they are no dead letters."""
+        try:
+            await asyncio.to_thread(letters.settle, {(letters.ledger, offset) for offset in offsets}, {})
+        except OSError as error:
+            log.warning("sink %s: dead letters that were taken stay in the file: %s", self.sink.name, error)
 
     async def _put_away(self, part: Batch, reasons: dict[int, str]) -> None:
-        if self._dead_letters is None:
+        letters = self._dead_letters
+        if letters is None:
             raise Stopped(f"refused: {next(iter(reasons.values()), '')}", hint="there are no dead letters here")
-        self._refused += len(reasons)
-        if self._refused > self._refused_in_a_row:
-            # Not counted further: the first that is taken proves the far side right again.
-            self._refused = self._refused_in_a_row
+        if self._refused >= self._refused_in_a_row:
+            # The next try lets as many more go: a far side that dislikes one device alone gets past it.
+            self._refused = 0
             raise Stopped(
                 f"everything is refused, last: {next(iter(reasons.values()), '')}",
                 hint="the far side seems to be set up wrongly; what it refused before is in the dead letters",
             )
-        letters = [(part.base + index, reason, part.items[index]) for index, reason in sorted(reasons.items())]
+        some = [(part.base + index, reason, part.items[index]) for index, reason in sorted(reasons.items())]
         try:
-            new = await asyncio.to_thread(self._dead_letters.append, letters)
+            await asyncio.to_thread(letters.append, some)
         except OSError as error:
             raise Stopped(f"dead letters: {error}", hint="the state directory has to be writable") from error
-        self._put_aside += new
-        for offset, reason, _ in letters[:3]:
+        self._refused += len(some)
+        self._aside.update(offset for offset, _, item in some if _is_reading(item))
+        letters.uncounted.difference_update(self._aside)
+        for offset, reason, _ in some[:3]:
             log.warning("sink %s: offset %d to the dead letters: %s", self.sink.name, offset, reason)
 
     async def _send_states(self) -> None:

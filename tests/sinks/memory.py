@@ -32,7 +32,7 @@ class MemoryCursor:
         self.others = others
         self.end = base + count
         self.position = Place(base, 0)
-        self.overflowed = self.lost = 0
+        self.overflowed = self.lost = self.began = self.dead_lettered = 0
         self.confirmed: list[int] = []
         self.reads = 0
         self.fail: Exception | None = None
@@ -43,6 +43,19 @@ class MemoryCursor:
     @property
     def pending(self) -> int:
         return self._readings(self.position.offset, self.end)
+
+    @property
+    def delivered(self) -> int:
+        return self.position.readings - self.began - self.dead_lettered - self.overflowed - self.lost
+
+    @property
+    def place(self) -> tuple[Place, int]:
+        """What would be kept on disk."""
+        return self.position, self.dead_lettered
+
+    def go_back(self, place: tuple[Place, int]) -> None:
+        """As after a crash: what was kept last is what there is."""
+        self.position, self.dead_lettered = place
 
     def _readings(self, start: int, stop: int) -> int:
         return stop - start - sum(start <= other < stop for other in self.others)
@@ -68,10 +81,11 @@ class MemoryCursor:
         items = [self._items.get(at) or self._make(at) for at in range(offset, stop)]
         return Batch(offset, items, sum(type(item) is Reading for item in items))
 
-    def confirm(self, offset: int) -> None:
-        assert offset >= self.position.offset
-        self.confirmed.append(offset)
-        self.position = Place(offset, self._readings(self.base, offset))
+    def confirm(self, offset: int, *, dead_lettered: int = 0) -> None:
+        self.dead_lettered += dead_lettered
+        if offset > self.position.offset:
+            self.confirmed.append(offset)
+            self.position = Place(offset, self._readings(self.base, offset))
 
     def close(self) -> None:
         pass

@@ -3,107 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import JournalError
-from gateway.reading import Batch, Mark, Reading
-from gateway.sinks.base import Key, Refused, Rejected, Stopped, Unavailable
+from gateway.reading import Batch, Mark
+from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
 from gateway.sinks.deadletters import DeadLetters
-from gateway.sinks.runner import Runner
 
+from .far import FarSide, make, running, until
 from .memory import MemoryCursor, reading
-
-Outcome = Exception | int | Callable[[Batch], Exception | None] | None
-
-
-class FarSide:
-    """A sink whose far side does what ``script`` says, one entry a write, and is well afterwards."""
-
-    name = "far"
-
-    def __init__(self, *script: Outcome) -> None:
-        self.lost: Callable[[], None] | None = None
-        self.script = list(script)
-        self.written: list[int] = []  # offsets of the readings taken
-        self.batches: list[tuple[int, int]] = []  # what was asked: base, items
-        self.states: dict[Key, bytes | None] = {}
-        self.state_calls: list[dict[Key, bytes | None]] = []
-        self.readies: list[Exception] = []
-        self.new = True
-        self.opened = self.closed = 0
-        self.always: Callable[[Batch], Exception | None] | None = None
-        self.block: asyncio.Event | None = None
-
-    async def open(self) -> None:
-        self.opened += 1
-
-    async def ready(self) -> bool:
-        if self.readies:
-            raise self.readies.pop(0)
-        new, self.new = self.new, False
-        return new
-
-    async def write(self, batch: Batch) -> int:
-        self.batches.append((batch.base, len(batch.items)))
-        if self.block is not None:
-            await self.block.wait()
-        await asyncio.sleep(0)
-        outcome = self.script.pop(0) if self.script else self.always
-        if callable(outcome):
-            outcome = outcome(batch)
-        if isinstance(outcome, Exception):
-            raise outcome
-        self.written += [batch.base + n for n, item in enumerate(batch.items) if type(item) is Reading]
-        return batch.end if outcome is None else outcome
-
-    async def state(self, changes: Mapping[Key, bytes | None]) -> None:
-        self.state_calls.append(dict(changes))
-        await asyncio.sleep(0)
-        outcome = self.script.pop(0) if self.script else None
-        if isinstance(outcome, Exception):
-            raise outcome
-        self.states.update(changes)
-
-    async def close(self) -> None:
-        self.closed += 1
-
-    def stats(self) -> dict[str, float]:
-        return {"own": 1.0}
-
-
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until ``condition`` holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-
-
-def make(sink: FarSide, cursor: MemoryCursor, **more: object) -> Runner:
-    options: dict[str, object] = {
-        "max_readings": 10,
-        "max_delay": 0.01,
-        "retry_least_s": 0.001,
-        "retry_most_s": 0.01,
-        "stopped_retry_s": 3600.0,
-        "rng": random.Random(1),
-        **more,
-    }
-    return Runner(sink, cursor, **options)  # type: ignore[arg-type]
-
-
-@contextlib.asynccontextmanager
-async def running(runner: Runner) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(runner.run())
-    try:
-        yield task
-    finally:
-        await runner.stop(1.0)
-        assert task.done()
 
 
 def dead(path: Path, **more: int) -> DeadLetters:
@@ -197,7 +107,7 @@ async def test_rejected_items_are_put_aside_and_the_rest_written(tmp_path: Path)
         (7, "worse", reading(7)),
     ]
     stats = runner.stats()
-    assert stats["delivered"] + stats["dead_lettered"] == stats["confirmed"] == 10
+    assert (stats["delivered"], stats["dead_lettered"], stats["stored"]) == (8, 2, 10)
 
 
 async def test_rest_that_is_safe_is_not_written_again(tmp_path: Path) -> None:
@@ -274,9 +184,32 @@ async def test_far_side_that_refuses_everything_stops_the_sink(tmp_path: Path) -
     assert sink.written == list(range(20, 200))
 
 
+async def test_poison_in_a_row_does_not_stand_in_the_way_for_ever(tmp_path: Path) -> None:
+    """Each try of a sink that was stopped for refusals alone lets as many more go; then the rest flows."""
+    sink, cursor = FarSide(), MemoryCursor(80)
+    sink.always = lambda batch: Refused("no") if batch.base < 50 else None
+    letters = dead(tmp_path)
+    runner = make(sink, cursor, dead_letters=letters, refused_in_a_row=20)
+    async with running(runner):
+        for count in (20, 40):
+            await until(lambda count=count: runner.state == "stopped" and letters.count == count)  # type: ignore[misc]
+            runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+    assert (letters.count, sink.written) == (50, list(range(50, 80)))
+
+
+async def test_many_named_of_a_batch_whose_rest_is_safe_do_not_stop(tmp_path: Path) -> None:
+    """A far side that takes some is not set up wrongly, however many it refuses by name."""
+    sink, cursor = FarSide(Rejected(dict.fromkeys(range(9), "bad"), rest_safe=True)), MemoryCursor(10)
+    runner = make(sink, cursor, dead_letters=dead(tmp_path), refused_in_a_row=5)
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+    assert len(sink.batches) == 1
+
+
 async def test_full_dead_letters_stop_the_sink(tmp_path: Path) -> None:
     """Where nothing more can be put aside, nothing is dropped; with room it goes on."""
-    letters = dead(tmp_path, max_bytes=150)
+    letters = dead(tmp_path, max_bytes=200)
     sink, cursor = FarSide(Rejected({0: "bad", 1: "bad", 2: "bad"}), Rejected({0: "bad"})), MemoryCursor(5)
     runner = make(sink, cursor, dead_letters=letters)
     async with running(runner):
