@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .message import Message, frame
+from .message import Message, encode_json, frame
 from .reader import PAUSED_BY_QUEUE, PAUSED_BY_USER, Reader
 from .wire import CLOSED, OPEN
 
@@ -173,43 +173,64 @@ class Connection(Reader):
     async def send(self, message: object) -> None:
         """Send a message of any kind: ``Message``, ``Prepared``, ``str``, ``bytes``, or an object as JSON text.
 
-        Waits while the peer is behind.  A ``close`` message begins to close, as :meth:`close_soon`.
+        Waits while the peer is behind: before the message is written, and then until the peer has caught up.  So one
+        that is cancelled may or may not have been sent.  A ``close`` message begins to close, as :meth:`close_soon`.
         """
         self._check_open()
         if type(message) is Message and message.kind == "close":
             self.close_soon(message.code or 1000, message.reason)
             return
-        self._write(self._framed(message))
+        data = self._framed(message)
+        if self._write_paused:
+            await self._room()
+        self._write(data)
         if self._write_paused:
             await self._drain()
 
     async def send_text(self, text: str) -> None:
         """Send a text message.  Raises ``TypeError`` for anything but ``str``."""
-        self._check_open()
+        if self._state != OPEN:
+            raise self._closed_error()
         if not isinstance(text, str):
             raise TypeError(f"text must be str, not {type(text).__name__}")
-        self._write(self._frame(1, text.encode()))
+        data = self._frame(1, text.encode())
+        if self._write_paused:
+            await self._room()
+        self._write(data)
         if self._write_paused:
             await self._drain()
 
     async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
         """Send a binary message.  Raises ``TypeError`` for anything but bytes."""
-        self._check_open()
+        if self._state != OPEN:
+            raise self._closed_error()
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
-        self._write(self._frame(2, bytes(data)))
+        data = self._frame(2, bytes(data))
+        if self._write_paused:
+            await self._room()
+        self._write(data)
         if self._write_paused:
             await self._drain()
 
     async def send_json(self, value: object) -> None:
         """Send ``value`` as JSON in a text message.  Raises ``TypeError`` for what JSON cannot hold."""
-        await self.send(Message.json(value))
+        if self._state != OPEN:
+            raise self._closed_error()
+        data = self._frame(1, encode_json(value))
+        if self._write_paused:
+            await self._room()
+        self._write(data)
+        if self._write_paused:
+            await self._drain()
 
     async def send_batch(self, messages: Iterable[object]) -> None:
         """Send several messages in order, in one write to the transport."""
         self._check_open()
         data = b"".join([self._framed(message) for message in messages])
         if data:
+            if self._write_paused:
+                await self._room()
             self._write(data)
             if self._write_paused:
                 await self._drain()
@@ -245,6 +266,11 @@ class Connection(Reader):
         finally:
             timer.cancel()
             pings.pop(payload, None)
+
+    async def _room(self) -> None:
+        """Wait until there is room for one more message."""
+        await self._drain()
+        self._check_open()
 
     def _check_open(self) -> None:
         if self._state != OPEN:

@@ -16,12 +16,14 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-__all__ = ["CLOSE_CODES", "Kind", "Message", "Prepared", "check_close", "encode", "frame", "prepare"]
+__all__ = ["CLOSE_CODES", "Kind", "Message", "Prepared", "check_close", "encode", "encode_json", "frame", "prepare"]
 
 Kind = Literal["text", "binary", "ping", "pong", "close"]
 T = TypeVar("T")
 
 OPCODES: dict[str, int] = {"text": 0x1, "binary": 0x2, "close": 0x8, "ping": 0x9, "pong": 0xA}
+
+_BYTES = ("binary", "ping", "pong")
 
 # Codes that may stand in a close frame (RFC 6455, 7.4.1, and the IANA registry), besides 3000 to 4999.
 CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
@@ -34,7 +36,7 @@ _medium = struct.Struct("!BBH").pack
 _long = struct.Struct("!BBQ").pack
 _code = struct.Struct("!H")
 
-_encode_json = msgspec.json.Encoder().encode
+encode_json = msgspec.json.Encoder().encode
 
 
 def frame(opcode: int, payload: bytes, rsv1: int = 0) -> bytes:
@@ -50,8 +52,11 @@ def frame(opcode: int, payload: bytes, rsv1: int = 0) -> bytes:
 def check_close(code: int, reason: str) -> bytes:
     """The payload of a close frame.
 
-    Raises ``ValueError`` for a code that must not be sent (RFC 6455, 7.4) and for a reason above 123 bytes of UTF-8.
+    Raises ``ValueError`` for a code that must not be sent (RFC 6455, 7.4) and for a reason above 123 bytes of UTF-8,
+    ``TypeError`` for what is no code or no reason.
     """
+    if not isinstance(code, int) or not isinstance(reason, str):
+        raise TypeError(f"a close takes a code (int) and a reason (str), not {code!r} and {reason!r}")
     if not (code in CLOSE_CODES or 3000 <= code < 5000):
         raise ValueError(f"close code {code} cannot be sent")
     try:
@@ -92,17 +97,17 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def json(cls, value: object) -> Message:
         """A text message that holds ``value`` as JSON.  Raises ``TypeError`` for what JSON cannot hold."""
-        return cls("text", _encode_json(value).decode())
+        return cls("text", encode_json(value).decode())
 
     @classmethod
-    def ping(cls, data: bytes = b"") -> Message:
-        """A ping.  Raises ``ValueError`` above 125 bytes (RFC 6455, 5.5)."""
-        return cls("ping", _control(data))
+    def ping(cls, data: bytes | bytearray | memoryview | str = b"") -> Message:
+        """A ping; ``str`` is sent as UTF-8.  Raises ``ValueError`` above 125 bytes (RFC 6455, 5.5)."""
+        return cls("ping", _control(data.encode() if isinstance(data, str) else data))
 
     @classmethod
-    def pong(cls, data: bytes = b"") -> Message:
-        """A pong.  Raises ``ValueError`` above 125 bytes (RFC 6455, 5.5)."""
-        return cls("pong", _control(data))
+    def pong(cls, data: bytes | bytearray | memoryview | str = b"") -> Message:
+        """A pong; ``str`` is sent as UTF-8.  Raises ``ValueError`` above 125 bytes (RFC 6455, 5.5)."""
+        return cls("pong", _control(data.encode() if isinstance(data, str) else data))
 
     @classmethod
     def close(cls, code: int = 1000, reason: str = "") -> Message:
@@ -168,19 +173,26 @@ def deflate(opcode: int, payload: bytes) -> bytes:
 def encode(value: object) -> tuple[Kind, bytes]:
     """Kind and payload of whatever can be sent: a message, ``str``, bytes, or any object as JSON text.
 
-    Raises ``TypeError`` for an object that JSON cannot hold, ``ValueError`` for text with lone surrogates and for a
+    Raises ``TypeError`` for an object that JSON cannot hold and for a message whose data is not of its kind,
+    ``ValueError`` for text with lone surrogates, for a control frame above 125 bytes (RFC 6455, 5.5) and for a
     ``close`` message: closing is a matter of one connection, not of a frame.
     """
     if isinstance(value, Message):
-        if value.kind == "close":
-            raise ValueError("a close message cannot be prepared")
-        data = value.data
-        return value.kind, data.encode() if isinstance(data, str) else data
+        kind, data = value.kind, value.data
+        if kind == "text":
+            if isinstance(data, str):
+                return kind, data.encode()
+            raise TypeError(f"the data of a text message is str, not {type(data).__name__}")
+        if kind not in _BYTES:
+            raise ValueError(f"a {kind} message cannot be prepared")
+        if not isinstance(data, bytes):
+            raise TypeError(f"the data of a {kind} message is bytes, not {type(data).__name__}")
+        return kind, data if kind == "binary" else _control(data)
     if isinstance(value, str):
         return "text", value.encode()
     if isinstance(value, bytes | bytearray | memoryview):
         return "binary", bytes(value)
-    return "text", _encode_json(value)
+    return "text", encode_json(value)
 
 
 def prepare(value: object) -> Prepared:
@@ -188,7 +200,8 @@ def prepare(value: object) -> Prepared:
     return value if isinstance(value, Prepared) else Prepared(*encode(value))
 
 
-def _control(data: bytes) -> bytes:
+def _control(data: bytes | bytearray | memoryview) -> bytes:
+    data = bytes(data)
     if len(data) > 125:
         raise ValueError("a control frame holds at most 125 bytes")
-    return bytes(data)
+    return data

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.frames import Opcode
 from websockets.protocol import OPEN as PROTOCOL_OPEN
 
-from .message import OPCODES, Message
-from .wire import CLOSED, CLOSING, OPEN, Wire
+from .message import OPCODES, Message, Prepared
+from .wire import CLOSED, CLOSING, OPEN, PAUSED_BY_QUEUE, PAUSED_BY_USER, PAUSED_BY_WRITE, Wire
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
@@ -40,9 +40,6 @@ except ImportError:  # no compiled module for this platform
 __all__ = ["PAUSED_BY_QUEUE", "PAUSED_BY_USER", "Reader"]
 
 logger = logging.getLogger("gateway.ws")
-
-# Reasons for which reading is paused; it goes on when none is left.
-PAUSED_BY_USER, PAUSED_BY_QUEUE = 1, 2
 
 # What an inline handler may raise: also what the result of a cancelled task does.
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
@@ -102,7 +99,8 @@ class Reader(Wire):
         except Exception as error:
             self._handler_failed(error)
         finally:
-            self._uncork()
+            self._corked = False
+            self._flush()
         self._host.beats.add(self)
         if early:
             self._receive(early, len(early))
@@ -157,31 +155,33 @@ class Reader(Wire):
             size = len(data)
             self._tail = b""
         self._corked = True
-        at = 0
         try:
-            while at < size:
-                if self._fast and not self._left and not self._paused:
-                    at = self._read_small(data, at, size)
-                    if at == size:
-                        break
-                if self._deaf:
-                    break
-                if self._paused:
-                    self._tail = bytes(data[at:size])
-                    self._held = True
-                    break
-                took = self._read_other(data, at, size)
-                if not took:
-                    self._tail = bytes(data[at:size])
-                    break
-                at += took
+            self._read(data, size)
+            self._corked = False
+            if self._out:
+                self._flush()
         except Exception:
             logger.exception("websocket %s: reading failed", self.id)
             self.abort("internal error")
-        finally:
-            self._corked = False
-            if self._out:
-                self._uncork()
+
+    def _read(self, data: bytes | bytearray, size: int) -> None:
+        at = 0
+        while at < size:
+            if self._fast and not self._left and not self._paused:
+                at = self._read_small(data, at, size)
+                if at == size:
+                    break
+            if self._deaf:
+                break
+            if self._paused:
+                self._tail = bytes(data[at:size])
+                self._held = True
+                break
+            took = self._read_other(data, at, size)
+            if not took:
+                self._tail = bytes(data[at:size])
+                break
+            at += took
 
     def _read_small(self, data: bytes | bytearray, at: int, size: int) -> int:
         """Take whole, final, masked data frames; give the place behind the last one taken."""
@@ -312,10 +312,18 @@ class Reader(Wire):
     def _answer(self, result: object) -> None:
         """Send what an inline handler gave back."""
         try:
-            if type(result) is Message and result.kind == "close":
+            if self._state != OPEN:
+                return
+            if type(result) is Prepared:
+                self._write(result.deflated if self._compress else result.frame)
+            elif type(result) is Message and result.kind == "close":
                 self.close_soon(result.code or 1000, result.reason)
-            elif self._state == OPEN:
+                return
+            else:
                 self._write(self._framed(result))
+            if self._write_paused:
+                self._pause(PAUSED_BY_WRITE)
+                self._stall()
         except Exception as error:
             self._handler_failed(error)
 

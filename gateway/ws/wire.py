@@ -1,8 +1,16 @@
 """The writing half of a connection, and how it ends.
 
 Writing.  Everything goes through ``_write`` in order.  While data is being received, what is written is collected and
-sent at the end in one call.  Nothing waits for a peer without a deadline: a send that makes no progress for
-``send_timeout`` and a close that is not answered within ``close_timeout`` abort the transport.
+sent in one call at the end, or as soon as it is ``write_buffer_bytes``.
+
+A peer that does not read.  When the transport holds more than ``write_buffer_bytes`` it says so (``pause_writing``).
+From then on, until it holds a quarter of it, ``send`` waits before it writes, a message that an inline handler answered
+is the last one read, and of all pongs only the latest is kept.  So each connection holds ``write_buffer_bytes`` and one
+message at most, but for what ``try_send`` and pools add, who are told and have bounds of their own.
+
+Nothing waits for a peer without a deadline.  While a send or our reading waits and the peer has taken nothing for
+``send_timeout``, counted from its last progress whoever waited then, it is aborted (``_stall``); so is one that has
+not answered a close within ``close_timeout``.
 
 Ending.  ``_finish`` runs exactly once, as soon as code and reason are known: at the peer's close frame, at a failure
 of the protocol, or at the end of the transport.  ``connection_lost`` always follows.
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 
     from .host import Host, Terms
 
-__all__ = ["CLOSED", "CLOSING", "OPEN", "Wire"]
+__all__ = ["CLOSED", "CLOSING", "OPEN", "PAUSED_BY_QUEUE", "PAUSED_BY_USER", "PAUSED_BY_WRITE", "Wire"]
 
 logger = logging.getLogger("gateway.ws")
 
@@ -34,7 +42,11 @@ OPEN, CLOSING, CLOSED = 1, 2, 3
 
 
 PONG_FRAME = 0x8A  # the first byte of one
-PONGS_MAX = 64 * 1024  # bytes that the transport holds: beyond it pongs are left out
+
+# Reasons for which reading is paused; it goes on when none is left.
+PAUSED_BY_USER, PAUSED_BY_QUEUE, PAUSED_BY_WRITE = 1, 2, 4
+
+LOOKS = 4  # at a peer that does not read, in each send_timeout
 
 
 class Wire(asyncio.BufferedProtocol, ABC):
@@ -57,11 +69,17 @@ class Wire(asyncio.BufferedProtocol, ABC):
         "_loop",
         "_lost_waiters",
         "_out",
+        "_out_bytes",
+        "_out_max",
+        "_owed_pong",
         "_paused",
         "_pings",
         "_protocol",
         "_resumed_at",
+        "_stall_timer",
+        "_stalled_at",
         "_state",
+        "_taken_then",
         "_terms",
         "_transport",
         "_writable_hooks",
@@ -88,8 +106,14 @@ class Wire(asyncio.BufferedProtocol, ABC):
         self._compress = False
         self._corked = False
         self._out: list[bytes] = []
-        self._written = 0
+        self._out_bytes = 0
+        self._out_max = terms.write_buffer_bytes
+        self._written = 0  # bytes that the transport was given
         self._write_paused = False
+        self._stalled_at = 0.0  # when the peer last took something, as far as was looked, while writing is paused
+        self._taken_then = 0  # what it had taken by then
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._owed_pong = b""  # the latest, which waits until there is room
         self._drain_waiters: deque[asyncio.Future[None]] | None = None
         self._lost_waiters: list[asyncio.Future[None]] | None = None
         self._closed_hooks: list[Callable[[Any], object]] = []
@@ -108,9 +132,16 @@ class Wire(asyncio.BufferedProtocol, ABC):
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        self._stalled_at = self._loop.time()
+        self._taken_then = self._taken()
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        if self._owed_pong:
+            pong, self._owed_pong = self._owed_pong, b""
+            if self._state == OPEN:
+                self._write(pong)
+        self._resume(PAUSED_BY_WRITE)
         if self._drain_waiters:
             for waiter in self._drain_waiters:
                 if not waiter.done():
@@ -123,9 +154,10 @@ class Wire(asyncio.BufferedProtocol, ABC):
         self._state = CLOSED
         self._fast = False
         self._deaf = True
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-            self._close_timer = None
+        for timer in (self._close_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        self._close_timer = self._stall_timer = None
         if self.close_code is None:
             sent = self._protocol.close_sent
             if sent is not None and not self._abort_reason:
@@ -146,37 +178,46 @@ class Wire(asyncio.BufferedProtocol, ABC):
     # Writing
 
     def _write(self, data: bytes) -> None:
-        self._written += len(data)
         if self._corked:
             self._out.append(data)
+            self._out_bytes += len(data)
+            if self._out_bytes >= self._out_max:
+                self._flush()
         else:
+            self._written += len(data)
             self._transport.write(data)
 
-    def _uncork(self) -> None:
-        self._corked = False
+    def _flush(self) -> None:
+        """Give the transport what was collected."""
         out = self._out
         if out:
             self._out = []
+            self._written += self._out_bytes
+            self._out_bytes = 0
             if self._state != CLOSED:
                 self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
+    def _discard_out(self) -> None:
+        self._corked = False
+        self._out = []
+        self._out_bytes = 0
+
     def _pump(self) -> None:
-        """Send what the library has to send; no pong to a peer that does not read what it was sent.
+        """Send what the library has to send; a pong to a peer that does not read waits, in the place of earlier ones.
 
         A ping need not be answered when a later one is (RFC 6455, 5.5.3), and a flood of them must not fill the memory.
         """
         for data in self._protocol.data_to_send():
-            if data:
-                if data[0] != PONG_FRAME or self._transport.get_write_buffer_size() <= PONGS_MAX:
-                    self._write(data)
-            else:
+            if not data:
                 self._end_writing()
+            elif self._write_paused and data[0] == PONG_FRAME:
+                self._owed_pong = data
+            else:
+                self._write(data)
 
     def _end_writing(self) -> None:
         """Close our half (RFC 6455, 7.1.1: the server first), and leave the peer ``close_timeout`` for its own."""
-        if self._out:
-            out, self._out = self._out, []
-            self._transport.write(b"".join(out))
+        self._flush()
         self._arm_close_timer()
         if self._transport.can_write_eof():
             try:
@@ -187,16 +228,15 @@ class Wire(asyncio.BufferedProtocol, ABC):
             self._transport.close()
 
     def _frame(self, opcode: int, payload: bytes) -> bytes:
-        if self._compress:
-            return deflate(opcode, payload) or frame(opcode, payload)
-        return frame(opcode, payload)
+        return (self._compress and deflate(opcode, payload)) or frame(opcode, payload)
 
     def _framed(self, message: object) -> bytes:
         """The bytes to send for a message of any kind but ``close``."""
         if type(message) is Prepared:
             return message.deflated if self._compress else message.frame
         kind, payload = encode(message)
-        return self._frame(OPCODES[kind], payload)
+        opcode = OPCODES[kind]
+        return (self._compress and deflate(opcode, payload)) or frame(opcode, payload)
 
     def try_send(self, message: object) -> int:
         """Send without waiting; give the bytes pending (see ``pending_bytes``).
@@ -220,41 +260,49 @@ class Wire(asyncio.BufferedProtocol, ABC):
         """
         if self._state == CLOSED:
             return 0
-        pending = self._transport.get_write_buffer_size()
-        if self._out:
-            pending += sum(map(len, self._out))
+        pending = self._out_bytes + self._transport.get_write_buffer_size()
         if pending:
             pending += in_kernel(self._transport)
         return pending
 
     def _taken(self) -> int:
         """Bytes that the peer's machine has taken since the start."""
-        return self._written - unsent(self._transport) - sum(map(len, self._out))
+        return self._written - unsent(self._transport)
 
     async def _drain(self) -> None:
-        """Wait until the transport takes more; abort a peer that takes nothing for ``send_timeout``."""
-        if not self._write_paused:
-            return
+        """Wait until the transport takes more.  Raises :class:`ConnectionClosed` where the connection ends first."""
         waiters = self._drain_waiters
         if waiters is None:
             waiters = self._drain_waiters = deque()
-        waiter = self._loop.create_future()
-        waiters.append(waiter)
-        taken = self._taken()
-        timeout = self._terms.send_timeout
-        try:
-            while not waiter.done():
-                await asyncio.wait((waiter,), timeout=timeout)
-                if waiter.done():
-                    break
-                before, taken = taken, self._taken()
-                if taken <= before:
-                    self.abort("send timeout")
-                    break
-        finally:
-            waiters.remove(waiter)
+        while self._write_paused:
+            waiter = self._loop.create_future()
+            waiters.append(waiter)
+            self._stall()
+            try:
+                await waiter
+            finally:
+                waiters.remove(waiter)
         if self._state == CLOSED or self._abort_reason:
             raise self._closed_error()
+
+    def _stall(self) -> None:
+        """Somebody waits for the peer to read: see that this ends."""
+        if self._stall_timer is None:
+            self._look_stalled()
+
+    def _look_stalled(self) -> None:
+        self._stall_timer = None
+        if not self._write_paused or self._abort_reason or not (self._drain_waiters or self._paused & PAUSED_BY_WRITE):
+            return
+        now, taken, timeout = self._loop.time(), self._taken(), self._terms.send_timeout
+        if taken > self._taken_then:
+            self._taken_then = taken
+            self._stalled_at = now
+        left = self._stalled_at + timeout - now
+        if left <= 0:
+            self.abort("send timeout")
+        else:
+            self._stall_timer = self._loop.call_later(min(left, timeout / LOOKS), self._look_stalled)
 
     # Ending
 
@@ -287,7 +335,7 @@ class Wire(asyncio.BufferedProtocol, ABC):
         self._state = CLOSING
         self._fast = False
         self._deaf = True
-        self._out = []
+        self._discard_out()
         if not self._abort_reason:
             self._abort_reason = reason
         self._transport.abort()
@@ -384,10 +432,12 @@ class Wire(asyncio.BufferedProtocol, ABC):
 
     def _closed_error(self) -> ConnectionClosed:
         code = self.close_code
+        if code is None and self._abort_reason:
+            return ConnectionClosed(1006, self._abort_reason)
         if code is None:
             sent = self._protocol.close_sent
             return ConnectionClosed(1006, "") if sent is None else ConnectionClosed(int(sent.code), sent.reason)
-        return ConnectionClosed(code, self.close_reason)
+        return ConnectionClosed(code, self.close_reason or (self.reason_lost if code == 1006 else ""))
 
     def _guard(self, hook: Callable[..., object], *args: object) -> None:
         """Call what a user gave us where nobody is there to catch what it raises."""

@@ -138,3 +138,37 @@ def test_deflated_frames_inflate_to_the_payload(seed: bytes, times: int) -> None
     if data[1] == 126:
         assert struct.unpack("!H", data[2:4])[0] == len(data) - 4
     assert zlib.decompress(data[header:] + b"\x00\x00\xff\xff\x03\x00", wbits=-15) == payload
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "words"),
+    [
+        (Message("ping", b"x" * 126), ValueError, "125"),
+        (Message("pong", b"x" * 126), ValueError, "125"),
+        (Message("text", b"\xff"), TypeError, "str"),
+        (Message("binary", "text"), TypeError, "bytes"),
+        (Message("nothing", b""), ValueError, "nothing"),  # type: ignore[arg-type]
+        (Message.text("\ud800"), ValueError, "surrogates"),
+    ],
+)
+def test_a_message_made_by_hand_is_checked_before_it_is_sent(
+    message: Message, error: type[Exception], words: str
+) -> None:
+    """Nothing that RFC 6455 forbids goes out, however the message was made."""
+    with pytest.raises(error, match=words):
+        message.prepare()
+
+
+def test_pings_and_pongs_take_text() -> None:
+    """As ws.ping does; the bound is that of the bytes."""
+    assert Message.ping("é") == Message("ping", "é".encode())
+    assert Message.pong("é") == Message("pong", "é".encode())
+    with pytest.raises(ValueError, match="125"):
+        Message.ping("é" * 63)
+
+
+@pytest.mark.parametrize("wrong", [("bye", ""), (1000, None), (1000.0, ""), (1000, b"bye")])
+def test_a_close_of_the_wrong_types_says_so(wrong: Any) -> None:
+    """The message names what was given."""
+    with pytest.raises(TypeError, match=r"code \(int\) and a reason \(str\)"):
+        Message.close(*wrong)
