@@ -227,8 +227,8 @@ async def test_a_socket_that_a_crash_left(tmp_path: Path, cli: Cli) -> None:
     assert "no gateway runs" in cli.err
 
 
-async def test_one_that_ends_meanwhile(tmp_path: Path, cli: Cli) -> None:
-    """A gateway that stops before it answers is told as such: 69."""
+async def test_one_that_ends_meanwhile(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that stops, or is stuck, before it answers is told as such: 69."""
     begun = asyncio.Event()
 
     async def wait(params: dict[str, Any]) -> object:
@@ -236,10 +236,15 @@ async def test_one_that_ends_meanwhile(tmp_path: Path, cli: Cli) -> None:
         return await asyncio.Event().wait()
 
     async with Control(tmp_path, {"explain": wait}, stop_timeout=0.2):
+        monkeypatch.setattr(daemon_module, "ANSWER_S", 0.2)
+        assert await cli.status("explain", "x") == 69
+        assert "has not answered within 0.2 s" in cli.err
+        monkeypatch.undo()
+        begun.clear()
         task = asyncio.create_task(cli.status("explain", "x"))
         await asyncio.wait_for(begun.wait(), 10)
     assert await task == 69
-    assert "ended before it had answered" in cli.err
+    assert cli.err == "gateway: the gateway has stopped\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
@@ -328,6 +333,30 @@ def test_the_real_program(tmp_path: Path) -> None:
         assert (tail.returncode, err) == (0, b"")
         assert b"pump-1 is online" in out or b"pump-1 t=1" in out
     assert not (daemon.state / NAME).exists()
+
+
+async def test_output_that_stands_still_ends_nothing(tmp_path: Path) -> None:
+    """While nobody reads what ``tail`` prints, the gateway waits; then it goes on."""
+
+    async def flood(params: dict[str, Any]) -> AsyncIterator[object]:
+        number = 0
+        while True:
+            number += 1
+            yield [{"offset": number, "kind": "reading", "device": "d", "seq": number, "pad": "x" * 1000}]
+
+    words = [sys.executable, "-m", "gateway", "tail", "--json", "--state-dir", str(tmp_path)]
+    async with Control(tmp_path, {"tail": flood}):
+        process = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, limit=4096)
+        assert process.stdout is not None
+        numbers = [json.loads(await asyncio.wait_for(process.stdout.readline(), 20))["seq"]]
+        await asyncio.sleep(0.5)
+        while len(numbers) < 3000:
+            numbers.append(json.loads(await asyncio.wait_for(process.stdout.readline(), 20))["seq"])
+        process.send_signal(signal.SIGINT)
+        while await process.stdout.read(65536):
+            pass
+        assert await process.wait() == 0
+    assert numbers == list(range(1, 3001))
 
 
 def test_errors_carry_their_statuses() -> None:

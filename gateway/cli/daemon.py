@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_STATUSES", "Daemon", "NotAllowed", "NotRunning", "Unanswered", "add_options", "dial", "state_dir"]
 
 OPEN_S = 10.0
+ANSWER_S = 90.0  # retrying dead letters takes half a minute at most, anything else moments
 EXIT_STATUSES = """\
 exit status: 0 done; 1 failed; 2 wrong usage; 69 no gateway runs there;
 77 it is another user's; 78 bad settings"""
@@ -70,8 +71,15 @@ def dial(directory: Path) -> Iterator[Daemon]:
     path = directory / NAME
     try:
         with address(directory) as where:
+            # No pings: while output stands still, neither end of a stream reads.
             ws = unix_connect(
-                where, "ws://gateway/control", compression=None, max_size=None, open_timeout=OPEN_S, close_timeout=1
+                where,
+                "ws://gateway/control",
+                compression=None,
+                max_size=None,
+                open_timeout=OPEN_S,
+                close_timeout=1,
+                ping_interval=None,
             )
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         raise NotRunning(
@@ -90,10 +98,10 @@ def dial(directory: Path) -> Iterator[Daemon]:
     try:
         with ws:
             yield Daemon(ws)
-    except ConnectionClosed:
-        raise NotRunning(
-            "the gateway ended before it had answered", hint="it was stopped, or its log says why"
-        ) from None
+    except ConnectionClosed as closed:
+        if closed.rcvd is not None and closed.rcvd.code == 1001:
+            raise NotRunning("the gateway has stopped") from None
+        raise NotRunning("the connection to the gateway was cut", hint="was it killed? its log may say why") from None
 
 
 class Daemon:
@@ -104,10 +112,13 @@ class Daemon:
         self._id = 0
 
     def ask(self, command: str, **params: Any) -> Any:
-        """The result of a command, or the joined lists of a stream that ends; raises :class:`Unanswered`."""
+        """The result of a command, or the joined lists of a stream that ends.
+
+        Raises :class:`Unanswered`, and :class:`NotRunning` where nothing comes for :data:`ANSWER_S`.
+        """
         items: list[Any] = []
         result = None
-        for kind, value in self._exchange(command, params):
+        for kind, value in self._exchange(command, params, ANSWER_S):
             if kind == "item":
                 items += value
             else:
@@ -116,16 +127,21 @@ class Daemon:
 
     def stream(self, command: str, **params: Any) -> Iterator[Any]:
         """The items of a stream as they come; raises :class:`Unanswered`."""
-        for kind, value in self._exchange(command, params):
+        for kind, value in self._exchange(command, params, None):
             if kind == "item":
                 yield value
 
-    def _exchange(self, command: str, params: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    def _exchange(self, command: str, params: dict[str, Any], timeout: float | None) -> Iterator[tuple[str, Any]]:
         self._id += 1
         given = {name: value for name, value in params.items() if value is not None}
         self._ws.send(json.dumps({"id": self._id, "command": command, "params": given}))
         while True:
-            answer = json.loads(self._ws.recv())
+            try:
+                answer = json.loads(self._ws.recv(timeout))
+            except TimeoutError:
+                raise NotRunning(
+                    f"the gateway has not answered within {timeout:g} s", hint="look at its log: is it stuck?"
+                ) from None
             if answer["id"] not in (self._id, None):
                 continue  # the rest of a stream that was left
             if "item" in answer:

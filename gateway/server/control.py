@@ -9,7 +9,8 @@ anything.  On it one WebSocket address, ``/control``; JSON text, one request at 
     {"id": 1, "item": ..}       any number of them before the ``ok``, where a command streams
 
 Bounds: :data:`CONNECTIONS` (then 503), :data:`REQUEST_BYTES` a request (then 1009), further requests wait in the
-socket; what a client does not read holds up its own command alone, and drops it after the layer's send timeout.
+socket; what a client does not read (a terminal may stand still) holds up its own command alone, and ends it after
+:data:`UNREAD_S`.  There is no heartbeat: the kernel tells of a client's end.
 
 Without the socket the gateway works all the same: what keeps it from being made is logged.
 """
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 NAME = "control.sock"
 CONNECTIONS = 16
 REQUEST_BYTES = 256 * 1024
+UNREAD_S = 3600.0
 ADDRESS_BYTES = 107  # unix(7): sun_path, without its last zero
 
 Params = dict[str, Any]
@@ -95,7 +97,14 @@ class Control:
         except OSError as error:
             log.warning("no control socket: %s: %s", self._path, error.strerror or error)
             return self
-        self._server = Server(router, sock=listener, max_connections=CONNECTIONS, stop_timeout=self._stop_timeout)
+        self._server = Server(
+            router,
+            sock=listener,
+            heartbeat=None,
+            max_connections=CONNECTIONS,
+            send_timeout=UNREAD_S,
+            stop_timeout=self._stop_timeout,
+        )
         await self._server.start()
         return self
 
