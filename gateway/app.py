@@ -27,7 +27,7 @@ from .clock import ClockRules
 from .config import Settings
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
-from .errors import GatewayError, JournalError, StateLocked
+from .errors import GatewayError, HistoryError, JournalError, StateLocked
 from .history import History
 from .hub import Hub
 from .journal import Journal
@@ -88,6 +88,7 @@ class App:
                 commit_ms=settings.journal.commit_ms,
                 max_bytes=settings.journal.max_bytes,
                 on_full=settings.journal.on_full,
+                keep_free_bytes=settings.journal.keep_free_bytes,
             )
             await journal.open()
             stack.push_async_callback(journal.close)
@@ -297,6 +298,7 @@ class App:
             "live feed": live.run,
             "figures": partial(_every, 1.0, health.sample),
             "device book": partial(_every, SNAPSHOT_S, keeper.save),
+            "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper)),
             "watchdog": partial(_watchdog, health),
         }
         for name, work in works.items():
@@ -367,14 +369,23 @@ class _BookKeeper:
         offset = self._journal.durable_offset
         try:
             await self._book.save(self._journal.epoch, offset)
-        except OSError as error:
+            self._cursor.confirm(offset)
+        except (OSError, ValueError, GatewayError) as error:
             log.warning("the device book cannot be saved: %s", error)
-            return
-        self._cursor.confirm(offset)
 
     async def close(self) -> None:
         """Save it for the last time."""
         await self.save()
+
+
+async def _relieve(journal: Journal, history: History, keeper: _BookKeeper) -> None:
+    """Before the journal is full of what waits for the gateway alone, have that put on disk ahead of its time."""
+    pressing = journal.pressing(("history", "devices"))
+    if "history" in pressing:
+        with suppress(HistoryError):  # a disk that fails: the history's own sink says so
+            await history.flush()
+    if "devices" in pressing:
+        await keeper.save()
 
 
 def _end_of_grace(book: DeviceBook, pipeline: Pipeline) -> None:

@@ -130,9 +130,22 @@ class BookFile:
 
 def pack(epoch: str, offset: int, rows: list[Row]) -> bytes:
     """The file's bytes."""
-    payload = _encoder.encode(_Payload(epoch, offset, rows))
+    try:
+        payload = _encoder.encode(_Payload(epoch, offset, rows))
+    except (TypeError, ValueError, OverflowError):
+        # What nobody can write down (an integer of more than 64 bits, a lone surrogate) must not cost all others.
+        payload = _encoder.encode(_Payload(epoch, offset, [_encodable(row) for row in rows]))
     data = _start.pack(MAGIC, 0, VERSION, len(payload)) + payload
     return MAGIC + zlib.crc32(memoryview(data)[_CHECKED_FROM:]).to_bytes(4, "little") + data[_CHECKED_FROM:]
+
+
+def _encodable(row: Row) -> Row:
+    try:
+        _encoder.encode(row)
+    except (TypeError, ValueError, OverflowError) as error:
+        log.error("the description of device %r cannot be kept: %s", row.name, error)
+        return msgspec.structs.replace(row, described=None)
+    return row
 
 
 def _unpack(data: bytes) -> tuple[int, _Payload]:

@@ -148,6 +148,9 @@ class Journal(Section):
     on_full: Literal["refuse", "drop_oldest"] = Field(
         "refuse", description="At max_bytes: refuse new readings, or drop the oldest that a sink still lacks."
     )
+    keep_free_bytes: int = Field(
+        64 * MIB, ge=0, description="Disk left free for others; below it as at max_bytes (bytes)."
+    )
 
 
 class BatchSettings(Section):

@@ -209,6 +209,16 @@ async def test_version_1_is_read_and_copied(tmp_path):
     assert copy.read_bytes() == fixture.read_bytes()
 
 
+@pytest.mark.parametrize("body", [{"serial": 1 << 70}, {"name": "\ud800"}, {"x": object()}])
+async def test_a_description_that_cannot_be_written_costs_itself_alone(book, tmp_path, body):
+    """A value that no MessagePack has is left out of the snapshot; all else is saved."""
+    book.open("a").described = body
+    book.open("b").described = {"name": "Door"}
+    await book.save("epoch", 50)
+    again = loaded(tmp_path / "devices.msgpack")
+    assert [device.described for device in again] == [{}, {"name": "Door"}]
+
+
 def test_fields_that_are_added_later_have_defaults(tmp_path):
     """A row with fewer fields, or with more, is read."""
     for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, "more", {"and": 1}]):

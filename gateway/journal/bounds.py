@@ -34,6 +34,10 @@ class Bounds:
         """Take in that the journal has ``held`` bytes."""
         self.full = held >= self.max_bytes
 
+    def presses(self, alone: int, held: int) -> bool:
+        """Whether ``alone`` of the ``held`` bytes, which wait for nobody but ourselves, should go before long."""
+        return 2 * alone >= self.max_bytes or 4 * held >= 3 * self.max_bytes or self.low
+
     @property
     def reason(self) -> str:
         """Why nothing may be appended, in words; empty if it may."""

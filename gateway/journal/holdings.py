@@ -54,6 +54,10 @@ class Holdings:
             count += 1
         return count
 
+    def bytes_of(self, count: int) -> int:
+        """Bytes of the ``count`` oldest files."""
+        return sum(segment.size for segment in self.segments[:count])
+
     def covering(self, need: int) -> int:
         """How many of the oldest must go to free ``need`` bytes; never the last, so perhaps too few."""
         count = 0

@@ -27,15 +27,15 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import JournalError, Overloaded
 from gateway.journal import record
 from gateway.journal.bounds import Bounds
 from gateway.journal.counters import Counters
 from gateway.journal.cursor import Cursor, Position
+from gateway.journal.flushes import Flushes
 from gateway.journal.holdings import Holdings
 from gateway.journal.opening import Opened, take
 from gateway.journal.places import Gone, Place, Places, moved
@@ -46,12 +46,13 @@ from gateway.journal.roster import Roster
 from gateway.journal.writer import Committed, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+    from gateway.journal.waiter import Waiter
     from gateway.reading import Batch, Item
 
-__all__ = ["Journal", "Waiter"]
+__all__ = ["Journal"]
 
 PERSIST_S = 1.0  # at most one write of the cursors' places in this time
 PROBE_S = 0.5  # between two looks at the free space while appends are refused for it
@@ -59,13 +60,6 @@ PENDING_BYTES = 32 << 20  # of encoded items appended and not durable, judged by
 MIN_SEGMENT_BYTES = 64 << 10
 
 log = logging.getLogger(__name__)
-
-
-class Waiter(Protocol):
-    """Who is told of commits; hashable, by identity as a rule."""
-
-    def committed(self, token: Any, /) -> None:
-        """What was appended with ``token`` and before it is durable; on the loop, once a group, with the last token."""
 
 
 class Journal:
@@ -117,7 +111,7 @@ class Journal:
         self._stored: asyncio.Future[None] | None = None  # while closing: the next word of the places
         self._probe_timer: asyncio.TimerHandle | None = None
         self._probing = False
-        self._flushes: list[tuple[int, asyncio.Future[None]]] = []
+        self._flushes = Flushes()
         self._spare = SpareReaders()
         self._counts = Counters()
 
@@ -126,8 +120,7 @@ class Journal:
     async def open(self) -> None:
         """Recover what is held, begin a segment, start the writer.
 
-        Raises :class:`JournalError` when the directory cannot be used, :class:`StateLocked` when another journal has
-        it.
+        Raises :class:`JournalError` when the directory cannot be used, :class:`StateLocked` when another has it.
         """
         if self._state != "new":
             raise JournalError("a journal is opened once")
@@ -145,7 +138,6 @@ class Journal:
 
     def _take(self, opened: Opened) -> None:
         recovered = opened.recovered
-        self._lock = opened.lock
         self._bounds.free = opened.free
         self.epoch = recovered.epoch.hex()
         self.seed = record.seed_of(recovered.epoch)
@@ -160,6 +152,7 @@ class Journal:
             log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
         self._writer = Writer(
             self.directory,
+            opened.home,
             recovered.epoch,
             opened.tail,
             opened.places,
@@ -186,24 +179,20 @@ class Journal:
         if not self._bounds.failure:
             with contextlib.suppress(JournalError):
                 await self.flush()
-        for timer in (self._timer, self._places_timer, self._probe_timer):
-            if timer is not None:
-                timer.cancel()
+        for timer in filter(None, (self._timer, self._places_timer, self._probe_timer)):
+            timer.cancel()
         await self._store_last()
         self._writer.stop()
         await self._loop.run_in_executor(self._executor, self._writer.join)
         self._state = "closed"
         error = JournalError("the journal is closed")
+        self._flushes.fail(error)
         for cursor in self._cursors:
             cursor.stop(error)
-        for _, future in self._flushes:
-            if not future.done():
-                future.set_exception(error)
         self._executor.shutdown(wait=True)
         for cursor in self._cursors:
             cursor.release()
         self._spare.close()
-        os.close(self._lock)
 
     def check_open(self) -> None:
         """Raises :class:`JournalError` when the journal is not open."""
@@ -243,7 +232,7 @@ class Journal:
         if self.durable_offset >= target:
             return
         future = self._loop.create_future()
-        self._flushes.append((target, future))
+        self._flushes.add(target, future)
         self._hand_over()
         await future
 
@@ -315,8 +304,7 @@ class Journal:
         if not self._probing:
             self._bounds.free = committed.free_bytes
         self._check_bytes()
-        if self._flushes:
-            self._end_flushes()
+        self._flushes.reach(self.durable_offset)
         if self._due or self._flushes:
             self._hand_over()
         self._tell(iter(waiters.items()))
@@ -334,15 +322,6 @@ class Journal:
             if not done:  # the loop reports the one that raised; the others are told all the same
                 self._loop.call_soon(self._tell, waiters)
 
-    def _end_flushes(self) -> None:
-        left = []
-        for target, future in self._flushes:
-            if target > self.durable_offset:
-                left.append((target, future))
-            elif not future.done():
-                future.set_result(None)
-        self._flushes = left
-
     def on_failed(self, error: OSError) -> None:
         """A try of the group in flight failed; the next follows by itself."""
         self._counts.failures += 1
@@ -354,10 +333,7 @@ class Journal:
         if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._holdings) > 1:
             self._drop(1)
         if self._state == "closing":
-            for _, future in self._flushes:
-                if not future.done():
-                    future.set_exception(JournalError(f"the journal cannot be written: {failure}"))
-            self._flushes = []
+            self._flushes.fail(JournalError(f"the journal cannot be written: {failure}"))
 
     def on_places(self, error: OSError | None) -> None:
         """The cursors' places are durable, or not."""
@@ -404,6 +380,21 @@ class Journal:
             self._probing = True
             self._writer.probe()
 
+    def pressing(self, names: Collection[str]) -> list[str]:
+        """Which of these cursors hold alone what the journal should let go, since it comes near its bounds.
+
+        That is: half of ``max_bytes``, or anything once three quarters are taken or the disk is short of space.  Their
+        readers are then to make safe what they have, ahead of their time.
+        """
+        others = [cursor.persisted for cursor in self._cursors if cursor.name not in names]
+        count = self._holdings.passed(min(others, default=self.durable_offset))
+        if not count:
+            return []
+        if not self._bounds.presses(self._holdings.bytes_of(count), self._holdings.bytes):
+            return []
+        mine = [cursor for cursor in self._cursors if cursor.name in names]
+        return [cursor.name for cursor in mine if self._holdings.passed(cursor.persisted) < count]
+
     def _drop(self, count: int) -> None:
         """Let the ``count`` oldest segments go, whoever has not read them."""
         if not count:
@@ -413,8 +404,9 @@ class Journal:
         self._gone = Gone(first.base, first.before)
         self._cursors.drop_below(Position(first.base, first.before))
         self._counts.dropped_segments += count
-        log.warning("dropped %d segments below offset %d to make room", count, first.base)
-        self._writer.remove(dropped, self._state_of_places())
+        unread = ", ".join(cursor.name for cursor in self._cursors if cursor.position.offset == first.base)
+        log.warning("dropped %d segments below offset %d to make room, unread by: %s", count, first.base, unread)
+        self._writer.remove(dropped, self._places())
         self._probe()
         self._arm_places()
 
@@ -426,7 +418,7 @@ class Journal:
             self._counts.removed_segments += count
             removed = self._holdings.take_oldest(count)
             self._gone = Gone(self._holdings.oldest.base, self._holdings.oldest.before)
-            self._writer.remove(removed, self._state_of_places())
+            self._writer.remove(removed, self._places())
             self._check_bytes()
 
     # -- cursors ---------------------------------------------------------------------------------------------------
@@ -510,6 +502,9 @@ class Journal:
         if self._places_timer is None and self._state == "open":
             self._places_timer = self._loop.call_later(PERSIST_S, self._store_places)
 
+    def _places(self) -> Places:
+        return self._cursors.state(bytes.fromhex(self.epoch), self.durable_offset, self.stored, self._gone)
+
     def _store_places(self) -> None:
         self._places_timer = None
         if not self._begin_store():
@@ -520,11 +515,8 @@ class Journal:
         if begun:
             # What had vanished at the start is by now in the counts of all cursors.
             self._gone = Gone(self._holdings.oldest.base, self._holdings.oldest.before)
-            self._writer.store(self._state_of_places())
+            self._writer.store(self._places())
         return begun
-
-    def _state_of_places(self) -> Places:
-        return self._cursors.state(bytes.fromhex(self.epoch), self.durable_offset, self.stored, self._gone)
 
     async def _store_last(self) -> None:
         """Write the places as they are now, behind what may be under way, and let go what they free."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +10,7 @@ import msgspec
 from gateway.aside import remove
 from gateway.errors import JournalError, StateLocked
 from gateway.journal import identity, places
+from gateway.journal.home import Home, lock
 from gateway.journal.places import PlacesFile
 from gateway.journal.recovery import Recovered, recover
 from gateway.journal.segment import Tail
@@ -24,9 +23,9 @@ __all__ = ["Opened", "take"]
 
 
 class Opened(msgspec.Struct):
-    """A directory that is ours until ``lock`` (a file descriptor) is closed; ``free`` bytes are on its disk."""
+    """A directory that is ours until ``home`` is closed; ``free`` bytes are on its disk."""
 
-    lock: int
+    home: Home
     recovered: Recovered
     tail: Tail
     places: PlacesFile
@@ -41,12 +40,11 @@ def take(directory: Path) -> Opened:
     with contextlib.ExitStack() as undo:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            undo.callback(os.close, lock)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                home = Home(directory, lock(directory))
             except BlockingIOError as error:
                 raise StateLocked(f"the journal in {directory} is in use by another process") from error
+            undo.callback(home.close)
             recovered = recover(directory)
             tail = Tail(directory, recovered.epoch, recovered.base, 0, recovered.end, recovered.stored)
             undo.callback(tail.abandon)
@@ -56,7 +54,7 @@ def take(directory: Path) -> Opened:
             places_file = PlacesFile(directory / places.FILE_NAME, recovered.places_number)
             undo.callback(places_file.close)
             _forget_empty(recovered)
-            opened = Opened(lock, recovered, tail, places_file, free_bytes(directory))
+            opened = Opened(home, recovered, tail, places_file, free_bytes(directory))
         except OSError as error:
             raise JournalError(
                 f"cannot open the journal in {directory}: {error.strerror or error}",

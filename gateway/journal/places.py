@@ -183,20 +183,28 @@ class PlacesFile:
     """The file, opened for writing; made when missing.  Every method raises ``OSError``."""
 
     def __init__(self, path: Path, number: int) -> None:
+        self._path = path
         self._number = number
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            if os.fstat(self._fd).st_size != 2 * SLOT:
-                os.ftruncate(self._fd, 0)
-                os.pwrite(self._fd, bytes(2 * SLOT), 0)
-                os.fsync(self._fd)
-                sync_directory(path.parent)
+            if os.fstat(fd).st_size != 2 * SLOT:
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, bytes(2 * SLOT), 0)
+                os.fsync(fd)
+                sync_directory(self._path.parent)
         except OSError:
-            os.close(self._fd)
+            os.close(fd)
             raise
+        return fd
 
     def write(self, places: Places) -> None:
         """Make a state durable."""
+        if not os.fstat(self._fd).st_nlink:  # the file was removed
+            fd, self._fd = self._fd, self._open()
+            os.close(fd)
         number = self._number + 1
         slot = pack_slot(number, places)
         # A failed write may leave this slot torn; the next try takes it again, never the whole one.

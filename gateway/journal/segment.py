@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gateway.aside import sync_directory
 from gateway.journal import record
+from gateway.journal.home import check_named, check_place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +95,7 @@ class Tail:
             self._fill_ahead()
         self._write(parts)
         self.sync()
+        check_named(self._fd)
         self.segment.end_readings = head.before + head.readings
         self.segment.end = head.end
 
@@ -104,6 +106,10 @@ class Tail:
             sync_directory(self._directory)
             self._born = True
         self._synced = self.used
+
+    def check_place(self) -> None:
+        """Raises ``OSError`` where the file is no longer where it was born."""
+        check_place(self._fd, self.segment.path)
 
     def close(self) -> None:
         """Cut the zeros and close the file, which holds nothing unsynced."""

@@ -24,6 +24,7 @@ import msgspec
 
 from gateway.aside import remove, set_aside
 from gateway.journal import record
+from gateway.journal.home import Home
 from gateway.journal.places import Places, PlacesFile
 from gateway.journal.segment import KIND, Segment, Tail
 from gateway.reading import Batch, Item, Mark
@@ -39,6 +40,7 @@ RECORD_BYTES = 1 << 20  # of payload, likewise; a single larger item still is on
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
 PROBE_S = 1.0  # between two looks at the free space while records are written
+LOOK_S = 0.5  # between two looks whether the segment is where it was, likewise
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class Writer:
     def __init__(
         self,
         directory: Path,
+        home: Home,
         epoch: bytes,
         tail: Tail,
         places: PlacesFile,
@@ -130,6 +133,7 @@ class Writer:
         post: Callable[..., None],
     ) -> None:
         self._directory = directory
+        self._home = home
         self._epoch = epoch
         self._seed = record.seed_of(epoch)
         self._tail: Tail | None = tail
@@ -151,7 +155,7 @@ class Writer:
         self._began = 0.0
         self._sync_s = 0.0
         self._free = free
-        self._probed = time.monotonic()
+        self._probed = self._looked = time.monotonic()
         self.unencodable = 0
         """Items that could not be encoded and were replaced by a mark."""
 
@@ -226,6 +230,7 @@ class Writer:
             if self._tail is not None:
                 self._tail.close()
             self._places.close()
+            self._home.close()
         except OSError as error:
             log.warning("closing the journal: %s", error)
 
@@ -287,6 +292,9 @@ class Writer:
         size = record.HEAD_SIZE + head.size
         tail = self._tail
         try:
+            if tail is not None and time.monotonic() - self._looked >= LOOK_S:
+                tail.check_place()
+                self._looked = time.monotonic()
             if tail is None or tail.segment.end != head.base or self._is_full(tail, size):
                 tail = self._roll(head.base)
             began = time.monotonic()
@@ -310,6 +318,7 @@ class Writer:
         tail, self._tail = self._tail, None
         if tail is not None:
             tail.close()
+        self._home.enter(self._epoch)
         generation = self._last.generation + 1 if self._last.base == base else 0
         while True:
             try:

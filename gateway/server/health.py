@@ -127,6 +127,11 @@ class Health:
                     "hint": "Readings are refused until it can: make room on the disk, or check it.",
                 }
             )
+        for part, keeper in (("journal", self._journal), ("devices", self._book)):
+            problems += [
+                {"part": part, "text": f"{text}.", "hint": "The gateway's log and state directory have the details."}
+                for text in keeper.problems()
+            ]
         sinks = []
         recent = self._journal.stored - self._stored[0]
         for name, title, runner in self._runners:

@@ -538,3 +538,37 @@ async def test_stats_are_numbers(tmp_path: Path) -> None:
     await journal.close()
     assert journal.stats()["failing"] == 1
     await journal.close()
+
+
+async def test_who_presses_is_told_before_the_journal_is_full(tmp_path: Path) -> None:
+    """A reader that alone holds half of the bound is named, one that waits with others is not, nor one that moved."""
+    async with opened(tmp_path, max_bytes=400_000) as journal:
+        journal._writer._segment_bytes = 40_000
+        own, slow = journal.cursor("history", start=journal.next_offset), journal.cursor("slow")
+        names = ("history", "devices")
+        offsets: list[int] = []
+        while journal.stats()["bytes"] < 280_000:
+            assert journal.pressing(names) == []  # the slow one needs all of it too
+            offsets += await fill(journal, [reading(number) for number in range(100)], 100)
+        slow.confirm(offsets[-1] + 1)
+        assert journal.pressing(names) == []  # not durable yet
+        await journal._store_last()
+        assert journal.pressing(names) == ["history"]
+        assert journal.pressing(("devices",)) == []
+        own.confirm(offsets[-1] + 1)
+        assert journal.pressing(names) == []
+
+
+async def test_any_reader_presses_when_space_is_short(tmp_path: Path) -> None:
+    """Where the disk is short of space, or three quarters of the bound are taken, the least counts."""
+    async with opened(tmp_path, max_bytes=1_000_000) as journal:
+        journal._writer._segment_bytes = 1000
+        journal.cursor("history", start=journal.next_offset)
+        await fill(journal, [reading(number) for number in range(30)])
+        assert journal.pressing(("history",)) == []
+        journal._bounds.max_bytes = int(journal.stats()["bytes"] * 1.3)
+        assert journal.pressing(("history",)) == ["history"]
+        journal._bounds.max_bytes = 1_000_000
+        journal._bounds.free, journal._bounds.keep_free = 5, 6
+        assert journal.pressing(("history",)) == ["history"]
+        journal._bounds.keep_free = 0
