@@ -1,5 +1,7 @@
 """The live side: groups, conflation, exact joins, bounds."""
 
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -52,6 +54,12 @@ class Bench:
         self.hub.publish(Reading(device, "s", 0, ms * MS, ms * MS, values), self.offset)
         return self.offset
 
+    def tick(self) -> None:
+        """A tick and all its steps."""
+        more = self.hub.tick()
+        while more:
+            more = self.hub.step()
+
     def join(self, member: Member, after: int | None = None, **options: object) -> Subscription:
         fields = {"id": "main", "devices": (), "metrics": (), "mode": "latest", "ticks": 1, "format": "json", **options}
         subscription = Subscription(**fields)
@@ -74,11 +82,11 @@ def test_latest_conflates_and_counts(bench):
         last = bench.publish("a", n, t=n, u=-n)
     bench.publish("b", 9, t=9)
     last += 1
-    bench.hub.tick()
+    bench.tick()
     (update,) = member.take("update")
     assert update["data"] == {"a": {"t": [[4, 4]], "u": [[4, -4]]}, "b": {"t": [[9, 9]]}}
     assert (update["skipped"], update["offset"], update["id"]) == (8, last, "main")
-    bench.hub.tick()
+    bench.tick()
     assert member.frames == []
 
 
@@ -89,7 +97,7 @@ def test_late_reading_does_not_push_out_a_newer_one(bench):
     bench.publish("a", 10, t=1)
     bench.publish("a", 5, t=2, u=3)
     bench.publish("a", 10, t=4)
-    bench.hub.tick()
+    bench.tick()
     (update,) = member.take("update")
     assert update["data"] == {"a": {"t": [[10, 4]], "u": [[5, 3]]}}
     late = Member()
@@ -103,7 +111,7 @@ def test_every_carries_all_in_order(bench):
     bench.join(member, mode="every")
     for n in range(3):
         bench.publish("a", n, t=n)
-    bench.hub.tick()
+    bench.tick()
     (update,) = member.take("update")
     assert update["data"] == {"a": {"t": [[0, 0], [1, 1], [2, 2]]}}
     assert "skipped" not in update
@@ -115,7 +123,7 @@ def test_intervals(bench):
     bench.join(member, ticks=3)
     for n in range(6):
         bench.publish("a", n, t=n)
-        bench.hub.tick()
+        bench.tick()
     assert [update["data"]["a"]["t"][0][1] for update in member.take("update")] == [2, 5]
 
 
@@ -128,7 +136,7 @@ def test_globs_select_devices_and_metrics(bench):
     bench.publish("c.1", 1, temp=3)
     bench.publish("cx1", 1, temp=3)
     bench.publish("c.2", 1, x=3)
-    bench.hub.tick()
+    bench.tick()
     (update,) = member.take("update")
     assert update["data"] == {"pump-1": {"t": [[1, 1]]}, "c.1": {"temp": [[1, 3]]}}
     assert "skipped" not in update
@@ -140,12 +148,13 @@ def test_presence_alone(bench):
     bench.publish("a", 1, none=1)
     bench.join(member, metrics=("none",))
     bench.publish("a", 2, none=2)
-    bench.hub.tick()
+    bench.tick()
     assert member.frames[0]["devices"]["a"]["values"] == {}
     assert len(member.frames) == 1
     device = bench.book.get("a")
     device.status = Status("offline", 7 * MS, "ping timeout")
     bench.hub.presence(device)
+    bench.tick()
     assert member.frames[1] == {
         "type": "presence",
         "id": "main",
@@ -158,13 +167,13 @@ def test_snapshot_and_updates_join_exactly(bench):
     first, second = Member(), Member()
     bench.join(first, ticks=4)
     bench.publish("a", 1, t=1)
-    bench.hub.tick()
+    bench.tick()
     bench.publish("a", 2, t=2)
     bench.join(second, ticks=4)
     assert second.take("snapshot")[0]["devices"]["a"]["values"] == {"t": [2, 2]}
     bench.publish("b", 3, t=3)
     for _ in range(3):
-        bench.hub.tick()
+        bench.tick()
     assert second.take("update")[0]["data"] == {"b": {"t": [[3, 3]]}}
     assert first.take("update")[0]["data"] == {"a": {"t": [[2, 2]]}, "b": {"t": [[3, 3]]}}
 
@@ -175,10 +184,10 @@ def test_encoder_calls_do_not_rise_with_members(bench):
     for member in members:
         bench.join(member)
     bench.publish("a", 1, t=1)
-    bench.hub.tick()  # the first emission after joining is each one's own
+    bench.tick()  # the first emission after joining is each one's own
     bench.encoded.clear()
     bench.publish("a", 2, t=2)
-    bench.hub.tick()
+    bench.tick()
     assert len(bench.encoded) == 1
     assert all(member.frames[-1] is bench.encoded[0] for member in members)
 
@@ -189,16 +198,16 @@ def test_slow_latest_member_is_passed_by_and_catches_up(bench):
     bench.join(slow)
     bench.join(fast)
     bench.publish("a", 0, t=0)
-    bench.hub.tick()
+    bench.tick()
     slow.frames.clear()
     slow.pending_bytes = 10**6
     for n in range(1, 6):
         bench.publish("a", n, t=n)
         bench.publish("b", n, t=n)
-        bench.hub.tick()
+        bench.tick()
     assert slow.frames == []
     slow.pending_bytes = 0
-    bench.hub.tick()
+    bench.tick()
     (update,) = slow.take("update")
     assert update["data"] == {"a": {"t": [[5, 5]]}, "b": {"t": [[5, 5]]}}
     assert update["skipped"] == 8
@@ -211,21 +220,21 @@ def test_slow_every_member_is_moved_to_latest_and_told(bench):
     bench.join(slow, mode="every")
     bench.join(fast, mode="every")
     bench.publish("a", 0, t=0)
-    bench.hub.tick()
+    bench.tick()
     slow.frames.clear()
     slow.pending_bytes = 10**6
     bench.publish("a", 1, t=1)
     bench.publish("a", 2, t=2)
-    bench.hub.tick()
+    bench.tick()
     assert slow.take("mode") == [{"type": "mode", "id": "main", "mode": "latest", "reason": "slow"}]
     slow.pending_bytes = 0
-    bench.hub.tick()
+    bench.tick()
     (update,) = slow.take("update")
     assert update["data"] == {"a": {"t": [[2, 2]]}}
     assert update["skipped"] == 1
     assert bench.hub.stats()["downgraded"] == 1
     bench.publish("a", 3, t=3)
-    bench.hub.tick()
+    bench.tick()
     assert slow.take("update")[0]["data"] == {"a": {"t": [[3, 3]]}}
     assert [len(update["data"]["a"]["t"]) for update in fast.take("update")] == [1, 2, 1]
 
@@ -238,10 +247,10 @@ def test_held_every_member_is_bounded(bench, monkeypatch):
     bench.hub.subscribe(member, subscription, None)
     for n in range(30):
         bench.publish("a", n, t=n)
-        bench.hub.tick()
+        bench.tick()
     assert [frame["type"] for frame in member.frames] == ["snapshot", "mode"]
     bench.hub.release(member, subscription)
-    bench.hub.tick()
+    bench.tick()
     update = member.frames[-1]
     assert (update["data"], update["skipped"]) == ({"a": {"t": [[29, 29]]}}, 29)
 
@@ -254,7 +263,7 @@ def test_resume(bench, monkeypatch):
     member = Member()
     bench.join(member, after=start, mode="every")
     assert member.take("snapshot")[0]["recovered"] is True
-    bench.hub.tick()
+    bench.tick()
     assert member.take("update")[0]["data"] == {"a": {"t": [[2, 2], [3, 3]]}}
     for after, mode, recovered in (
         (98, "every", False),
@@ -297,7 +306,7 @@ def test_unsubscribe_ends_the_stream_and_its_costs(bench):
     bench.publish("a", 1, t=1)
     bench.hub.unsubscribe(member, subscription)
     bench.publish("a", 2, t=2)
-    bench.hub.tick()
+    bench.tick()
     assert [frame["type"] for frame in member.frames] == ["snapshot"]
     assert (bench.hub.stats()["groups"], bench.hub._fresh) == (0, [])
 
@@ -307,7 +316,7 @@ def test_large_integers_are_digits(bench):
     member = Member()
     bench.join(member)
     bench.publish("a", 1, n=2**53, m=2**53 - 1, k=-(2**53))
-    bench.hub.tick()
+    bench.tick()
     assert member.take("update")[0]["data"]["a"] == {
         "n": [[1, str(2**53)]],
         "m": [[1, 2**53 - 1]],
@@ -320,10 +329,10 @@ def test_large_updates_come_in_pieces(bench):
     every, latest = Member(), Member()
     bench.join(every, mode="every")
     bench.join(latest)
-    bench.hub.tick()
+    bench.tick()
     for n in range(2000):
         bench.publish(f"d{n % 700}", n, s="x" * 1000, n=n)
-    bench.hub.tick()
+    bench.tick()
     for member in (every, latest):
         member.frames = [frame for frame in member.frames if frame["type"] == "update"]
         assert len(member.frames) > 3
@@ -343,15 +352,387 @@ def test_presence_waits_for_a_slow_member(bench):
     member = Member()
     bench.join(member)
     bench.publish("a", 1, t=1)
-    bench.hub.tick()
+    bench.tick()
     member.frames.clear()
     member.pending_bytes = 10**6
     device = bench.book.get("a")
     for n, state in enumerate(("offline", "online", "offline")):
         device.status = Status(state, n * MS)
         bench.hub.presence(device)
+        bench.tick()
     assert member.frames == []
     member.pending_bytes = 0
-    bench.hub.tick()
+    bench.tick()
     (presence,) = member.take("presence")
     assert presence["devices"]["a"]["state"] == "offline"
+
+
+def values_of(member: Member, device: str, metric: str) -> list:
+    """The values of one series in the updates that a member was sent."""
+    updates = [frame for frame in member.frames if frame["type"] == "update"]
+    return [v for update in updates for _, v in update["data"].get(device, {}).get(metric, [])]
+
+
+def test_every_behind_much_that_was_not_asked_for(bench):
+    """Readings without any metric of the subscription, however many, hold up none that has one."""
+    member = Member()
+    bench.join(member, mode="every", metrics=("temp",))
+    bench.publish("a", 0, temp=-1)
+    bench.tick()
+    for n in range(12):
+        bench.publish("a", n, **{f"log{i}": "x" * 1000 for i in range(10)})
+    for n in range(50):
+        bench.publish("a", 100 + n, temp=n)
+    bench.tick()
+    assert values_of(member, "a", "temp") == list(range(-1, 50))
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_moved_to_latest_within_a_tick(bench, ahead):
+    """Wherever in a tick a subscriber falls behind, it is shown the newest of all series in the end."""
+    slow, fast, other = Member(), Member(), Member()
+    if ahead:
+        bench.join(other)  # the group that it is moved to is there already
+    bench.join(slow, mode="every")
+    bench.join(fast, mode="every")
+    bench.publish("a", 0, m0=-1)
+    bench.tick()
+    slow.frames.clear()
+    slow.pending_bytes = 1 << 20
+    for n in range(2000):
+        bench.publish("a", n, **{f"m{i}": n for i in range(4)})
+    bench.publish("rare", 5000, door=True)
+    bench.tick()
+    assert [frame["type"] for frame in slow.frames] == ["mode"]
+    slow.pending_bytes = 0
+    bench.tick()
+    bench.tick()
+    assert values_of(slow, "a", "m3")[-1:] == [1999]
+    assert values_of(slow, "rare", "door") == [True]
+    assert sum(frame.get("skipped", 0) for frame in slow.frames) == 1999 * 4
+    assert values_of(fast, "a", "m3") == list(range(2000))
+
+
+def test_parted_from_its_group_within_a_tick(bench):
+    """One whose socket fills up while a burst is sent gets every value of the rest when it has read."""
+
+    class Filling(Member):
+        """Its socket is full when it is looked at first after an update."""
+
+        def __init__(self):
+            self.full = 0
+            super().__init__()
+
+        def send(self, frame):
+            super().send(frame)
+            self.full = 600_000 if frame["type"] == "update" else 0
+
+        @property
+        def pending_bytes(self):
+            full, self.full = self.full, 0
+            return full
+
+        @pending_bytes.setter
+        def pending_bytes(self, value):
+            self.full = value
+
+    member = Filling()
+    bench.join(member, mode="every")
+    bench.publish("a", 0, m0=-1)
+    bench.tick()
+    member.frames.clear()
+    member.full = 0
+    for n in range(1400):
+        bench.publish("a", n, **{f"m{i}": n for i in range(4)})
+    for n in range(300):
+        bench.publish("b", n, m0=n)
+    bench.tick()
+    while values_of(member, "b", "m0")[-1:] != [299]:
+        bench.tick()
+    assert values_of(member, "a", "m3") == list(range(1400))
+    assert values_of(member, "b", "m0") == list(range(300))
+    assert bench.hub.downgraded == 0
+
+
+@pytest.mark.parametrize("mode", ["latest", "every"])
+def test_offsets_never_go_back(bench, mode):
+    """From the snapshot on, whatever pieces an answer takes, each frame reaches as far as those before it."""
+    member = Member()
+    start = bench.publish("z", 1, t=1)
+    for n in range(2, 5):
+        bench.publish("z", n, t=n)
+    bench.join(member, mode=mode, after=start)
+    for d in range(1000):
+        bench.publish(f"d{d}", 10, **{f"m{i}": 1 for i in range(10)})
+    bench.tick()
+    bench.publish("z", 9, t=9)
+    bench.tick()
+    offsets = [frame["offset"] for frame in member.frames if "offset" in frame]
+    assert len(offsets) > 4
+    assert all(a <= b for a, b in pairwise(offsets))
+    assert offsets[0] >= start
+    assert offsets[-1] == bench.offset
+
+
+def test_newest_values_keep_no_old_readings_alive(bench):
+    """A device whose metrics come and go: what is held is a value a series, not every reading that had one."""
+    readings = [Reading("a", "s", 0, n * MS, n * MS, {f"m{k}": n for k in range(n, n + 20)}) for n in range(300)]
+    bench.book.open("a")
+    loose = sys.getrefcount(readings[0])
+    for n, reading in enumerate(readings):
+        bench.hub.publish(reading, n + 100)
+    del reading
+    bench.hub.recent.clear()
+    assert sum(sys.getrefcount(reading) > loose + 1 for reading in readings) <= 2
+    member = Member()
+    bench.join(member)
+    values = member.frames[0]["devices"]["a"]["values"]
+    assert values == {f"m{k}": [min(k, 299), min(k, 299)] for k in range(319)}
+    assert bench.hub.stats()["series"] == 319
+
+
+def test_late_value_is_shown_while_no_newer_one_came(bench):
+    """A reading older than what was shown is an update of its series too, whoever is served by the group or alone."""
+    member, joiner = Member(), Member()
+    bench.join(member)
+    bench.publish("a", 10, t=1, u=1)
+    bench.tick()
+    bench.join(joiner)
+    bench.publish("a", 5, t=2)
+    bench.tick()
+    assert member.frames[-1]["data"] == {"a": {"t": [[5, 2]]}}
+    assert joiner.frames[-1]["data"] == {"a": {"t": [[5, 2]]}}
+    bench.publish("a", 6, t=3)
+    bench.publish("a", 11, t=4)
+    bench.tick()
+    assert member.frames[-1] is joiner.frames[-1]
+    assert member.frames[-1]["data"] == {"a": {"t": [[11, 4]]}}
+    late = Member()
+    bench.join(late)
+    assert late.frames[0]["devices"]["a"]["values"] == {"t": [11, 4], "u": [10, 1]}
+
+
+def test_presence_is_gathered_until_the_tick(bench):
+    """A storm of changes is one frame a tick and group, encoded once, with each device as it is by then."""
+    members = [Member() for _ in range(50)]
+    for n in range(1000):
+        bench.publish(f"d{n}", 1, t=1)
+    for member in members:
+        bench.join(member)
+    bench.tick()
+    bench.encoded.clear()
+    for member in members:
+        member.frames.clear()
+    for state in ("offline", "online"):
+        for n in range(1000):
+            device = bench.book.get(f"d{n}")
+            device.status = Status(state, 7 * MS)
+            bench.hub.presence(device)
+    bench.tick()
+    assert 1 <= len(bench.encoded) <= 4
+    for member in members:
+        assert member.frames == bench.encoded
+        states = {name: shown["state"] for frame in member.frames for name, shown in frame["devices"].items()}
+        assert states == {f"d{n}": "online" for n in range(1000)}
+    bench.tick()
+    assert len(bench.encoded) <= 4
+
+
+def test_presence_comes_at_the_tick_whatever_the_interval(bench):
+    """A subscription to one update a minute is told of a change at once, one that joined since as well; once."""
+    member, joiner, other = Member(), Member(), Member()
+    bench.join(member, ticks=1200)
+    bench.publish("a", 1, t=1)
+    bench.tick()
+    device = bench.book.get("a")
+    device.status = Status("stale", 7 * MS)
+    bench.hub.presence(device)
+    bench.join(joiner, ticks=1200)
+    bench.join(other, ticks=1200, devices=("b",))
+    bench.tick()
+    assert [shown["a"]["state"] for shown in [frame["devices"] for frame in member.take("presence")]] == ["stale"]
+    assert [frame["type"] for frame in joiner.frames] == ["snapshot"]
+    assert joiner.frames[0]["devices"]["a"]["state"] == "stale"
+    device.status = Status("offline", 8 * MS)
+    bench.hub.presence(device)
+    bench.tick()
+    assert [frame["devices"]["a"]["state"] for frame in joiner.take("presence")] == ["offline"]
+    assert [frame["type"] for frame in other.frames] == ["snapshot"]
+
+
+def sizes(frames: list[dict]) -> list[int]:
+    """Bytes of each frame as JSON."""
+    return [len(msgspec.json.encode(frame)) for frame in frames]
+
+
+@pytest.mark.parametrize("mode", ["latest", "every"])
+def test_snapshot_of_very_many_series(bench, mode):
+    """It comes in several frames, all but the last say that there is more, and updates join each device's part."""
+    for d in range(3000):
+        bench.publish(f"device-{d}", 10, **{f"metric-{i}": 1.5 for i in range(10)})
+    member = Member()
+    subscription = Subscription("main", (), (), mode, 1, "json")
+    bench.hub.subscribe(member, subscription, None)
+    bench.hub.release(member, subscription)
+    assert len(member.frames) == 1
+    assert bench.hub.joining(member, subscription)
+    # One that is shown already, and one that is not.
+    bench.publish("device-0", 11, **{"metric-0": 2.5})
+    bench.publish("device-2999", 11, **{"metric-0": 3.5})
+    bench.tick()
+    assert not bench.hub.joining(member, subscription)
+    snapshots = [frame for frame in member.frames if frame["type"] == "snapshot"]
+    assert len(snapshots) > 4
+    assert max(sizes(snapshots)) < 300_000
+    assert [frame.get("more", False) for frame in snapshots] == [True] * (len(snapshots) - 1) + [False]
+    assert len({frame["offset"] for frame in snapshots}) == 1
+    shown = [name for frame in snapshots for name in frame["devices"]]
+    assert shown == [f"device-{d}" for d in range(3000)]
+    assert snapshots[-1]["devices"]["device-2999"]["values"]["metric-0"] == [11, 3.5]
+    bench.tick()
+    assert [frame["type"] for frame in member.frames[len(snapshots) :]] == ["update"]
+    assert member.frames[-1]["data"] == {"device-0": {"metric-0": [[11, 2.5]]}}
+    assert "skipped" not in member.frames[-1]
+
+
+def test_updates_begin_at_the_subscription_where_history_goes_before(bench):
+    """With history, what the later parts of a snapshot show is an update too: the history ends at the subscription."""
+    for d in range(3000):
+        bench.publish(f"device-{d}", 10, **{f"metric-{i}": 1.5 for i in range(10)})
+    members = {}
+    for mode in ("latest", "every"):
+        members[mode] = member = Member()
+        subscription = Subscription("main", (), (), mode, 1, "json")
+        bench.hub.subscribe(member, subscription, None, history=True)
+        bench.publish("device-2999", 11, **{"metric-0": 3.5})
+        bench.tick()
+        bench.hub.release(member, subscription)
+        bench.tick()
+        assert values_of(member, "device-2999", "metric-0") == [3.5]
+
+
+def test_slow_reader_of_a_large_snapshot_costs_one_frame_at_a_time(bench):
+    """No part is sent to one that has not read the part before; others go on."""
+    for d in range(3000):
+        bench.publish(f"device-{d}", 10, **{f"metric-{i}": 1.5 for i in range(10)})
+    slow, fast = Member(), Member()
+    bench.join(slow)
+    slow.pending_bytes = 1 << 20
+    bench.join(fast)
+    bench.tick()
+    assert len(slow.frames) == 1
+    assert len(fast.frames) > 4
+    slow.pending_bytes = 0
+    bench.tick()
+    assert {name for frame in slow.frames for name in frame["devices"]} == {f"device-{d}" for d in range(3000)}
+
+
+def test_a_step_is_small(bench):
+    """However many are to be sent however much, one step sends about one frame's worth."""
+    members = [Member() for _ in range(20)]
+    for d in range(2000):
+        bench.publish(f"device-{d}", 10, **{f"metric-{i}": 1.5 for i in range(10)})
+    for n, member in enumerate(members):
+        bench.join(member, id=f"s{n}")
+    bench.encoded.clear()
+    more, most, last = bench.hub.tick(), 0, 0
+    while more:
+        more = bench.hub.step()
+        most, last = max(most, sum(sizes(bench.encoded[last:]))), len(bench.encoded)
+    assert most < 400_000
+    assert all(not member.frames[-1].get("more") for member in members)
+
+
+def test_patterns_are_tried_in_steps(bench):
+    """A subscription by many patterns tries them against some of many names in a step, not against all at once."""
+    tried = []
+    for d in range(4000):
+        bench.book.open(f"device-{d}")
+    member = Member()
+    patterns = tuple(f"*{n}*x" for n in range(100))
+    subscription = Subscription("main", patterns, (), "latest", 1, "json")
+    bench.hub.subscribe(member, subscription, None)
+    selection = bench.hub._groups[subscription].selection
+    tried.append(len(selection._devices))
+    more = bench.hub.tick()
+    tried.append(len(selection._devices))
+    while more:
+        more = bench.hub.step()
+        tried.append(len(selection._devices))
+    assert tried[-1] == 4000
+    assert all(later - earlier < 300 for earlier, later in pairwise([0, *tried]))
+
+
+def test_nothing_is_done_for_those_that_do_not_read(bench):
+    """A dashboard that never reads costs no work a reading, and no memory a series."""
+    members = [Member() for _ in range(20)]
+    for member in members:
+        bench.join(member)
+    bench.publish("a", 0, t=0)
+    bench.tick()
+    for member in members:
+        member.pending_bytes = 1 << 20
+        member.frames.clear()
+    calls = []
+    bench.hub._groups[Subscription("main", (), (), "latest", 1, "json")].selection.price = calls.append
+    for n in range(100):
+        bench.publish(f"d{n}", n, t=n)
+        bench.tick()
+    assert calls == []
+    (group,) = bench.hub._groups.values()
+    assert group.changes.known == {}
+    assert sum(len(subscriber.behind.known) for subscriber in group.subscribers.values()) <= 20
+
+
+@pytest.mark.parametrize("mode", ["latest", "every"])
+def test_a_failing_group_does_not_stop_the_others(bench, mode):
+    """What one subscription's frame raises is raised by the step; the next ones serve everybody else."""
+    good, bad = [Member(), Member()], Member()
+    bench.join(good[0], mode=mode, id="a")
+    bench.join(bad, mode=mode, id="bad")
+    bench.join(good[1], mode=mode, id="z")
+    encode = bench.hub._encode
+
+    def failing(format: str, message: dict) -> dict:
+        if message["id"] == "bad":
+            raise RuntimeError("cannot be encoded")
+        return encode(format, message)
+
+    bench.hub._encode = failing
+    failures = 0
+    for n in range(10):
+        bench.publish("a", n, t=n)
+        try:
+            bench.tick()
+        except RuntimeError:
+            failures += 1
+    assert failures > 3
+    for member in good:
+        assert values_of(member, "a", "t")[-1] >= 8
+    bench.hub._encode = encode
+    bench.tick()
+    bench.tick()
+    for member in good:
+        assert values_of(member, "a", "t")[-1] == 9
+        if mode == "every":
+            assert values_of(member, "a", "t") == list(range(10))
+
+
+def test_a_failing_fold_does_not_stop_the_others(bench):
+    """What is published reaches all other groups when one of them cannot take it in."""
+    members = [Member() for _ in range(5)]
+    for n, member in enumerate(members):
+        bench.join(member, id=f"s{n}", devices=("a",), mode="every")
+    bench.tick()
+    bad = list(bench.hub._groups.values())[2]
+    whole, bad.shared = bad.shared, None
+    bench.publish("a", 1, t=1)
+    with pytest.raises(AttributeError):
+        bench.tick()
+    bad.shared = whole
+    bench.publish("a", 2, t=2)
+    bench.tick()
+    bench.tick()
+    for n, member in enumerate(members):
+        if n != 2:
+            assert values_of(member, "a", "t") == [1, 2]

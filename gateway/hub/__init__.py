@@ -1,19 +1,22 @@
 """Latest values and live subscriptions (``hub.py``), and what they are made of."""
 
-from .accumulator import point, update_newest, wire_value
-from .hub import GRID_S, PENDING_MAX, RECENT_MAX, Hub, Member, presence_of
+from .accumulator import Entry
+from .group import PENDING_MAX, Member
+from .hub import GRID_S, RECENT_MAX, Hub, presence_of
 from .selection import Selection, Subscription
+from .series import Series, text_weight, wire_value
 
 __all__ = [
     "GRID_S",
     "PENDING_MAX",
     "RECENT_MAX",
+    "Entry",
     "Hub",
     "Member",
     "Selection",
+    "Series",
     "Subscription",
-    "point",
     "presence_of",
-    "update_newest",
+    "text_weight",
     "wire_value",
 ]

@@ -1,202 +1,170 @@
 """What is to be sent next to a group of subscribers, or to one that differs from its group.  Pure.
 
-Two kinds: :class:`Every` holds readings, :class:`Latest` the newest of each series.  Both give what they hold in pieces
-of about :data:`PIECE_BYTES`, so that no frame is large, whatever was asked for.
+Two kinds: :class:`Every` holds readings, :class:`Changes` which devices have changed since what was sent.  Both give
+data in pieces of at most about :data:`PIECE_BYTES`, so that no frame is large, whatever was asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Container, Iterable, Mapping
 
 from ..reading import Reading, Value
 from .selection import Selection
+from .series import Points, Series, point, text_weight
 
-__all__ = ["PIECE_BYTES", "Accumulator", "Data", "Every", "Latest", "Piece", "point", "update_newest", "wire_value"]
+__all__ = ["PIECE_BYTES", "Changes", "Data", "Entry", "Every"]
 
 PIECE_BYTES = 192 * 1024  # of a piece's JSON, estimated
-SAFE_INTEGER = (1 << 53) - 1
+POINT_BYTES = 40  # of a point beside a string's text
 
-Data = dict[str, dict[str, list[list[Value]]]]
+Data = dict[str, Points]
 Entry = tuple[int, Reading]
-
-
-class Piece(NamedTuple):
-    """Data for one frame, the offset it reaches to, and how many values were passed over."""
-
-    data: Data
-    offset: int
-    skipped: int
-
-
-def wire_value(value: Value) -> Value:
-    """The value for JSON that browsers read: integers beyond 2^53-1 as strings of digits."""
-    if type(value) is int and not -SAFE_INTEGER <= value <= SAFE_INTEGER:
-        return str(value)
-    return value
-
-
-def point(reading: Reading, metric: str) -> list[Value]:
-    """``[ms, value]`` of one metric of a reading."""
-    return [reading.time // 1_000_000, wire_value(reading.values[metric])]
-
-
-def update_newest(newest: dict[str, Reading], names: Iterable[str], reading: Reading) -> None:
-    """Put the reading in for each of ``names`` whose present one is not of a later time."""
-    time = reading.time
-    for name in names:
-        present = newest.get(name)
-        if present is None or present.time <= time:
-            newest[name] = reading
 
 
 def weight(values: Iterable[Value]) -> int:
     """About how many bytes of JSON the points of some values take."""
-    return sum([40 + 2 * len(value) if type(value) is str else 40 for value in values])
+    return sum([POINT_BYTES + text_weight(value) if type(value) is str else POINT_BYTES for value in values])
 
 
 class Every:
-    """All readings, in order; ``size`` in bytes as :func:`weight` counts."""
+    """All readings that a selection covers, in order; ``size`` in bytes as :func:`weight` counts."""
 
-    __slots__ = ("entries", "selection", "size")
+    __slots__ = ("entries", "reached", "selection", "size")
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, reached: int) -> None:
         self.selection = selection
         self.entries: list[Entry] = []
         self.size = 0
+        self.reached = reached  # offset of the last reading taken in, covered or not
 
     def __bool__(self) -> bool:
         return bool(self.entries)
 
-    def fold(self, fresh: list[Entry], late: bool = True) -> None:
-        """Take in published readings, in order; ``late`` as for :meth:`Latest.fold`."""
+    def fold(self, fresh: list[Entry]) -> None:
+        """Take in published readings, in order."""
+        if not fresh:
+            return
+        self.reached = fresh[-1][0]
         selection = self.selection
-        covered = fresh if selection.all_devices else [entry for entry in fresh if selection.device(entry[1].device)]
-        self.entries += covered
-        self.size += sum([weight(reading.values.values()) for _, reading in covered])
+        if selection.all_devices and selection.all_metrics:
+            self.entries += fresh
+            self.size += sum([weight(reading.values.values()) for _, reading in fresh])
+            return
+        for entry in fresh:
+            reading = entry[1]
+            if selection.device(reading.device) and (names := selection.metrics(reading.values)):
+                self.entries.append(entry)
+                self.size += weight([reading.values[name] for name in names])
 
     def copy(self) -> Every:
         """An independent one with the same content."""
-        copy = Every(self.selection)
+        copy = Every(self.selection, self.reached)
         copy.entries, copy.size = list(self.entries), self.size
         return copy
 
-    def latest(self) -> Latest:
-        """The newest of each series of what is held."""
-        latest = Latest(self.selection)
-        latest.fold(self.entries)
-        return latest
+    def forget(self, devices: Container[str]) -> None:
+        """Let go of what was held of some devices."""
+        self.entries = [entry for entry in self.entries if entry[1].device not in devices]
 
     def clear(self) -> None:
-        """Forget all."""
+        """Let go of all."""
         self.entries, self.size = [], 0
 
-    def take(self) -> Piece | None:
-        """The next piece; None without any."""
+    def take(self) -> tuple[Data, int] | None:
+        """The next piece and the offset that it reaches to; None without any."""
         data: Data = {}
-        room, reached, taken = PIECE_BYTES, -1, 0
-        for offset, reading in self.entries:
-            reached = offset
+        room, taken, size = PIECE_BYTES, 0, 0
+        for _, reading in self.entries:
             taken += 1
-            names = self.selection.metrics(reading.values)
-            if names:
-                series = data.get(reading.device)
-                if series is None:
-                    series = data[reading.device] = {}
-                for name in names:
-                    points = series.get(name)
-                    if points is None:
-                        series[name] = [point(reading, name)]
-                    else:
-                        points.append(point(reading, name))
-            room -= weight(reading.values.values())
-            if room <= 0:
+            values = reading.values
+            names = self.selection.metrics(values)
+            series = data.get(reading.device)
+            if series is None:
+                series = data[reading.device] = {}
+                room -= len(reading.device)
+            for name in names:
+                points = series.get(name)
+                if points is None:
+                    series[name] = [point(reading.time, values[name])]
+                    room -= len(name)
+                else:
+                    points.append(point(reading.time, values[name]))
+            size += weight(values.values() if names is values else [values[name] for name in names])
+            if size >= room:
                 break
+        if not taken:
+            return None
+        offset = self.entries[taken - 1][0]
         del self.entries[:taken]
-        self.size = max(0, self.size - PIECE_BYTES + room) if self.entries else 0
-        return Piece(data, reached, 0) if data else None
+        if self.entries:
+            self.size -= size
+            return data, offset
+        self.size = 0
+        return data, self.reached
 
 
-class Latest:
-    """The newest reading of each metric of each device, and how many values were passed over for them."""
+class Changes:
+    """Which devices have changed since what was sent, for those who are shown the newest values.
 
-    __slots__ = ("newest", "passed", "reached", "selection", "sent", "sent_to")
+    ``known`` has the changed devices, each with the offset up to which it was sent; what others had up to ``upto`` was
+    sent.  Bound: the devices there are.
+    """
 
-    def __init__(self, selection: Selection) -> None:
-        self.selection = selection
-        self.newest: dict[str, dict[str, Reading]] = {}
-        self.passed = 0  # values taken in
-        self.sent = 0  # values given in pieces, of those
-        self.reached = -1  # offset of the last reading taken in
-        self.sent_to = -1  # offset that what was given reaches to
+    __slots__ = ("known", "left", "passed", "sent", "sent_to", "upto")
 
-    def __bool__(self) -> bool:
-        return bool(self.newest)
+    def __init__(self, upto: int, passed: int) -> None:
+        self.known: dict[str, int] = {}
+        self.upto = upto
+        self.sent_to = upto  # all that came up to here was sent, or passed over for something newer
+        self.left = 0  # devices that belong to what is being sent
+        self.passed = passed  # the group's count of values when nothing was left the last time
+        self.sent = 0  # values since
 
-    def fold(self, fresh: list[Entry], late: bool = True) -> None:
-        """Take in published readings, in order; without ``late`` none is older than any before it of its device."""
-        selection, newest = self.selection, self.newest
-        for _, reading in fresh:
-            device = reading.device
-            if not selection.device(device):
-                continue
-            names = selection.metrics(reading.values)
-            if not names:
-                continue
-            held = newest.get(device)
-            if held is None:
-                newest[device] = dict.fromkeys(names, reading)
-            elif late:
-                update_newest(held, names, reading)
-            else:
-                held.update(dict.fromkeys(names, reading))
-            self.passed += len(names)
-        if fresh:
-            self.reached = fresh[-1][0]
-
-    def copy(self) -> Latest:
+    def copy(self) -> Changes:
         """An independent one with the same content."""
-        copy = Latest(self.selection)
-        copy.newest = {device: dict(held) for device, held in self.newest.items()}
-        copy.passed, copy.sent, copy.reached, copy.sent_to = self.passed, self.sent, self.reached, self.sent_to
+        copy = Changes(self.upto, self.passed)
+        copy.known, copy.sent_to, copy.left, copy.sent = dict(self.known), self.sent_to, self.left, self.sent
         return copy
 
-    def latest(self) -> Latest:
-        """Itself: see :meth:`Every.latest`."""
-        return self
+    def note(self, devices: Iterable[str], upto: int) -> None:
+        """These have changed, and no others, between the old ``upto`` and this one."""
+        known, since = self.known, self.upto
+        for device in devices:
+            known.setdefault(device, since)
+        self.upto = upto
 
-    def clear(self) -> None:
-        """Forget all."""
-        self.newest, self.passed, self.sent, self.sent_to = {}, 0, 0, self.reached
+    def catch_up(self, all_series: Mapping[str, Series], upto: int) -> None:
+        """Look for what has changed since."""
+        since = self.upto
+        if upto > since:
+            self.note([device for device, series in all_series.items() if series.offset > since], upto)
 
-    def take(self) -> Piece | None:
-        """The next piece; None without any.  What was passed over is told with the last one."""
+    def take(self, all_series: Mapping[str, Series], selection: Selection, room: int) -> tuple[Data, int]:
+        """The next piece, maybe empty, of ``room`` bytes, and what of ``room`` it took."""
         data: Data = {}
-        room = PIECE_BYTES
-        for device, held in self.newest.items():
-            series: dict[str, list[list[Value]]] = {}
-            for name, reading in held.items():
-                value = reading.values[name]
-                kind = type(value)
-                if kind is int:
-                    value = wire_value(value)
-                elif kind is str:
-                    room -= 2 * len(value)  # type: ignore[arg-type]
-                series[name] = [[reading.time // 1_000_000, value]]
-            data[device] = series
-            self.sent += len(held)
-            room -= 40 * len(held)
-            if room <= 0:
+        spent, visited = 0, []
+        for device, known in self.known.items():
+            visited.append(device)
+            spent += selection.price(device)
+            series = all_series.get(device)
+            if series is not None and selection.device(device):
+                points = series.changed(known, selection)
+                if points:
+                    data[device] = points
+                    self.sent += len(points)
+                    spent += 2 * POINT_BYTES + sum([POINT_BYTES + len(name) for name in points])
+                    spent += sum([text_weight(value) for ((_, value),) in points.values() if type(value) is str])
+            if spent >= room or len(visited) >= self.left:
                 break
-        if not data:
-            return None
-        if len(data) < len(self.newest):
-            for device in data:
-                del self.newest[device]
-            return Piece(data, self.sent_to, 0)
-        skipped = self.passed - self.sent
-        self.clear()
-        return Piece(data, self.reached, skipped)
+        for device in visited:
+            del self.known[device]
+        self.left = min(self.left - len(visited), len(self.known))
+        if not self.known:
+            self.sent_to = self.upto
+        return data, spent
 
-
-Accumulator = Every | Latest
+    def skipped(self, passed: int) -> int:
+        """How many of the group's ``passed`` values were passed over; asked once, when nothing is left."""
+        skipped = passed - self.passed - self.sent
+        self.passed, self.sent = passed, 0
+        return max(0, skipped)  # what came while a snapshot was sent in parts is not counted, but may be sent

@@ -1,100 +1,60 @@
 """The hub: newest values by series, and groups of like subscriptions.
 
 Readings are shown as they are accepted, before they are durable.  ``publish`` only notes a reading; a tick every
-:data:`GRID_S` folds what came since the last one into groups.  All subscribers that asked for the same share a group,
+:data:`GRID_S` tells the groups what came since the last one.  All subscribers that asked for the same share a group,
 and what a group sends is built, encoded and framed once.
 
-A subscriber has an accumulator of its own only while it differs from its group: from joining until the group's next
-emission (so that its snapshot and its updates join exactly), while its history is being read, and while it is too slow
-to take the group's updates.  Bounds:
+A subscriber differs from its group only from joining until the group's next emission (so that its snapshot and its
+updates join exactly), while its history is being read, and while it is too slow to take the group's updates.  What it
+lacks is then built for it alone.
 
-- ``fresh``: what is published between two ticks; the journal's bound on what is not durable stands before it.
-- ``latest``: one entry a series.
+All sending is done in *steps* of about :data:`PIECE_BYTES`, a few milliseconds each: a tick takes the first, the caller
+takes the others, and turns its loop in between.  Each step first collects what was published, so that within it the
+newest values, the groups and their subscribers stand at one offset.
+
+Bounds:
+
+- ``fresh``: what is published between two steps; the journal's bound on what is not durable stands before it.
+- ``series``: two values a series beside each device's last reading; :class:`Changes`: an entry a device.
 - ``every``, of one subscriber: :data:`EVERY_MAX` readings or :data:`EVERY_BYTES`; beyond it is moved to ``latest`` and
   told.
 - a subscriber's socket: :data:`PENDING_MAX` bytes and one frame.  ``every``: moved to ``latest`` and told.  ``latest``:
-  passed by until it has read; its accumulator keeps the newest values and counts the others, and presence is sent then.
+  passed by until it has read; then it is sent what has changed by then, and how many values it was not.
 - ``recent``: the last :data:`RECENT_MAX` readings, :data:`RECENT_BYTES` of messages at most, for resuming; older ones
   are forgotten, and a resume says so.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from itertools import islice
+from operator import itemgetter
+from typing import Generic
 
 import msgspec
 
 from ..devices import Device, DeviceBook
 from ..reading import Reading
-from .accumulator import PIECE_BYTES, Accumulator, Every, Latest, point, update_newest
-from .selection import Selection, Subscription
+from .accumulator import PIECE_BYTES, Changes, Data, Entry, Every
+from .group import PENDING_MAX, Frame, Group, Member, Subscriber
+from .selection import Subscription
+from .series import Series, text_weight
 
-__all__ = ["EVERY_BYTES", "EVERY_MAX", "GRID_S", "PENDING_MAX", "RECENT_MAX", "Hub", "Member", "presence_of"]
+__all__ = ["EVERY_BYTES", "EVERY_MAX", "GRID_S", "PENDING_MAX", "RECENT_MAX", "Hub", "presence_of"]
 
 GRID_S = 0.05
-PENDING_MAX = {"every": 512 * 1024, "latest": 128 * 1024}
 EVERY_MAX = 16_384
 EVERY_BYTES = 1 << 20
 RECENT_MAX = 8_192
 RECENT_BYTES = 4 << 20
 FOLD = 256  # readings folded at once into an `every` group, before it is looked whether they fill a frame
+PRESENCES = 500  # devices in a frame of presence
+PRESENCE_BYTES = 160  # of a device's state, about, beside its name and reason
+TURN, LOOK = 1_000, 50  # what it costs to send a frame, to see that a peer is slow; in bytes of a frame's content
 
-Frame = TypeVar("Frame")
-Frame_contra = TypeVar("Frame_contra", contravariant=True)
-
-
-class Member(Protocol[Frame_contra]):
-    """A dashboard's connection, as the hub sees it."""
-
-    def send(self, frame: Frame_contra) -> None:
-        """Send without waiting; a member that cannot take it is not told, but see :attr:`pending_bytes`."""
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes that the peer has not taken yet, socket buffer included."""
-
-
-class Series(msgspec.Struct, gc=False):
-    """The newest reading of each metric of a device, and the greatest time among them (nanoseconds)."""
-
-    newest: dict[str, Reading]
-    time: int = 0
-
-
-class Subscriber(Generic[Frame]):
-    """One subscription of one member."""
-
-    __slots__ = ("held", "member", "own", "unseen")
-
-    def __init__(self, member: Member[Frame], own: Accumulator | None) -> None:
-        self.member = member
-        self.own = own
-        self.held = False  # no updates are sent until its history has been
-        self.unseen: set[str] = set()  # devices whose presence it could not be told
-
-
-class Group(Generic[Frame]):
-    """All subscribers of equal subscriptions."""
-
-    __slots__ = ("due", "selection", "shared", "subscribers", "subscription")
-
-    def __init__(self, subscription: Subscription) -> None:
-        self.subscription = subscription
-        self.selection = Selection(subscription)
-        self.shared = self.accumulator()
-        self.subscribers: dict[Member[Frame], Subscriber[Frame]] = {}
-        self.due = subscription.ticks
-
-    @property
-    def every(self) -> bool:
-        """Whether all values are sent."""
-        return self.subscription.mode == "every"
-
-    def accumulator(self) -> Accumulator:
-        """An empty one of the group's kind."""
-        return Every(self.selection) if self.every else Latest(self.selection)
+_offset = itemgetter(0)
 
 
 class Hub(Generic[Frame]):
@@ -107,16 +67,24 @@ class Hub(Generic[Frame]):
         self._book = book
         self._encode = encode
         self._groups: dict[Subscription, Group[Frame]] = {}
-        self._fresh: list[tuple[int, Reading]] = []
-        self._late = False  # among the fresh is one older than another of its device
+        self._fresh: list[Entry] = []
+        self._batch: list[Entry] = []  # taken from the fresh, with
+        self._batch_devices: dict[str, None] = {}  # devices and
+        self._batch_values = 0  # so many values, and
+        self._left: list[Group[Frame]] = []  # who has still to be told of it
+        self._behind: list[Subscriber[Frame]] = []  # to be moved to `latest`
+        self._queue: deque[Group[Frame] | Subscriber[Frame]] = deque()
+        self._changes = 0  # of presence
+        self._changed: dict[str, int] = {}  # which of them was each device's last, ascending
         self.series: dict[str, Series] = {}
-        self.recent: deque[tuple[int, Reading]] = deque()
+        self.recent: deque[Entry] = deque()
         self._sizes: deque[int] = deque()  # of the recent ones
         self._recent_bytes = 0
         self.offset = -1  # of the last reading published
         self.floor = 0  # all that was ever published at this offset or above is in `recent`
         self.frames = 0  # encoder calls, which do not rise with the number of dashboards
         self.downgraded = 0
+        self.failures = 0  # of ticks and steps, counted by their caller
 
     # -- the stream ---------------------------------------------------------------------------------------------------
 
@@ -133,23 +101,19 @@ class Hub(Generic[Frame]):
         self.offset = offset
         if self._groups:
             self._fresh.append(entry)
-        if not self.restore(reading):
-            self._late = True
-
-    def restore(self, reading: Reading) -> bool:
-        """Note a reading as newest where it is; by itself for one found at start, which is not news.
-
-        False for one that is older than another of its device.
-        """
         series = self.series.get(reading.device)
         if series is None:
-            series = self.series[reading.device] = Series({})
-        if reading.time >= series.time:
-            series.time = reading.time
-            series.newest.update(dict.fromkeys(reading.values, reading))
-            return True
-        update_newest(series.newest, reading.values, reading)
-        return False
+            self.series[reading.device] = Series(reading, offset, offset)
+        else:
+            series.take(reading, offset)
+
+    def restore(self, reading: Reading) -> None:
+        """Note a reading found at start as newest where it is; it is not news."""
+        series = self.series.get(reading.device)
+        if series is None:
+            self.series[reading.device] = Series(reading, -1, -1)
+        else:
+            series.take(reading, -1)
 
     def begin(self, offset: int, floor: int) -> None:
         """This run's first offset will be ``offset``; earlier runs have nothing at or above ``floor``."""
@@ -157,106 +121,224 @@ class Hub(Generic[Frame]):
         self.floor = floor
 
     def presence(self, device: Device) -> None:
-        """Tell of a device's changed state."""
-        for group in self._groups.values():
-            if not group.selection.device(device.name):
-                continue
-            frame = self._presence(group, [device])
-            bound = PENDING_MAX[group.subscription.mode]
-            for member, subscriber in group.subscribers.items():
-                if member.pending_bytes > bound:
-                    subscriber.unseen.add(device.name)
-                else:
-                    member.send(frame)
+        """A device's state has changed: told at the next tick."""
+        self._changes += 1
+        self._changed.pop(device.name, None)
+        self._changed[device.name] = self._changes
 
-    def tick(self) -> None:
-        """To be called every :data:`GRID_S`: fold what was published since, and send what is due."""
-        if not self._groups:
-            return
-        self._collect()
-        for group in list(self._groups.values()):
+    def since(self, after: int) -> list[Entry]:
+        """What was published behind offset ``after`` and is remembered."""
+        return list(islice(self.recent, bisect_right(self.recent, after, key=_offset), None))
+
+    # -- ticks and steps ----------------------------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """To be called every :data:`GRID_S`: what is due is queued, and the first step taken; returns as that."""
+        for group in self._groups.values():
             group.due -= 1
-            if group.due <= 0:
+            due = group.due <= 0
+            if due:
                 group.due = group.subscription.ticks
-                self._emit(group)
+                group.sending = True
+            if due or group.told != self._changes:
+                self._enqueue(group)
+        for group in self._groups.values():
+            for subscriber in group.subscribers.values():
+                if self._waits(subscriber):
+                    self._enqueue(subscriber)
+        return self.step()
+
+    def step(self) -> bool:
+        """Send about :data:`PIECE_BYTES`; returns whether there is more that can be sent at once.
+
+        If it raises, whoever was to be served is served again after the next tick, the others first.
+        """
+        self._collect()
+        room = PIECE_BYTES
+        while self._queue and room > 0:
+            item = self._queue.popleft()
+            item.queued = False
+            room -= self._serve_group(item, room) if isinstance(item, Group) else self._serve(item, room)
+        return bool(self._queue)
 
     @property
     def oldest_received(self) -> int | None:
-        """When the oldest reading that the next tick will fold was received (nanoseconds)."""
+        """When the oldest reading that the next step will collect was received (nanoseconds)."""
         return self._fresh[0][1].received if self._fresh else None
 
-    def _collect(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        late, self._late = self._late, False
-        if not fresh:
-            return
-        for group in list(self._groups.values()):
-            if not group.every:
-                self._fold(group, fresh, late)
-                continue
-            for start in range(0, len(fresh), FOLD):
-                self._fold(group, fresh[start : start + FOLD], late)
-                if isinstance(group.shared, Every) and group.shared.size >= PIECE_BYTES:
-                    self._emit(group)
+    def _enqueue(self, item: Group[Frame] | Subscriber[Frame]) -> None:
+        if not item.queued:
+            item.queued = True
+            self._queue.append(item)
 
-    def _fold(self, group: Group[Frame], fresh: list[tuple[int, Reading]], late: bool) -> None:
-        group.shared.fold(fresh, late)
-        for subscriber in list(group.subscribers.values()):
+    def _waits(self, subscriber: Subscriber[Frame]) -> bool:
+        """Whether there is something for this subscriber alone, were it to read."""
+        return (
+            subscriber.rest is not None
+            or (subscriber.due and not subscriber.held)
+            or subscriber.told != subscriber.group.told
+        )
+
+    def _collect(self) -> None:
+        """Tell all groups of what was published.  Where one raises, the next call goes on with the others."""
+        while self._left or self._fresh:
+            if not self._left:
+                self._batch, self._fresh = self._fresh, []
+                self._batch_devices = dict.fromkeys([reading.device for _, reading in self._batch])
+                self._batch_values = sum([len(reading.values) for _, reading in self._batch])
+                self._left = list(self._groups.values())
+            while self._left:
+                group = self._left.pop()
+                if group.every:
+                    self._fold(group, self._batch)
+                else:
+                    self._note(group, self._batch)
+        self._batch = []
+        self._downgrade_all()
+
+    def _note(self, group: Group[Frame], batch: list[Entry]) -> None:
+        selection, changes = group.selection, group.changes
+        upto = batch[-1][0]
+        if selection.no_metrics:
+            changes.note((), upto)
+            return
+        if selection.all_metrics and selection.all_devices:
+            changes.note(self._batch_devices, upto)
+            group.passed += self._batch_values
+            return
+        devices: dict[str, None] = {}
+        for _, reading in batch:
+            if selection.device(reading.device) and (names := selection.metrics(reading.values)):
+                devices[reading.device] = None
+                group.passed += len(names)
+        changes.note(devices, upto)
+
+    def _fold(self, group: Group[Frame], batch: list[Entry]) -> None:
+        for subscriber in group.subscribers.values():
             own = subscriber.own
             if own is not None:
-                own.fold(fresh, late)
-                if isinstance(own, Every) and (own.size > EVERY_BYTES or len(own.entries) > EVERY_MAX):
-                    self._downgrade(group, subscriber)
+                own.fold(batch)
+                if own.size > EVERY_BYTES or len(own.entries) > EVERY_MAX:
+                    self._behind.append(subscriber)
+        for start in range(0, len(batch), FOLD):
+            group.shared.fold(batch[start : start + FOLD])
+            if group.shared.size >= PIECE_BYTES:
+                self._emit_every(group, batch[start + FOLD :])
 
-    def _emit(self, group: Group[Frame]) -> None:
-        bound = PENDING_MAX[group.subscription.mode]
-        current: list[Subscriber[Frame]] = []
-        for subscriber in list(group.subscribers.values()):
-            if subscriber.held:
-                continue
-            if subscriber.member.pending_bytes > bound:
-                if subscriber.own is None:
-                    subscriber.own = group.shared.copy()
-                if group.every:
-                    self._downgrade(group, subscriber)
-                continue
-            if subscriber.unseen:
-                self._catch_up(group, subscriber)
-            if subscriber.own is not None:
-                self._emit_own(group, subscriber, bound)
+    # -- what a group is sent -----------------------------------------------------------------------------------------
+
+    def _serve_group(self, group: Group[Frame], room: int) -> int:
+        if self._groups.get(group.subscription) is not group:
+            return 0
+        spent = TURN + (self._tell_group(group) if group.told != self._changes else 0)
+        if group.sending:
+            if group.every:
+                group.sending = False
+                spent += group.shared.size
+                self._emit_every(group, [])
+                self._downgrade_all()
             else:
-                current.append(subscriber)
+                spent += self._emit_latest(group, room)
+            if not group.sending:
+                self._call_others(group)
+        if group.sending or group.told != self._changes:
+            self._enqueue(group)
+        return spent
+
+    def _call_others(self, group: Group[Frame]) -> None:
+        """Those that differ from the group are to get what it got."""
+        for subscriber in group.subscribers.values():
+            if not subscriber.current:
+                subscriber.due = True
+                if not subscriber.held:
+                    self._enqueue(subscriber)
+
+    def _emit_every(self, group: Group[Frame], rest: list[Entry]) -> None:
+        """``rest`` is what those that part from the group here lack of the batch that is being folded."""
+        current = [
+            subscriber for subscriber in group.subscribers.values() if subscriber.current and not subscriber.held
+        ]
         shared = group.shared
-        while current and (piece := shared.take()):
-            frame = self._update(group, piece.data, piece.offset, piece.skipped)
+        for subscriber in [subscriber for subscriber in current if subscriber.slow]:
+            self._part(subscriber, rest)
+            self._behind.append(subscriber)
+        while (current := [subscriber for subscriber in current if subscriber.current]) and (piece := shared.take()):
+            frame = self._update(group, *piece, 0)
             for subscriber in current:
                 subscriber.member.send(frame)
             if shared:
-                slow = [subscriber for subscriber in current if subscriber.member.pending_bytes > bound]
-                for subscriber in slow:
-                    subscriber.own = shared.copy()
-                current = [subscriber for subscriber in current if subscriber.own is None]
+                for subscriber in current:
+                    if subscriber.slow:
+                        self._part(subscriber, rest)
         shared.clear()
 
-    def _emit_own(self, group: Group[Frame], subscriber: Subscriber[Frame], bound: int) -> None:
-        own = subscriber.own
-        while own and subscriber.member.pending_bytes <= bound:
-            piece = own.take()
-            if piece is not None:
-                subscriber.member.send(self._update(group, piece.data, piece.offset, piece.skipped))
-        if not own:
-            subscriber.own = None
+    @staticmethod
+    def _part(subscriber: Subscriber[Frame], rest: list[Entry]) -> None:
+        subscriber.own = subscriber.group.shared.copy()
+        subscriber.own.fold(rest)
 
-    def _catch_up(self, group: Group[Frame], subscriber: Subscriber[Frame]) -> None:
-        devices = [device for name in subscriber.unseen if (device := self._book.get(name)) is not None]
-        subscriber.unseen = set()
-        subscriber.member.send(self._presence(group, devices))
+    def _emit_latest(self, group: Group[Frame], room: int) -> int:
+        changes = group.changes
+        if not changes.left:
+            changes.left = len(changes.known)
+        current = [
+            subscriber for subscriber in group.subscribers.values() if subscriber.current and not subscriber.held
+        ]
+        for subscriber in current:
+            if subscriber.slow:
+                subscriber.behind = changes.copy()
+        current = [subscriber for subscriber in current if subscriber.current]
+        spent = 0
+        if not current:
+            changes.known.clear()
+            changes.left = 0
+            changes.sent_to = changes.upto
+            changes.skipped(group.passed)
+        elif changes.known:
+            data, spent = changes.take(self.series, group.selection, room)
+            skipped = 0 if changes.known else changes.skipped(group.passed)
+            if data:
+                frame = self._update(group, data, changes.sent_to, skipped)
+                for subscriber in current:
+                    subscriber.member.send(frame)
+        group.sending = changes.left > 0
+        return spent
 
-    def _presence(self, group: Group[Frame], devices: list[Device]) -> Frame:
-        states = {device.name: presence_of(device) for device in devices}
-        return self._frame(group.subscription, {"type": "presence", "id": group.subscription.id, "devices": states})
+    def _tell_group(self, group: Group[Frame]) -> int:
+        known = group.told
+        frame, group.told, spent = self._presence(group, known)
+        for subscriber in group.subscribers.values():
+            if subscriber.told == known and not (frame is not None and subscriber.slow):
+                subscriber.told = group.told
+                if frame is not None:
+                    subscriber.member.send(frame)
+        return spent
 
-    def _update(self, group: Group[Frame], data: object, offset: int, skipped: int) -> Frame:
+    def _presence(self, group: Group[Frame], known: int) -> tuple[Frame | None, int, int]:
+        """The next frame of what has changed behind the change ``known``; how far it reaches, what it cost."""
+        names: list[str] = []
+        for name, change in reversed(self._changed.items()):
+            if change <= known:
+                break
+            names.append(name)
+        names.reverse()
+        states: dict[str, object] = {}
+        spent = len(names)
+        reached = self._changes
+        for name in names:
+            spent += group.selection.price(name)
+            if group.selection.device(name) and (device := self._book.get(name)) is not None:
+                states[name] = shown = presence_of(device)
+                spent += PRESENCE_BYTES + len(name) + text_weight(str(shown.get("reason", "")))
+            if len(states) >= PRESENCES or spent >= PIECE_BYTES:
+                reached = self._changed[name]
+                break
+        if not states:
+            return None, reached, spent
+        message: dict[str, object] = {"type": "presence", "id": group.subscription.id, "devices": states}
+        return self._frame(group.subscription, message), reached, spent
+
+    def _update(self, group: Group[Frame], data: Data, offset: int, skipped: int) -> Frame:
         message: dict[str, object] = {
             "type": "update",
             "id": group.subscription.id,
@@ -271,66 +353,173 @@ class Hub(Generic[Frame]):
         self.frames += 1
         return self._encode(subscription.format, message)
 
-    def _downgrade(self, group: Group[Frame], subscriber: Subscriber[Frame]) -> None:
-        """Move a subscriber that falls behind from ``every`` to ``latest``."""
-        assert subscriber.own is not None  # it differs from its group, or it would not be behind
-        self.downgraded += 1
-        subscriber.own = subscriber.own.latest()
-        del group.subscribers[subscriber.member]
-        self._drop_if_empty(group)
-        subscription = msgspec.structs.replace(group.subscription, mode="latest")
-        self._group(subscription).subscribers[subscriber.member] = subscriber
-        subscriber.member.send(
-            self._frame(subscription, {"type": "mode", "id": subscription.id, "mode": "latest", "reason": "slow"})
-        )
+    # -- what one subscriber is sent ----------------------------------------------------------------------------------
+
+    def _serve(self, subscriber: Subscriber[Frame], room: int) -> int:
+        group = subscriber.group
+        if group.subscribers.get(subscriber.member) is not subscriber:
+            return 0
+        if subscriber.slow:
+            if subscriber.due and not subscriber.held and group.every:
+                self._behind.append(subscriber)
+                self._downgrade_all()
+            return LOOK
+        spent = 0
+        if subscriber.rest is not None:
+            spent = self._send_snapshot(subscriber, subscriber.rest, room)
+        elif subscriber.told != group.told:
+            frame, subscriber.told, spent = self._presence(group, subscriber.told)
+            if frame is not None:
+                subscriber.member.send(frame)
+        elif subscriber.due and not subscriber.held:
+            if subscriber.own is not None:
+                spent = self._send_own(subscriber, subscriber.own)
+            elif subscriber.behind is not None:
+                spent = self._send_changes(subscriber, subscriber.behind, room)
+            else:
+                subscriber.due = False
+        if self._waits(subscriber) and not subscriber.slow:
+            self._enqueue(subscriber)
+        return TURN + spent
+
+    def _send_own(self, subscriber: Subscriber[Frame], own: Every) -> int:
+        spent = min(own.size, PIECE_BYTES)
+        piece = own.take()
+        if piece is not None:
+            subscriber.member.send(self._update(subscriber.group, *piece, 0))
+        if not own:
+            subscriber.due = False
+            if not subscriber.group.shared:
+                subscriber.own = None
+        return spent
+
+    def _send_changes(self, subscriber: Subscriber[Frame], behind: Changes, room: int) -> int:
+        group = subscriber.group
+        behind.catch_up(self.series, self.offset)
+        if not behind.left:
+            behind.left = len(behind.known)
+        data, spent = behind.take(self.series, group.selection, room)
+        skipped = 0 if behind.known else behind.skipped(group.passed)
+        if data:
+            subscriber.member.send(self._update(group, data, behind.sent_to, skipped))
+        subscriber.due = behind.left > 0
+        if not behind.known and not group.changes.known:
+            subscriber.behind = None
+        return spent + 2 * len(self.series)
+
+    def _send_snapshot(self, subscriber: Subscriber[Frame], rest: list[str], room: int) -> int:
+        """The next piece: what is newest now of devices that have not been shown."""
+        group, behind = subscriber.group, subscriber.behind
+        if behind is not None:
+            behind.catch_up(self.series, self.offset)
+        selection = group.selection
+        devices: dict[str, object] = {}
+        spent = 0
+        place = subscriber.place
+        while place < len(rest) and spent < room:
+            name = rest[place]
+            place += 1
+            spent += selection.price(name)
+            if not selection.device(name) or (device := self._book.get(name)) is None:
+                continue
+            shown = devices[name] = presence_of(device)
+            values = shown["values"] = self._values(group, name)
+            spent += PRESENCE_BYTES + len(name) + text_weight(str(shown.get("reason", "")))
+            spent += sum([40 + len(key) for key in values])
+            spent += sum([text_weight(value) for _, value in values.values() if type(value) is str])
+        if not subscriber.whole:
+            self._shown(subscriber, rest[subscriber.place : place])
+        subscriber.place = place
+        message: dict[str, object] = {
+            "type": "snapshot",
+            "id": group.subscription.id,
+            "offset": subscriber.start,
+            "recovered": subscriber.recovered,
+            "devices": devices,
+        }
+        if place < len(rest):
+            message["more"] = True
+        else:
+            subscriber.rest = None
+            if behind is not None and not subscriber.whole:
+                behind.skipped(group.passed)
+        subscriber.member.send(self._frame(group.subscription, message))
+        return spent
+
+    def _values(self, group: Group[Frame], device: str) -> dict[str, list[object]]:
+        series = self.series.get(device)
+        selection = group.selection
+        if series is None or selection.no_metrics:
+            return {}
+        if selection.all_metrics:
+            return dict(series.points())  # type: ignore[arg-type]
+        return {name: shown for name, shown in series.points() if selection.metric(name)}  # type: ignore[misc]
+
+    @staticmethod
+    def _shown(subscriber: Subscriber[Frame], devices: list[str]) -> None:
+        """The snapshot has shown these as they are now: updates of them begin here."""
+        if subscriber.own:
+            subscriber.own.forget(frozenset(devices))
+        elif subscriber.behind is not None and subscriber.behind.known:
+            for name in devices:
+                subscriber.behind.known.pop(name, None)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    def subscribe(self, member: Member[Frame], subscription: Subscription, after: int | None) -> bool:
-        """Add a subscription, send its snapshot; returns whether all since offset ``after`` is in the answer.
+    def subscribe(
+        self, member: Member[Frame], subscription: Subscription, after: int | None, *, history: bool = False
+    ) -> bool:
+        """Add a subscription, send the first piece of its snapshot; returns whether all since offset ``after`` is in
+        the answer.
 
-        No update is sent until :meth:`release`: the caller may send history in between.
+        No update is sent until :meth:`release`: the caller may send history in between, once :meth:`joining` is over.
+        Updates begin behind the hub's ``offset`` now; for ``every``, where all since ``after`` is in the answer, behind
+        ``after``.  ``history``: exactly there, also where the snapshot takes several steps and shows later values.
         """
         self._collect()
         group = self._group(subscription)
-        own = group.accumulator()
         # The snapshot holds the newest of each series, whatever was missed; all values only `recent` has.
         recovered = after is not None and 0 <= after <= self.offset and (not group.every or after >= self.floor - 1)
-        if recovered and group.every:
-            own.fold([entry for entry in self.recent if entry[0] > after])  # type: ignore[operator]
-        subscriber = Subscriber(member, own)
-        subscriber.held = True
+        resumed = recovered and group.every
+        start = after if resumed and after is not None else self.offset
+        subscriber = Subscriber(member, group, start, self._changes)
+        subscriber.recovered = recovered
+        subscriber.whole = history or resumed
+        if group.every:
+            subscriber.own = Every(group.selection, self.offset)
+            if resumed:
+                subscriber.own.fold(self.since(start))
+        else:
+            subscriber.behind = Changes(self.offset, group.passed)
+        subscriber.rest = [device.name for device in self._book]
         group.subscribers[member] = subscriber
-        member.send(self._frame(subscription, self._snapshot(group, recovered)))
+        self._send_snapshot(subscriber, subscriber.rest, PIECE_BYTES)
         return recovered
+
+    def joining(self, member: Member[Frame], subscription: Subscription) -> bool:
+        """Whether a part of its snapshot has still to be sent."""
+        return any(subscriber.rest is not None for subscriber in self._found(member, subscription))
 
     def release(self, member: Member[Frame], subscription: Subscription) -> None:
         """History was sent: updates may follow."""
-        for group in self._groups_of(subscription):
-            subscriber = group.subscribers.get(member)
-            if subscriber is not None:
-                subscriber.held = False
+        for subscriber in self._found(member, subscription):
+            subscriber.held = False
 
     def unsubscribe(self, member: Member[Frame], subscription: Subscription) -> None:
         """End a subscription, whichever mode it is in by now."""
-        for group in self._groups_of(subscription):
-            group.subscribers.pop(member, None)
-            self._drop_if_empty(group)
+        for subscriber in self._found(member, subscription):
+            del subscriber.group.subscribers[member]
+            self._drop_if_empty(subscriber.group)
 
-    def since(self, after: int, subscription: Subscription) -> tuple[list[tuple[int, Reading]], bool]:
-        """What was published behind offset ``after`` and the subscription covers, and whether that is all of it."""
-        selection = Selection(subscription)
-        found = [entry for entry in self.recent if entry[0] > after and selection.device(entry[1].device)]
-        return found, after >= self.floor - 1
-
-    def _groups_of(self, subscription: Subscription) -> list[Group[Frame]]:
-        moved = msgspec.structs.replace(subscription, mode="latest")
-        return [self._groups[key] for key in {subscription, moved} if key in self._groups]
+    def _found(self, member: Member[Frame], subscription: Subscription) -> list[Subscriber[Frame]]:
+        keys = {subscription, msgspec.structs.replace(subscription, mode="latest")}
+        groups = [self._groups[key] for key in keys if key in self._groups]
+        return [group.subscribers[member] for group in groups if member in group.subscribers]
 
     def _group(self, subscription: Subscription) -> Group[Frame]:
         group = self._groups.get(subscription)
         if group is None:
-            group = self._groups[subscription] = Group(subscription)
+            group = self._groups[subscription] = Group(subscription, self.offset, self._changes)
         return group
 
     def _drop_if_empty(self, group: Group[Frame]) -> None:
@@ -339,33 +528,44 @@ class Hub(Generic[Frame]):
             if not self._groups:
                 self._fresh.clear()
 
-    def _snapshot(self, group: Group[Frame], recovered: bool) -> dict[str, object]:
-        selection = group.selection
-        devices: dict[str, object] = {}
-        for device in self._book:
-            if not selection.device(device.name):
-                continue
-            series = self.series.get(device.name)
-            newest = series.newest if series is not None else {}
-            shown = presence_of(device)
-            shown["values"] = {name: point(r, name) for name, r in newest.items() if selection.metric(name)}
-            devices[device.name] = shown
-        return {
-            "type": "snapshot",
-            "id": group.subscription.id,
-            "offset": self.offset,
-            "recovered": recovered,
-            "devices": devices,
-        }
+    def _downgrade_all(self) -> None:
+        """Move those that fall behind from ``every`` to ``latest``."""
+        behind, self._behind = self._behind, []
+        for subscriber in behind:
+            group = subscriber.group
+            if subscriber.own is not None and group.subscribers.get(subscriber.member) is subscriber:
+                self._downgrade(subscriber, group, subscriber.own)
+
+    def _downgrade(self, subscriber: Subscriber[Frame], group: Group[Frame], own: Every) -> None:
+        self.downgraded += 1
+        del group.subscribers[subscriber.member]
+        self._drop_if_empty(group)
+        subscription = msgspec.structs.replace(group.subscription, mode="latest")
+        subscriber.group = latest = self._group(subscription)
+        latest.subscribers[subscriber.member] = subscriber
+        selection = latest.selection
+        waiting = [reading for _, reading in own.entries]
+        subscriber.behind = behind = Changes(
+            own.reached, latest.passed - sum([len(selection.metrics(reading.values)) for reading in waiting])
+        )
+        for offset, reading in own.entries:
+            behind.known.setdefault(reading.device, offset - 1)
+        if own.entries:
+            behind.sent_to = own.entries[0][0] - 1
+        subscriber.own = None
+        subscriber.member.send(
+            self._frame(subscription, {"type": "mode", "id": subscription.id, "mode": "latest", "reason": "slow"})
+        )
 
     def stats(self) -> dict[str, float]:
         """Counters and sizes."""
         return {
-            "series": sum(len(series.newest) for series in self.series.values()),
+            "series": sum(map(len, self.series.values())),
             "groups": len(self._groups),
             "subscribers": sum(len(group.subscribers) for group in self._groups.values()),
             "frames": self.frames,
             "downgraded": self.downgraded,
+            "failures": self.failures,
         }
 
 

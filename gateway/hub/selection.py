@@ -6,13 +6,14 @@ from collections.abc import Collection
 
 import msgspec
 
-from ..globs import any_of
+from ..globs import any_of, is_pattern
 from ..reading import Value
 
 __all__ = ["Selection", "Subscription"]
 
 ALL = ("*",)
 PRESENCE_ONLY = ("none",)  # the list of metrics that subscribes to presence alone
+PATTERN_PRICE = 20  # of one pattern and one name, as `Selection.price` counts
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -31,10 +32,12 @@ class Selection:
 
     def __init__(self, subscription: Subscription) -> None:
         devices, metrics = subscription.devices or ALL, subscription.metrics or ALL
+        self.no_metrics = metrics == PRESENCE_ONLY
         self._device = any_of(devices)
-        self._metric = any_of(() if metrics == PRESENCE_ONLY else metrics)
+        self._metric = any_of(() if self.no_metrics else metrics)
         self._devices: dict[str, bool] = {}
         self._metrics: dict[str, bool] = {}
+        self._price = PATTERN_PRICE * (1 + sum(map(is_pattern, devices)))
         self.all_devices = "*" in devices
         self.all_metrics = "*" in metrics
 
@@ -46,6 +49,10 @@ class Selection:
         if known is None:
             known = self._devices[name] = self._device(name)
         return known
+
+    def price(self, name: str) -> int:
+        """What :meth:`device` costs for this name, in the time that a byte of a frame takes (about 20 ns)."""
+        return 2 if self.all_devices or name in self._devices else self._price
 
     def metric(self, name: str) -> bool:
         """Whether the metric is covered."""

@@ -3,31 +3,31 @@
 A :class:`Client` turns a dashboard's messages into subscriptions of the hub and sends what the hub hands it.  It never
 waits for its peer; what a peer does not read is bounded by the hub (:data:`gateway.hub.PENDING_MAX`).
 
-History joins the stream exactly.  In one step of the loop the hub takes the snapshot, the store is asked (its answer is
-what lies below its end at that moment) and the readings above that end are taken from the hub's memory (:class:`Join`);
-until the answer is there the hub holds the subscriber's updates.
+History joins the stream exactly, see ``joining``; until it was sent the hub holds the subscriber's updates.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from operator import itemgetter
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from ..errors import HistoryError, Overloaded
 from ..globs import is_pattern
-from ..history import History, Row
-from ..hub import GRID_S, PENDING_MAX, Hub, Selection, Subscription, point, wire_value
-from ..reading import Reading, Value
+from ..history import History
+from ..hub import GRID_S, PENDING_MAX, Hub, Subscription
 from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
+from .joining import Join, Question, history_frames
 
 __all__ = ["LiveEndpoint", "encode_frame"]
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
 MAX_MESSAGE_BYTES = 65_536
@@ -39,13 +39,9 @@ UNREAD_MAX = 256 * 1024  # bytes a client has not read: beyond it its requests a
 UNREAD_S = 60.0  # a client that reads nothing for so long is dropped, if it asked for so much
 HISTORIES = 8  # questions to the history at once; others wait
 MAX_HISTORY_S = 366 * 86_400
-POINTS_RAW = 10_000  # a series; beyond it is downsampled
-POINTS_DOWNSAMPLED = 2_000
-ROWS_MAX = 200_000  # an answer; beyond it all is downsampled. Bounds the memory of one subscribe
-HISTORY_FRAME_BYTES = 400_000  # estimated from above; a frame stays below 512 KiB
 HISTORY_PENDING = 256 * 1024  # of history are on their way to a client at most, and one frame
 HISTORY_S = 30.0  # for a client to make room for one; then the rest is left out
-AHEAD_NS = 3600 * 10**9  # readings of clocks that run ahead by less than this are part of the history
+FAILURES_S = 10.0  # between log lines about them
 DELAYS = 600  # ticks whose delay is remembered: half a minute
 GRID_MS = round(GRID_S * 1000)
 
@@ -107,62 +103,6 @@ def encode_frame(format: str, message: dict[str, object]) -> Prepared:
     return Message.text(_json(message).decode()).prepare()
 
 
-def thin(points: list[list[Value]], target: int) -> list[list[Value]]:
-    """At most ``target`` of the points: the mean of each stretch of numbers, the last of any other."""
-    size = -(-len(points) // target)
-    thinned: list[list[Value]] = []
-    for first in range(0, len(points), size):
-        stretch = points[first : first + size]
-        values = [value for _, value in stretch if type(value) is float or type(value) is int]
-        thinned.append([stretch[0][0], sum(values) / len(values)] if len(values) == len(stretch) else stretch[-1])
-    return thinned
-
-
-class Join(msgspec.Struct, frozen=True):
-    """Where history ends and updates begin: times in nanoseconds, what was shown and not stored yet, whether that is
-    all of it."""
-
-    start: int
-    end: int
-    above: list[tuple[int, Reading]]
-    complete: bool
-
-
-def history_frames(
-    subscription: Subscription, join: Join, rows: list[Row], complete: bool
-) -> Iterator[dict[str, object]]:
-    """The ``history`` messages of a subscription: ``rows`` of the store and the readings above them."""
-    selection = Selection(subscription)
-    data: dict[str, dict[str, list[list[Value]]]] = {}
-    for time_ns, device, metric, value in rows:
-        if selection.metric(metric):
-            data.setdefault(device, {}).setdefault(metric, []).append([time_ns // 1_000_000, wire_value(value)])
-    for _, reading in join.above:
-        if reading.time >= join.start:
-            for metric in selection.metrics(reading.values):
-                data.setdefault(reading.device, {}).setdefault(metric, []).append(point(reading, metric))
-    frame: dict[str, dict[str, list[list[Value]]]] = {}
-    room = HISTORY_FRAME_BYTES
-    for device, series in data.items():
-        for metric, points in series.items():
-            points.sort(key=itemgetter(0))  # late ones; stable, so that equal times keep their order
-            if len(points) > POINTS_RAW:
-                points = thin(points, POINTS_DOWNSAMPLED)
-            first = 0
-            for index, entry in enumerate(points):
-                room -= 40 + (len(entry[1]) * 6 if type(entry[1]) is str else 0)
-                if room <= 0:
-                    frame.setdefault(device, {})[metric] = points[first : index + 1]
-                    yield {"type": "history", "id": subscription.id, "data": frame, "last": False}
-                    frame, room, first = {}, HISTORY_FRAME_BYTES, index + 1
-            if first < len(points):
-                frame.setdefault(device, {})[metric] = points[first:]
-    last: dict[str, object] = {"type": "history", "id": subscription.id, "data": frame, "last": True}
-    if not complete:
-        last["complete"] = False
-    yield last
-
-
 class LiveEndpoint:
     """All dashboards."""
 
@@ -183,6 +123,8 @@ class LiveEndpoint:
         self.histories = asyncio.Semaphore(HISTORIES)
         self.unread: dict[Client, float] = {}  # paused clients, and since when
         self._delays: deque[float] = deque(maxlen=DELAYS)
+        self._more = False  # to be sent at once
+        self._silent_until = 0.0  # failures are counted, not logged, until then
 
     def register(self, router: Router) -> None:
         """Add the address to a router."""
@@ -194,22 +136,40 @@ class LiveEndpoint:
         )
 
     async def run(self) -> None:
-        """Turn the hub's grid and send heartbeats, until cancelled."""
+        """Turn the hub's grid and send heartbeats, until cancelled.
+
+        What fails is logged and counted, and the grid turns on: one bad subscription must not stop all dashboards.
+        """
         loop = asyncio.get_running_loop()
         due = loop.time()
         heartbeat = due + HEARTBEAT_S
         while True:
             due = max(due + GRID_S, loop.time())
             await asyncio.sleep(due - loop.time())
-            oldest = self.hub.oldest_received
-            self.hub.tick()
-            if oldest is not None:
-                self._delays.append((self.now() - oldest) / 1e6)
-            if self.unread:
-                self._look_at_unread(loop.time())
-            if loop.time() >= heartbeat:
-                heartbeat = loop.time() + HEARTBEAT_S
-                self._heartbeat()
+            try:
+                self._tick(loop.time())
+                if loop.time() >= heartbeat:
+                    heartbeat = loop.time() + HEARTBEAT_S
+                    self._heartbeat()
+                while self._more and loop.time() < due + GRID_S:
+                    await asyncio.sleep(0)
+                    self._more = self.hub.step()
+            except Exception:
+                self._failed(loop.time())
+
+    def _tick(self, now: float) -> None:
+        oldest = self.hub.oldest_received
+        self._more = self.hub.tick()
+        if oldest is not None:
+            self._delays.append((self.now() - oldest) / 1e6)
+        if self.unread:
+            self._look_at_unread(now)
+
+    def _failed(self, now: float) -> None:
+        self.hub.failures += 1
+        if now >= self._silent_until:
+            self._silent_until = now + FAILURES_S
+            log.exception("a step of the live feed has failed (%d so far)", self.hub.failures)
 
     def _look_at_unread(self, now: float) -> None:
         for client, since in list(self.unread.items()):
@@ -352,14 +312,13 @@ class Client:
         self._subscriptions[request.id] = subscription
         hub = endpoint.hub
         after = request.after if request.epoch == endpoint.epoch else None
-        hub.subscribe(self, subscription, after)
+        recovered = hub.subscribe(self, subscription, after, history=bool(request.history_s))
         if not request.history_s:
             hub.release(self, subscription)
             return
-        # One step of the loop, with the snapshot just sent: the query answers what lies below history.end now.
-        now = endpoint.now()
-        join = Join(now - int(request.history_s * 1e9), now, *hub.since(endpoint.history.end - 1, subscription))
-        task = asyncio.create_task(self._history(subscription, join, self._query(subscription, join, None)))
+        join = self._join(request.history_s, after if recovered and subscription.mode == "every" else None)
+        question = Question(endpoint.history, subscription, join)
+        task = asyncio.create_task(self._history(subscription, join, question))
         self._reading[request.id] = task
         endpoint.tasks.add(task)
         task.add_done_callback(endpoint.tasks.discard)
@@ -376,44 +335,53 @@ class Client:
 
     # -- history -------------------------------------------------------------------------------------------------
 
-    async def _history(self, subscription: Subscription, join: Join, query: Awaitable[tuple[list[Row], bool]]) -> None:
+    def _join(self, history_s: float, after: int | None) -> Join:
+        """Where this moment's history ends; updates begin behind ``after``, None: behind what was shown by now."""
+        hub, stored, now = self._endpoint.hub, self._endpoint.history.end, self._endpoint.now()
+        begin = hub.offset if after is None else after
+        return Join(
+            now - int(history_s * 1e9),
+            now,
+            above=[entry for entry in hub.since(stored - 1) if entry[0] <= begin],
+            complete=stored >= min(hub.floor, begin + 1),
+            missed=[entry for entry in hub.since(begin) if entry[0] < stored],
+        )
+
+    async def _history(self, subscription: Subscription, join: Join, question: Question) -> None:
         """Send history, then let the hub go on.  Cancelled when the subscription ends before that."""
         endpoint = self._endpoint
         try:
             async with self._line:  # one after the other for each client, so that a slow one waits for itself alone
-                await self._send_history(subscription, join, query)
+                await self._send_history(subscription, join, question)
         except (HistoryError, Overloaded) as error:
             self._error(subscription.id, "history_failed", str(error))
+        except Exception:
+            log.exception("the history of a subscription has failed")
+            self._error(subscription.id, "history_failed", "the gateway met an error")
         del self._reading[subscription.id]
         endpoint.hub.release(self, subscription)
 
-    async def _send_history(
-        self, subscription: Subscription, join: Join, query: Awaitable[tuple[list[Row], bool]]
-    ) -> None:
-        async with self._endpoint.histories:
-            rows, truncated = await query
-            if truncated:
-                step = max(1_000_000, (join.end - join.start) // POINTS_DOWNSAMPLED)
-                rows, truncated = await self._query(subscription, join, step)
-        for frame in history_frames(subscription, join, rows, join.complete and not truncated):
-            for _ in range(round(HISTORY_S / GRID_S)):
-                if self._ws.pending_bytes <= HISTORY_PENDING:
-                    break
-                await asyncio.sleep(GRID_S)
-            else:
-                raise HistoryError("the history was not read in time")
-            self._say(frame)
+    async def _send_history(self, subscription: Subscription, join: Join, question: Question) -> None:
+        endpoint = self._endpoint
+        async with endpoint.histories:
+            answer = await question.answer()
+        await self._until(lambda: not endpoint.hub.joining(self, subscription))
+        # What is missed and in the store's answer can be taken out of its rows, not out of their means.
+        complete = join.complete and answer.complete and (answer.raw or not join.missed)
+        for frame in history_frames(subscription, join, answer.rows, complete, answer.texts):
+            if frame is not None:
+                await self._until(lambda: self._ws.pending_bytes <= HISTORY_PENDING)
+                self._say(frame)
             await asyncio.sleep(0)
 
-    def _query(self, subscription: Subscription, join: Join, step: int | None) -> Awaitable[tuple[list[Row], bool]]:
-        return self._endpoint.history.query(
-            devices=subscription.devices or ("*",),
-            metrics=subscription.metrics or ("*",),
-            start=join.start,
-            end=join.end + AHEAD_NS if step is None else join.end,
-            step=step,
-            limit=ROWS_MAX,
-        )
+    @staticmethod
+    async def _until(ready: Callable[[], bool]) -> None:
+        """Wait for the peer to read."""
+        for _ in range(round(HISTORY_S / GRID_S)):
+            if ready():
+                return
+            await asyncio.sleep(GRID_S)
+        raise HistoryError("the history was not read in time")
 
     def _error(self, id: str, code: str, detail: str, **more: object) -> None:
         reply: dict[str, object] = {"type": "error", "code": code, "detail": detail[:512], **more}

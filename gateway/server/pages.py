@@ -24,7 +24,7 @@ from ..devices import DeviceBook
 from ..errors import HistoryError, Overloaded
 from ..globs import matcher
 from ..history import History, Row
-from ..hub import Hub, point, wire_value
+from ..hub import Hub, wire_value
 from ..ws import Request, Response, Router
 from .rows import device_row
 from .times import parse_duration, parse_time
@@ -117,9 +117,8 @@ class Pages:
         rows: list[dict[str, object]] = []
         for name, series in self._hub.series.items():
             if device(name):
-                for key, reading in series.newest.items():
+                for key, (ms, value) in series.points():
                     if metric(key):
-                        ms, value = point(reading, key)
                         rows.append({"time": ms, "device": name, "metric": key, "value": value})
         truncated = len(rows) > ROWS_MAX
         rows.sort(key=lambda row: row["time"])  # type: ignore[arg-type,return-value]

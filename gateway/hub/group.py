@@ -1,0 +1,105 @@
+"""Groups of like subscriptions, and the subscribers in them."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from .accumulator import Changes, Every
+from .selection import Selection, Subscription
+
+__all__ = ["PENDING_MAX", "Frame", "Group", "Member", "Subscriber"]
+
+PENDING_MAX = {"every": 512 * 1024, "latest": 128 * 1024}
+
+Frame = TypeVar("Frame")
+Frame_contra = TypeVar("Frame_contra", contravariant=True)
+
+
+class Member(Protocol[Frame_contra]):
+    """A dashboard's connection, as the hub sees it."""
+
+    def send(self, frame: Frame_contra) -> None:
+        """Send without waiting; a member that cannot take it is not told, but see :attr:`pending_bytes`."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that the peer has not taken yet, socket buffer included."""
+
+
+class Subscriber(Generic[Frame]):
+    """One subscription of one member.
+
+    It is *current* while it gets what its group gets: then ``own`` and ``behind`` are None.
+    """
+
+    __slots__ = (
+        "behind",
+        "due",
+        "group",
+        "held",
+        "member",
+        "own",
+        "place",
+        "queued",
+        "recovered",
+        "rest",
+        "start",
+        "told",
+        "whole",
+    )
+
+    def __init__(self, member: Member[Frame], group: Group[Frame], start: int, told: int) -> None:
+        self.member = member
+        self.group = group
+        self.start = start  # the offset behind which its updates begin
+        self.told = told  # the change of presence up to which it was told
+        self.own: Every | None = None
+        self.behind: Changes | None = None
+        self.rest: list[str] | None = None  # devices of its snapshot, which has come to `place`; None: it is complete
+        self.place = 0
+        self.recovered = False
+        self.whole = False  # updates begin at `start`, whatever later values the snapshot shows
+        self.held = True  # no updates are sent until its history has been
+        self.due = False  # it is to be sent what its group was sent
+        self.queued = False
+
+    @property
+    def current(self) -> bool:
+        """Whether its group's updates are its own."""
+        return self.own is None and self.behind is None
+
+    @property
+    def slow(self) -> bool:
+        """Whether its peer must read first."""
+        return self.member.pending_bytes > PENDING_MAX[self.group.subscription.mode]
+
+
+class Group(Generic[Frame]):
+    """All subscribers of equal subscriptions; ``changes`` of ``latest``, ``shared`` of ``every``."""
+
+    __slots__ = (
+        "changes",
+        "due",
+        "every",
+        "passed",
+        "queued",
+        "selection",
+        "sending",
+        "shared",
+        "subscribers",
+        "subscription",
+        "told",
+    )
+
+    def __init__(self, subscription: Subscription, offset: int, told: int) -> None:
+        self.subscription = subscription
+        self.every = subscription.mode == "every"
+        self.selection = Selection(subscription)
+        self.changes = Changes(offset, 0)
+        self.shared = Every(self.selection, offset)
+        self.passed = 0  # values published that it covers
+        self.told = told
+        self.subscribers: dict[Member[Frame], Subscriber[Frame]] = {}
+        self.due = subscription.ticks
+        self.sending = False
+        self.queued = False
