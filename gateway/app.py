@@ -235,7 +235,7 @@ class App:
             ),
         )
         live = self.live = LiveEndpoint(hub, history, journal.epoch)
-        named: list[tuple[str, str, Any]] = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
+        named = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
         health = self.health = Health(
             id=settings.id,
             epoch=journal.epoch,

@@ -10,7 +10,8 @@ from typing import Any
 from websockets.asyncio.client import unix_connect
 
 from gateway.server.control import NAME
-from tests.running import acked, gateway, receive, send
+from tests.running import Running, acked, gateway, receive, send
+from tests.sinks.store import FakeStore, Request, answer
 
 TIMEOUT = 10.0
 
@@ -47,6 +48,55 @@ async def test_explain_tells_of_a_real_device(tmp_path: Path) -> None:
     sinks = {sink["sink"]: sink for sink in told["sinks"]}
     assert sinks["history"]["text"] == "Has taken all that is stored."
     assert (sinks["mqtt"]["waiting"], sinks["mqtt"]["counted"]) == (5, True)
+
+
+async def test_dead_letters_of_a_real_sink(tmp_path: Path) -> None:
+    """What a store refuses is put aside, told of its device, tried again, and counted throughout."""
+
+    def respond(request: Request) -> bytes:
+        bad = refusing and any("device=pump-1" in line for line in request.lines)
+        return answer(400, '{"code":"invalid","message":"field type conflict"}') if bad else answer(204)
+
+    refusing = True
+    async with FakeStore() as store:
+        store.respond = respond
+        async with gateway(tmp_path, influx={"url": store.url}) as running:
+            for name in ("pump-1", "tank"):
+                async with running.device(name, "?session=a&ack=delivered") as ws:
+                    await receive(ws, "welcome")
+                    await send(ws, *({"seq": seq, "t": seq} for seq in range(1, 4)))
+                    await acked(ws, 3)
+            told = {sink["sink"]: sink for sink in (await ask(tmp_path, "explain", device="pump-1"))["sinks"]}
+            (reason,) = told["influx"]["put_aside"]
+            assert "field type conflict" in reason
+            assert told["influx"]["put_aside"] == {reason: 3}
+            assert told["influx"]["text"].startswith("Has taken all that is stored, but what was put aside.")
+            other = {sink["sink"]: sink for sink in (await ask(tmp_path, "explain", device="tank"))["sinks"]}
+            assert other["influx"]["text"] == "Has taken all that is stored."
+            assert await ledger(running) == {"stored": 6, "delivered": 3, "dead_lettered": 3}
+            letters = await ask(tmp_path, "dead-letters show", sink="influx")
+            assert [letter["item"]["seq"] for letter in letters] == [1, 2, 3]
+
+            (again,) = await ask(tmp_path, "dead-letters retry", sink="influx", offsets=[letters[0]["offset"]])
+            assert (again["delivered"], again["left"]) == (0, 1)
+            assert "field type conflict" in again["reason"]
+            refusing = False
+            (again,) = await ask(tmp_path, "dead-letters retry", sink="influx", offsets=[letters[1]["offset"]])
+            assert (again["delivered"], again["left"]) == (1, 0)
+            assert await ledger(running) == {"stored": 6, "delivered": 4, "dead_lettered": 2}
+            (purged,) = await ask(tmp_path, "dead-letters purge", sink="influx", offsets=[letters[2]["offset"]])
+            assert purged["purged"] == 1
+            assert await ledger(running) == {"stored": 6, "delivered": 4, "dead_lettered": 2}
+            summary = {row["sink"]: row for row in await ask(tmp_path, "dead-letters")}
+            assert summary["influx"]["count"] == 1
+
+
+async def ledger(running: Running) -> dict[str, int]:
+    """What ``/healthz`` counts of the store's sink, without zeroes; checked to add up."""
+    health = await running.json("/healthz")
+    (counts,) = [sink["ledger"] for sink in health["sinks"] if sink["name"] == "influx"]
+    assert counts["stored"] == sum(counts.values()) - counts["stored"]
+    return {name: count for name, count in counts.items() if count}
 
 
 async def test_devices_are_those_of_the_api(tmp_path: Path) -> None:
