@@ -136,6 +136,7 @@ def run_retry(options: argparse.Namespace) -> int:
                 print(paragraph(_retried(result), width()))
     if not any(result["delivered"] or result["left"] for result in results):
         print("there are no dead letters" + (" at these offsets" if options.offset else ""), file=sys.stderr)
+        return 1 if options.offset else 0
     return 1 if any(result["left"] for result in results) else 0
 
 

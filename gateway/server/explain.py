@@ -241,7 +241,9 @@ def _sink_words(facts: SinkFacts, stored: int) -> Iterable[str]:
     else:
         yield f"Has yet to take {waiting}, which {'is' if one and facts.counted else 'are'} on the way."
     if facts.state == "waiting":
-        again = "" if facts.next_try_s is None else f"; the next attempt is in {facts.next_try_s:.0f} s"
+        again = (
+            "" if facts.next_try_s is None else f"; the next attempt is in {_count(round(facts.next_try_s), 'second')}"
+        )
         yield f"It cannot be reached: {facts.reason}{again}."
     elif facts.state == "stopped":
         yield f"It has stopped: {facts.reason}."

@@ -140,7 +140,7 @@ def test_a_sink_that_is_behind() -> None:
     text = sink(device, waiting=3, state="waiting", reason="connection refused", next_try_s=12.3)
     assert text == (
         "3 of its readings wait in the journal; none is lost. "
-        "It cannot be reached: connection refused; the next attempt is in 12 s."
+        "It cannot be reached: connection refused; the next attempt is in 12 seconds."
     )
     text = sink(device, waiting=3, counted=False, state="stopped", reason="401")
     assert text == "At least 3 of its readings wait in the journal; none is lost. It has stopped: 401."
