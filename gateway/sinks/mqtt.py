@@ -7,6 +7,9 @@ A batch is safe when the broker has acknowledged each of its messages (QoS 1).  
 reason code: not authorized and quota exceeded stop the sink; what the broker holds against the message itself
 (too large, payload format, topic name) cuts the message to single readings, and rejects the reading that is
 left; all else is tried again. After a disconnect the whole batch is written again.
+
+What was received more than ``HISTORICAL_S`` before it is published carries the user property ``historical`` =
+``true``, so that a dashboard behind the broker can tell a backlog from news.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from gateway.sinks.base import Rejected, Stopped, Unavailable
-from gateway.sinks.layouts import Message
+from gateway.sinks.layouts import HISTORICAL, Message
 from gateway.sinks.mqtt_link import TOO_LARGE, Link, connect
 
 if TYPE_CHECKING:
@@ -41,6 +44,10 @@ _CONTENT = {
     0x99: "payload format invalid",
 }
 _LEAST_PAYLOAD = 256
+
+# Well beyond what a commit, a batch's delay and a broker that takes its time add up to; and short enough that after
+# any outage that a person notices the backlog is marked.
+HISTORICAL_S = 10
 
 # Two clients with one id push each other out, and not every broker says so (mosquitto 2.0 just closes): so many
 # connections in a row that lasted less than SHORT_S make us wait.
@@ -115,6 +122,7 @@ class MqttSink:
         connect_s: float = 10.0,
         name: str = "mqtt",
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         if qos not in (0, 1):
             raise ValueError("QoS must be 0 or 1")
@@ -133,7 +141,7 @@ class MqttSink:
         # Learned from a broker that refuses what it did not forbid; forgotten with the process.
         self._learned_bytes = max_message_bytes
         self._keepalive_s, self._ack_s, self._connect_s = keepalive_s, ack_s, connect_s
-        self._clock = clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._link: Link | None = None
         self._connects = self._publishes = self._refused_states = self._short_lives = 0
 
@@ -186,7 +194,8 @@ class MqttSink:
 
     async def _write(self, link: Link, items: Sequence[Item]) -> None:
         rejected: dict[int, str] = {}
-        messages = self._layout.messages(items, self._prefix, self._most_bytes(link))
+        before = self._wall_clock() - HISTORICAL_S * 1_000_000_000
+        messages = self._layout.messages(items, self._prefix, self._most_bytes(link), before)
         while messages:
             codes = await link.publish(messages, qos=self._qos)
             again: list[Message] = []
@@ -199,7 +208,8 @@ class MqttSink:
                     continue
                 if code == TOO_LARGE:
                     self._learned_bytes = max(_LEAST_PAYLOAD, min(self._learned_bytes, len(message.payload)) // 2)
-                again += self._cut(items, message, len(message.payload) // 2 if code == TOO_LARGE else 1)
+                most = len(message.payload) // 2 if code == TOO_LARGE else 1
+                again += self._cut(items, message, most, before)
             messages = again
         if rejected:
             raise Rejected(rejected, rest_safe=True)
@@ -249,15 +259,17 @@ class MqttSink:
 
     def _most_bytes(self, link: Link) -> int:
         # What a PUBLISH adds to its payload at most: 5 for the fixed header, the topic, 2 for the identifier,
-        # 1 for properties that are not there (the layouts that cut have none).
-        around = 5 + 2 + len(self._prefix) + len("//telemetry") + 64 + 2 + 1
+        # 1 for the properties' length, and the one that layouts that cut may have.
+        historical = 1 + sum(2 + len(part) for part in HISTORICAL)
+        around = 5 + 2 + len(self._prefix) + len("//telemetry") + 64 + 2 + 1 + historical
         return max(_LEAST_PAYLOAD, min(self._learned_bytes, link.max_packet - around))
 
-    def _cut(self, items: Sequence[Item], message: Message, max_bytes: int) -> list[Message]:
+    def _cut(self, items: Sequence[Item], message: Message, max_bytes: int, before: int) -> list[Message]:
         # The same readings in smaller messages; at the end one a reading, so that this ends.
-        inner = self._layout.messages([items[index] for index in message.indices], self._prefix, max_bytes)
+        some = [items[index] for index in message.indices]
+        inner = self._layout.messages(some, self._prefix, max_bytes, before)
         if len(inner) == 1:
-            inner = self._layout.messages([items[index] for index in message.indices], self._prefix, 1)
+            inner = self._layout.messages(some, self._prefix, 1, before)
         return [
             Message(made.topic, made.payload, tuple(message.indices[i] for i in made.indices), made.properties)
             for made in inner

@@ -87,6 +87,21 @@ def test_messages_are_cut_to_size(name: str, sizes: list[int], limit: int) -> No
         assert indices == [n for n, item in enumerate(items) if item.device == device]
 
 
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+@given(late=st.lists(st.booleans(), min_size=1, max_size=30), limit=st.sampled_from([1, 200, 1 << 20]))
+def test_no_message_holds_news_and_backlog(name: str, late: list[bool], limit: int) -> None:
+    """Readings received before the bound are marked, others not, and each device's order is kept."""
+    received = [NS - 1 if old else NS for old in late]
+    items: list[Item] = [Reading(f"d-{n % 2}", "s", n + 1, n, at, {"n": n}) for n, at in enumerate(received)]
+    made = layout(name, gateway="g").messages(items, "p", limit, NS)
+    for message in made:
+        marked = ("historical", "true") in message.properties
+        assert {late[index] for index in message.indices} == {marked}
+    for device in ("d-0", "d-1"):
+        indices = [i for m in made if m.topic == f"p/{device}/telemetry" for i in m.indices]
+        assert indices == [n for n, item in enumerate(items) if item.device == device]
+
+
 def test_line_protocol_of_each_kind_of_value() -> None:
     """Numbers are floats, booleans words, strings quoted, times nanoseconds."""
     line = Influx().line(one(a=22.5, b=22, c=True, d=False, e="x", f=-0.0, g=1e300))

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 
@@ -375,3 +376,22 @@ def test_works_on_uvloop(mosquitto: Mosquitto) -> None:
         assert runner.stats()["connects"] == 2
 
     uvloop.run(main())
+
+
+@pytest.mark.parametrize("layout", ["flat", "batch"])
+async def test_backlog_is_marked(mosquitto: Mosquitto, layout: str) -> None:
+    """What was received more than ten seconds before it is published says so to a subscriber; news says nothing."""
+    first = time.time_ns() - 12_500_000_000
+    items = [msgspec.structs.replace(reading(n, devices=1), received=first + n * 10**9) for n in range(6)]
+    with Subscriber(mosquitto.port, "gateway/+/telemetry") as other:
+        far = sink(mosquitto, layout=layout)
+        await far.ready()
+        assert await far.write(batch(*items)) == 6
+        await until(lambda: sum(m.payload.count(b'"n":') for m in other.messages) == 6)
+        await far.close()
+    marked: dict[bool, list[int]] = {True: [], False: []}
+    for message in other.messages:
+        properties = dict(getattr(message.properties, "UserProperty", []))
+        assert properties.get("historical", "true") == "true"
+        marked["historical" in properties] += numbers([message.payload], layout)
+    assert marked == {True: [0, 1, 2], False: [3, 4, 5]}

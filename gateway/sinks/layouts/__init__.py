@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from gateway.sinks.layouts.batch import Batched
 from gateway.sinks.layouts.flat import Flat
 from gateway.sinks.layouts.influx import Influx, Integer, never
-from gateway.sinks.layouts.message import Layout, Message
+from gateway.sinks.layouts.message import HISTORICAL, Layout, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LAYOUTS", "Layout", "Message", "layout"]
+__all__ = ["HISTORICAL", "LAYOUTS", "Layout", "Message", "layout"]
 
 LAYOUTS: dict[str, Callable[[str, str, Integer], Layout]] = {
     "flat": lambda gateway, measurement, integer: Flat(gateway),

@@ -2,7 +2,7 @@
 
 ``ts`` is in milliseconds, rounded down; readings stand in the order in which they came.  A publish costs a
 broker and us far more than a reading in it: this is the layout for many readings.  Integers are written in
-full.
+full.  Readings from a backlog stand in messages of their own, marked by the user property ``historical``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.reading import Item, Reading, Value
-from gateway.sinks.layouts.message import Message
+from gateway.sinks.layouts.message import HISTORICAL, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,22 +30,31 @@ class _Entry(msgspec.Struct, gc=False):
 class Batched:
     """See the module's text."""
 
-    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int) -> list[Message]:
-        """One message for each device, or several where ``max_bytes`` asks for it, by each device's first reading."""
-        devices: dict[str, tuple[list[int], list[_Entry]]] = {}
+    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0) -> list[Message]:
+        """One message for each device, or several where ``max_bytes`` or a change of kind asks for it.
+
+        In the order of each device's first reading.
+        """
+        devices: dict[str, list[tuple[bool, list[int], list[_Entry]]]] = {}
         for index, item in enumerate(items):
             if type(item) is not Reading or not item.values:
                 continue
-            found = devices.get(item.device)
-            if found is None:
-                found = devices[item.device] = ([], [])
-            found[0].append(index)
-            found[1].append(_Entry(item.time // 1_000_000, item.values))
+            runs = devices.get(item.device)
+            if runs is None:
+                runs = devices[item.device] = []
+            late = item.received < historical_before
+            if not runs or runs[-1][0] is not late:
+                runs.append((late, [], []))
+            _, indices, entries = runs[-1]
+            indices.append(index)
+            entries.append(_Entry(item.time // 1_000_000, item.values))
         made = []
-        for device, (indices, entries) in devices.items():
+        for device, runs in devices.items():
             topic = f"{prefix}/{device}/telemetry"
-            for some, payload in _cut(indices, entries, max_bytes):
-                made.append(Message(topic, payload, tuple(some)))
+            for late, indices, entries in runs:
+                properties = (HISTORICAL,) if late else ()
+                for some, payload in _cut(indices, entries, max_bytes):
+                    made.append(Message(topic, payload, tuple(some), properties))
         return made
 
 

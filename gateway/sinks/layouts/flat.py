@@ -2,7 +2,8 @@
 
 ``ts`` is in milliseconds, rounded down.  Metrics cannot be named ``ts``: that name is reserved in every
 codec.  User properties ``gateway``, ``session`` and ``seq`` let a subscriber tell a repeat (``seq`` is left
-out where the device gave none).  Integers are written in full, also those beyond 2**53.
+out where the device gave none), ``historical`` one that comes from a backlog.  Integers are written in full,
+also those beyond 2**53.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.reading import Item, Reading
-from gateway.sinks.layouts.message import Message
+from gateway.sinks.layouts.message import HISTORICAL, Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ class Flat:
     def __init__(self, gateway: str = "") -> None:
         self._gateway = ("gateway", gateway)
 
-    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int) -> list[Message]:
+    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0) -> list[Message]:
         """One message for each reading with values, in order."""
         made = []
         gateway = self._gateway
@@ -36,12 +37,13 @@ class Flat:
             if type(item) is not Reading or not item.values:
                 continue
             session = ("session", item.session)
+            properties = (gateway, session, ("seq", str(item.seq))) if item.seq else (gateway, session)
             made.append(
                 Message(
                     f"{prefix}/{item.device}/telemetry",
                     _encode({"ts": item.time // 1_000_000, **item.values}),
                     (index,),
-                    (gateway, session, ("seq", str(item.seq))) if item.seq else (gateway, session),
+                    properties if item.received >= historical_before else (*properties, HISTORICAL),
                 )
             )
         return made

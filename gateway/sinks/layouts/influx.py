@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.reading import INT64_MAX, INT64_MIN, Item, Reading, Value
-from gateway.sinks.layouts.message import Message
+from gateway.sinks.layouts.message import HISTORICAL, Message
 
 __all__ = ["Influx", "Integer", "never"]
 
@@ -52,18 +52,22 @@ class Influx:
         """The lines of all readings that have values, in order."""
         return [self.line(item) for item in items if type(item) is Reading and item.values]
 
-    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int) -> list[Message]:
-        """One message for each device, or several where ``max_bytes`` asks for it, by each device's first reading."""
-        devices: dict[str, list[tuple[int, bytes]]] = {}
+    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0) -> list[Message]:
+        """One message for each device, or several where ``max_bytes`` or a change of kind asks for it.
+
+        In the order of each device's first reading.
+        """
+        devices: dict[str, list[tuple[int, bytes, bool]]] = {}
         for index, item in enumerate(items):
             if type(item) is Reading and item.values:
-                devices.setdefault(item.device, []).append((index, self.line(item).encode()))
+                line = self.line(item).encode()
+                devices.setdefault(item.device, []).append((index, line, item.received < historical_before))
         made = []
         for device, lines in devices.items():
             topic = f"{prefix}/{device}/telemetry"
             start = size = 0
-            for stop, (_, line) in enumerate(lines):
-                if stop > start and size + len(line) + 1 > max_bytes:
+            for stop, (_, line, late) in enumerate(lines):
+                if stop > start and (size + len(line) + 1 > max_bytes or late is not lines[start][2]):
                     made.append(_join(topic, lines[start:stop]))
                     start, size = stop, 0
                 size += len(line) + 1
@@ -71,8 +75,9 @@ class Influx:
         return made
 
 
-def _join(topic: str, lines: list[tuple[int, bytes]]) -> Message:
-    return Message(topic, b"\n".join([line for _, line in lines]), tuple([index for index, _ in lines]))
+def _join(topic: str, lines: list[tuple[int, bytes, bool]]) -> Message:
+    indices = tuple([index for index, _, _ in lines])
+    return Message(topic, b"\n".join([line for _, line, _ in lines]), indices, (HISTORICAL,) if lines[0][2] else ())
 
 
 def _field(value: Value, integer: bool) -> str:

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from gateway.reading import Item
 
-__all__ = ["Layout", "Message"]
+__all__ = ["HISTORICAL", "Layout", "Message"]
+
+HISTORICAL = ("historical", "true")
+"""The user property of readings that come late, from a backlog: no news for whoever watches."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -28,7 +31,10 @@ class Layout(Protocol):
 
     Only readings with values make messages: all other items are skipped.  A message is cut so that its
     payload has at most ``max_bytes``, where there is more than one reading to it; a single reading that is
-    larger makes a message all the same.
+    larger makes a message all the same.  Readings that were received before ``historical_before`` (ns) are
+    marked ``HISTORICAL``; no message holds both kinds.
     """
 
-    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int) -> list[Message]: ...
+    def messages(
+        self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0
+    ) -> list[Message]: ...
