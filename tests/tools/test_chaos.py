@@ -23,6 +23,7 @@ SHORT = {
     "killstep": (2, 0.3),
     "powercut": (1, 0.4),
     "eio": (1, 0.3),
+    "full": (1, 0.2),
     "enospc": (1, 0.4),
     "bitflip": (1, 0.3),
     "truncate": (1, 0.3),

@@ -32,6 +32,7 @@ CASES = {
     "powercut": "chaos_disk",
     "eio": "chaos_disk",
     "enospc": "chaos_disk",
+    "full": "chaos_disk",
     "bitflip": "chaos_damage",
     "truncate": "chaos_damage",
     "proxy": "chaos_broker",

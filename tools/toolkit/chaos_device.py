@@ -21,14 +21,15 @@ __all__ = ["FIRST_MS", "HOST", "Device", "Fleet", "wrong_values"]
 HOST = "127.0.0.1"
 # An hour ago: within what the history keeps.
 FIRST_MS = int(time.time() * 1000) - 3_600_000
-READING = b'{"ts":%d,"seq":%d,"values":{"n":%d,"half":%s,"mark":"%s-%d."}}'
+READING = b'{"ts":%d,"seq":%d,"values":{"n":%d,"half":%s,"mark":"%s-%d."%s}}'
+PAD = "x" * 900
 RECONNECT_S = 0.05
 TICK_S = 0.004
 
 
 def wrong_values(device: str, n: int, values: dict[str, Any], time_ms: int | None = None) -> str:
     """What is wrong with a reading that claims to be the ``n``-th of ``device``, in words; empty if nothing is."""
-    expected = {"n": n, "half": n / 2, "mark": f"{device}-{n}."}
+    expected = {"n": n, "half": n / 2, "mark": f"{device}-{n}.", "pad": PAD}
     for metric, value in values.items():
         if value != expected.get(metric):
             return f"{device} {n}: {metric} is {value!r}"
@@ -83,6 +84,7 @@ class Device:
         self.welcomed_at = 0.0
         self.closed: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.pad = b""
         self.latencies: list[float] | None = None
         """Where to note how long acks took, in seconds, while anybody wants to know."""
         self._sent_at: dict[int, float] = {}
@@ -120,7 +122,7 @@ class Device:
             return False
         n, name = self.next, self.name.encode()
         half = b"%d" % (n // 2) if n % 2 == 0 else b"%d.5" % (n // 2)
-        link.transport.write(client_frame(READING % (FIRST_MS + n, n, n, half, name, n)))
+        link.transport.write(client_frame(READING % (FIRST_MS + n, n, n, half, name, n, self.pad)))
         self.next = n + 1
         self.sent = max(self.sent, n)
         if self.latencies is not None:
@@ -168,6 +170,11 @@ class Fleet:
         self._sending: asyncio.Task[None] | None = None
         self._at = 0
 
+    def widen(self) -> None:
+        """Send a metric more with each reading, ``pad``, a long text."""
+        for device in self.devices:
+            device.pad = b',"pad":"%s"' % PAD.encode()
+
     @property
     def sent(self) -> int:
         return sum(device.sent for device in self.devices)
@@ -175,6 +182,10 @@ class Fleet:
     @property
     def acked(self) -> int:
         return sum(device.acked for device in self.devices)
+
+    @property
+    def refusals(self) -> int:
+        return sum(device.refusals for device in self.devices)
 
     @property
     def online(self) -> int:

@@ -9,6 +9,8 @@ import signal
 import time
 from pathlib import Path
 
+from tests.servers import Mosquitto
+
 from . import chaos_faults as faults
 from .chaos import Case, Control
 from .chaos_check import number as number_of
@@ -17,10 +19,15 @@ from .chaos_rig import Rig, execute, mounted, need, preload
 
 __all__ = ["CASES"]
 
-IMAGE_BYTES = 160 << 20
+IMAGE_BYTES = 48 << 20
 SMALL_BYTES = 96 << 20
 REFUSED_WITHIN_S = 1.0
 WHAT_FAILS = ("sync", "write", "sync write")
+LEAST_BYTES = 16 << 20
+WIDE_PER_S = 5000.0  # readings of a kilobyte
+FULL_WITHIN_S = 20.0
+ROOM_WITHIN_S = 6.0  # places are written once a second, and so is asked what holds the room
+OVERFLOWED = 'gateway_sink_overflowed_total{sink="mqtt"}'
 RECOVERED_WITHIN_S = 3.0  # the devices are asked to wait a second
 
 
@@ -29,6 +36,7 @@ async def powercut(rig: Rig) -> None:
     mkfs = need("mkfs.ext4", "e2fsprogs")
     await rig.broker()
     image, disk = rig.directory / "image", rig.directory / "disk"
+    rig.settings["GATEWAY_JOURNAL__KEEP_FREE_BYTES"] = "0"
     rig.state = disk / "state"
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
@@ -94,39 +102,39 @@ async def _fail(rig: Rig, rounds: int) -> None:
         rig.fault(f"only {failures} failures in {rounds} rounds")
 
 
-async def _recovers(rig: Rig) -> float:
+async def _recovers(rig: Rig, within: float = RECOVERED_WITHIN_S) -> None:
     """Wait until every device's readings of now are acked; notes it when that takes too long."""
     devices = rig.fleet.devices
     begin = time.monotonic()
-    if not await until(lambda: all(device.acked_at > begin + 0.1 for device in devices), RECOVERED_WITHIN_S):
-        rig.fault(f"nothing is acked {RECOVERED_WITHIN_S:.0f} s after the disk came back")
-    return time.monotonic() - begin
+    if not await until(lambda: all(device.acked_at > begin + 0.1 for device in devices), within):
+        rig.fault(f"nothing is acked {within:.0f} s after it could be")
 
 
 async def enospc(rig: Rig) -> None:
     """The disk is full, then has room again: refusals within a second, and all goes on without a restart."""
     await rig.broker()
     small = rig.directory / "small"
+    rig.settings["GATEWAY_JOURNAL__KEEP_FREE_BYTES"] = str(1 << 20)
     rig.state = small / "state"
     async with mounted(small, "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs"):
         try:
             await _fill_and_free(rig, small / "ballast")
             await rig.kill()
-            await rig.start(patch=faults.LITTLE_KEPT_FREE)
+            await rig.start()
             await rig.settle()
         finally:
             await rig.kill()
 
 
 async def _fill_and_free(rig: Rig, ballast: Path) -> None:
-    await rig.start(patch=faults.HASTE + faults.LITTLE_KEPT_FREE)
+    await rig.start(patch=faults.HASTE)
     slowest = 0.0
     async with rig.load() as fleet:
         for _ in range(rig.rounds):
             await asyncio.sleep(rig.seconds / 2)
             await asyncio.to_thread(_take_all, ballast)
-            full, before = time.monotonic(), sum(device.refusals for device in fleet.devices)
-            refused = lambda before=before: sum(device.refusals for device in fleet.devices) > before  # noqa: E731
+            full, before = time.monotonic(), fleet.refusals
+            refused = lambda before=before: fleet.refusals > before  # noqa: E731
             if not await until(refused, REFUSED_WITHIN_S + 0.5):
                 rig.fault(f"nothing was refused {REFUSED_WITHIN_S:.0f} s after the disk was full")
             slowest = max(slowest, time.monotonic() - full)
@@ -146,6 +154,62 @@ def _take_all(path: Path) -> None:
                     pass
 
 
+async def full(rig: Rig) -> None:
+    """The journal is at its bound while the broker takes nothing: ``refuse`` and ``drop_oldest`` in turn."""
+    broker = await rig.broker()
+    rig.settings["GATEWAY_JOURNAL__MAX_BYTES"] = str(LEAST_BYTES)
+    root = rig.state
+    for number in range(rig.rounds):
+        rig.state = root / str(number)
+        rig.renew()
+        rig.fleet.widen()
+        drops = number % 2
+        await rig.start(GATEWAY_JOURNAL__ON_FULL="drop_oldest" if drops else "refuse")
+        broker.freeze()
+        await (_overflow(rig, broker) if drops else _refuse(rig, broker))
+        await rig.kill()
+        if rig.faults:
+            return
+
+
+async def _refuse(rig: Rig, broker: Mosquitto) -> None:
+    async with rig.load(WIDE_PER_S) as fleet:
+        if not await until(lambda: fleet.refusals, FULL_WITHIN_S):
+            rig.fault("the journal did not fill, or nothing was refused")
+        await asyncio.sleep(rig.seconds)
+        broker.thaw()
+        await _recovers(rig, ROOM_WITHIN_S)
+    await rig.settle()
+    rig.notes.append(f"{fleet.refusals} refusals")
+
+
+async def _overflow(rig: Rig, broker: Mosquitto) -> None:
+    far = rig.fars[0]
+    async with rig.load(WIDE_PER_S) as fleet:
+        begin = time.monotonic()
+        while not (overflowed := await rig.ask(number_of, rig.daemon, OVERFLOWED)):
+            if time.monotonic() - begin > FULL_WITHIN_S:
+                rig.fault("the journal did not fill, or nothing was dropped")
+                break
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(rig.seconds)
+        broker.thaw()
+        await _recovers(rig, ROOM_WITHIN_S)
+    await rig.wait_sink("mqtt", lambda sink: sink["pending"] == 0)
+    await asyncio.sleep(0.3)
+    overflowed = await rig.ask(number_of, rig.daemon, OVERFLOWED)
+    dropped = {
+        (device.name, n)
+        for device in fleet.devices
+        for n in set(range(1, device.acked + 1)) - far.got.get(device.name, set())
+    }
+    if len(dropped) != overflowed:
+        rig.fault(f"{overflowed} readings are said to be dropped, {len(dropped)} are missing on {far.name}")
+    rig.excused[far.name] = dropped
+    await rig.settle()
+    rig.notes.append(f"{overflowed} dropped, as was said")
+
+
 CASES = {
     "powercut": Case(
         "powercut",
@@ -161,6 +225,16 @@ CASES = {
         {"sync-again": Control(faults.SYNC_AGAIN, "acked and not in history")},
         rounds=9,
         seconds=0.5,
+    ),
+    "full": Case(
+        "full",
+        "the journal is at its bound while a broker takes nothing: refuse, and drop the oldest",
+        full,
+        {
+            "unrelieved": Control(faults.NO_RELIEF, "nothing is acked"),
+            "uncounted": Control(faults.OVERFLOW_UNCOUNTED, "are said to be dropped", rounds=2, slow=True),
+        },
+        rounds=2,
     ),
     "enospc": Case(
         "enospc",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ACK_BEFORE_SYNC", "CURSOR_BEFORE_FAR_SIDE", "HASTE", "HASTY_RETRY", "NO_SYNC"]
-
 # No fault, but haste: what happens every minute or ten happens all the time, so that kills fall into it.
 HASTE = """
 from gateway import app
@@ -18,11 +16,6 @@ from gateway.sinks.runner import Runner
 Runner.__init__.__kwdefaults__.update(stopped_retry_s=0.3, retry_least_s=0.1, retry_most_s=0.5)
 from gateway.sinks import mqtt
 mqtt.SHORT_WAIT_S = 0.3
-"""
-
-LITTLE_KEPT_FREE = """
-from gateway.journal import Journal
-Journal.__init__.__kwdefaults__["keep_free_bytes"] = 1 << 20
 """
 
 ACK_BEFORE_SYNC = """
@@ -218,4 +211,18 @@ def strict(*arguments, **options):
         raise JournalError("damaged")
     return found
 opening.recover = strict
+"""
+
+OVERFLOW_UNCOUNTED = """
+from gateway.journal.cursor import Cursor
+drop_below = Cursor.drop_below
+def uncounted(self, position):
+    drop_below(self, position)
+    self.overflowed = 0
+Cursor.drop_below = uncounted
+"""
+
+NO_RELIEF = """
+from gateway.journal import Journal
+Journal.pressing = lambda self, names: ()
 """
