@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import TypeVar
@@ -38,7 +38,8 @@ BUCKETS = (
 SAMPLE = 20_000  # rows that tell how many series there are
 AHEAD_NS = 3600 * 10**9  # readings of clocks that run ahead by less than this are part of the history
 FRAME_BYTES = 400_000  # estimated from above; a frame stays below 512 KiB
-STEP = 4_096  # rows or readings looked at in a step
+ROWS = 4_096  # rows or points looked at in a step
+ENTRIES = 256  # readings, which have to be matched with the subscription's globs
 
 T = TypeVar("T")
 Point = tuple[int, Value]  # ms, value
@@ -103,16 +104,19 @@ class Question:
 
 
 def history_frames(
-    subscription: Subscription, join: Join, rows: list[Row], complete: bool, texts: Sequence[Row] = ()
+    subscription: Subscription, join: Join, rows: list[Row], complete: bool, texts: list[Row] | None = None
 ) -> Iterator[dict[str, object] | None]:
-    """The ``history`` messages of a subscription; None after each step that has not led to one."""
+    """The ``history`` messages of a subscription; None after each step that has not led to one.
+
+    The lists are used up.
+    """
     selection = Selection(subscription)
     series: dict[tuple[str, str], list[Point]] = {}
     missed: Counter[Row] = Counter()
-    for entries in _steps(join.missed):
+    for entries in _steps(join.missed, ENTRIES):
         missed.update(_rows(entries, join, selection))
         yield None
-    for piece in _steps(rows):
+    for piece in _steps(rows, ROWS):
         for row in piece:
             time, device, metric, value = row
             if missed and missed.get(row, 0) > 0:
@@ -124,26 +128,25 @@ def history_frames(
                 points.append((time // 1_000_000, value))
         yield None
     numbers = set(series)
-    for piece in _steps(texts):
+    for piece in _steps(texts or [], ROWS):
         for time, device, metric, value in piece:
             if type(value) is str and (device, metric) not in numbers and selection.metric(metric):
                 series.setdefault((device, metric), []).append((time // 1_000_000, value))
         yield None
     mixed = set()
-    for entries in _steps(join.above):
+    for entries in _steps(join.above, ENTRIES):
         for time, device, metric, value in _rows(entries, join, selection):
             mixed.add((device, metric))
             series.setdefault((device, metric), []).append((time // 1_000_000, value))
         yield None
     frame: Frame = {}
     room = FRAME_BYTES
-    for key, points in series.items():
+    for key in list(series):
+        points = series.pop(key)
         if key in mixed:
             points.sort(key=_time)  # late ones; stable, so that equal times keep their order
         if len(points) > POINTS_RAW:
-            yield None
-            points = thin(points)
-            yield None
+            points = yield from thin(points)
         device, metric = key
         room -= 16 + len(device) + len(metric)
         shown: list[list[Value]] = []
@@ -162,9 +165,11 @@ def history_frames(
     yield last
 
 
-def _steps(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for first in range(0, len(items), STEP):
-        yield items[first : first + STEP]
+def _steps(items: list[T], size: int) -> Iterator[list[T]]:
+    """All in pieces, and let go of them: very many at once take long to free."""
+    while items:
+        yield items[:size]
+        del items[:size]
 
 
 def _rows(entries: Sequence[Entry], join: Join, selection: Selection) -> Iterator[Row]:
@@ -174,13 +179,18 @@ def _rows(entries: Sequence[Entry], join: Join, selection: Selection) -> Iterato
                 yield reading.time, reading.device, metric, reading.values[metric]
 
 
-def thin(points: list[Point]) -> list[Point]:
-    """At most :data:`POINTS_DOWNSAMPLED`, as the store would downsample: means of numbers, the last of any other."""
+def thin(points: list[Point]) -> Generator[None, None, list[Point]]:
+    """At most :data:`POINTS_DOWNSAMPLED`, as the store would downsample: means of numbers, the last of texts.
+
+    Yields after each step; the list is used up.
+    """
     first, last = points[0][0], points[-1][0]
     texts = any(type(value) is str for _, value in points)
     buckets = Buckets((last - first) // (POINTS_DOWNSAMPLED - 1) + 1, "last" if texts else "mean")
-    times = array("q", [time for time, _ in points])
-    buckets.add(Run(times, 0, column([value for _, value in points]), 0, len(points)))
+    for order, piece in enumerate(_steps(points, ROWS)):
+        yield
+        times = array("q", [time for time, _ in piece])
+        buckets.add(Run(times, order, column([value for _, value in piece]), 0, len(piece)))
     buckets.seal()
     run = buckets.run()
     return list(zip(run.times, run.column.data, strict=True))

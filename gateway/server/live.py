@@ -366,8 +366,10 @@ class Client:
         async with endpoint.histories:
             answer = await question.answer()
         await self._until(lambda: not endpoint.hub.joining(self, subscription))
-        # What is missed and in the store's answer can be taken out of its rows, not out of their means.
-        complete = join.complete and answer.complete and (answer.raw or not join.missed)
+        complete = join.complete and answer.complete
+        if join.missed and not answer.raw:
+            complete = False  # what is in updates can be taken out of rows, not out of their means
+            join.missed.clear()
         for frame in history_frames(subscription, join, answer.rows, complete, answer.texts):
             if frame is not None:
                 await self._until(lambda: self._ws.pending_bytes <= HISTORY_PENDING)

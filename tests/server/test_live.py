@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.reading import Reading
 from tests.running import acked, gateway, receive, send
 
 
@@ -313,3 +314,106 @@ async def test_subscription_replaced_while_its_history_is_read(tmp_path):
             while not values or values[-1] != 5000:
                 values += [value for _, value in (await receive(ws))["data"].get("a", {}).get("n", [])]
             assert values == list(range(5001))
+
+
+async def test_resume_with_history_repeats_nothing(tmp_path):
+    """every with after and history: what was missed comes as updates, all before it as history, each value once."""
+    async with gateway(tmp_path) as gw, gw.device("a", "?session=x") as device, gw.live() as ws:
+        epoch = (await receive(ws, "hello"))["epoch"]
+        await receive(device, "welcome")
+        await send(device, *({"seq": n, "v": n} for n in range(1, 4)))
+        await acked(device, 3)
+        after = (await subscribe(ws))["offset"]
+        await send(ws, {"type": "unsubscribe", "id": "main"})
+        await send(device, *({"seq": n, "v": n} for n in range(4, 7)))
+        await acked(device, 6)
+        await gw.rows("a", until=6)
+        await send(device, *({"seq": n, "v": n} for n in range(7, 10)))
+        await acked(device, 9)
+        snapshot = await subscribe(ws, mode="every", history_s=300, epoch=epoch, after=after)
+        assert snapshot["recovered"] is True
+        history = await receive(ws, "history")
+        assert (history["last"], history.get("complete", True)) == (True, True)
+        assert [value for _, value in history["data"]["a"]["v"]] == [1, 2, 3]
+        values = []
+        while values[-1:] != [9]:
+            update = await receive(ws, "update")
+            assert update["offset"] >= snapshot["offset"]
+            values += [value for _, value in update["data"]["a"]["v"]]
+        assert values == [4, 5, 6, 7, 8, 9]
+
+
+async def test_grid_turns_on_when_a_step_fails(tmp_path, monkeypatch, caplog):
+    """What one tick raises is logged with its place and counted; readings and heartbeats go on."""
+    monkeypatch.setattr("gateway.server.live.HEARTBEAT_S", 0.2)
+    async with gateway(tmp_path) as gw, gw.device("a") as device, gw.live() as ws:
+        await receive(device, "welcome")
+        await subscribe(ws)
+        hub = gw.app.live.hub
+        tick, failures, over = hub.tick, iter(range(3)), asyncio.Event()
+
+        def fail():
+            if next(failures, None) is not None:
+                raise RuntimeError("no turn")
+            over.set()
+            return tick()
+
+        monkeypatch.setattr(hub, "tick", fail)
+        async with asyncio.timeout(10):
+            await over.wait()
+        await send(device, {"t": 1})
+        assert (await receive(ws, "update"))["data"]["a"]["t"][0][1] == 1
+        await receive(ws, "heartbeat")
+        assert b"gateway_hub_failures_total 3.0" in (await gw.get("/metrics"))[2]
+    (record,) = [record for record in caplog.records if record.name == "gateway.server.live"]
+    assert "no turn" in caplog.text
+    assert record.exc_info
+
+
+async def test_failing_history_is_said_and_updates_follow(tmp_path, monkeypatch, caplog):
+    """Whatever a history meets, the subscription is told, and goes on without it."""
+
+    def fail(*arguments):
+        raise RuntimeError("no rows")
+        yield
+
+    monkeypatch.setattr("gateway.server.live.history_frames", fail)
+    async with gateway(tmp_path) as gw, gw.device("a") as device, gw.live() as ws:
+        await receive(device, "welcome")
+        await subscribe(ws, history_s=60)
+        assert (await receive(ws, "error"))["code"] == "history_failed"
+        await send(device, {"t": 1})
+        assert (await receive(ws, "update"))["data"]["a"]["t"][0][1] == 1
+    assert "no rows" in caplog.text
+
+
+async def test_snapshot_of_very_many_series_is_bounded(tmp_path):
+    """It comes in frames below 512 KiB, never more than 1 MiB on its way; history and updates follow the last one."""
+    async with gateway(tmp_path) as gw, gw.live(max_size=512 * 1024, max_queue=1) as ws:
+        await receive(ws, "hello")
+        hub, book = gw.app.live.hub, gw.app.live.hub._book
+        for n in range(3000):
+            name = f"device-{n}"
+            book.open(name)
+            hub.publish(Reading(name, "s", 0, n, n, {f"metric-{m}": "x" * 100 for m in range(20)}), hub.offset + 1)
+        ws.transport.pause_reading()
+        await send(ws, {"type": "subscribe", "id": "main", "history_s": 60})
+        (client,) = gw.live_clients()
+        most = 0
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            most = max(most, client.pending_bytes)
+        assert most < 1 << 20
+        ws.transport.resume_reading()
+        shown = {}
+        more = True
+        while more:
+            snapshot = await receive(ws)
+            if snapshot["type"] == "heartbeat":
+                continue
+            assert snapshot["type"] == "snapshot"
+            shown |= snapshot["devices"]
+            more = snapshot.get("more", False)
+        assert len(shown) == 3000
+        assert all(len(device["values"]) == 20 for device in shown.values())
+        assert (await receive(ws, "history"))["last"] is True
