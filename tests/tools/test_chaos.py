@@ -27,6 +27,7 @@ SHORT = {
     "enospc": (1, 0.4),
     "bitflip": (1, 0.3),
     "truncate": (1, 0.3),
+    "gone": (1, 0.6),
     "proxy": (2, 0.4),
     "acl": (1, 0.2),
     "drain": (1, 1.0),

@@ -35,6 +35,7 @@ CASES = {
     "full": "chaos_disk",
     "bitflip": "chaos_damage",
     "truncate": "chaos_damage",
+    "gone": "chaos_damage",
     "proxy": "chaos_broker",
     "acl": "chaos_broker",
     "sigstop": "chaos_broker",

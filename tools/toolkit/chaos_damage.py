@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from pathlib import Path
 
 from . import chaos_faults as faults
 from .chaos import Case, Control
 from .chaos_check import History, missing, said, shortened
 from .chaos_check import number as number_of
+from .chaos_device import until
 from .chaos_rig import Rig
 
 __all__ = ["CASES"]
 
 START_S = 30.0
 FLIPS = 24
+ON_ITS_WAY_S = 0.1
+BACK_WITHIN_S = 4.0  # devices are asked to wait a second
 RECORD = 100  # readings in a record, at the most, at the rate of the load
 OWN = ("lock", "control.sock")  # nothing in these
 
@@ -61,12 +65,13 @@ async def _damage(rig: Rig, harm: object) -> None:
         rig.state = root / str(number)
         rig.renew()
         # With haste there is something in every file; without, the journal alone holds what was acked.
-        await rig.start(patch=faults.HASTE if number % 2 else "")
-        async with rig.load():
-            await asyncio.sleep(rig.seconds)
-            if number % 3 == 2:
-                await rig.terminate(10.0)
-            await rig.kill()
+        for last in (False, True):  # each start begins a segment
+            await rig.start(patch=faults.HASTE if number % 2 else "")
+            async with rig.load():
+                await asyncio.sleep(rig.seconds / 2)
+                if last and number % 3 == 2:
+                    await rig.terminate(10.0)
+                await rig.kill()
         what = harm(rig.rng, _victim(rig, number))
         lost += await _look(rig, what)
         # What comes after it is held to everything.
@@ -110,7 +115,48 @@ async def _look(rig: Rig, what: str) -> int:
     return len(gone)
 
 
+async def gone(rig: Rig) -> None:
+    """The journal's directory is deleted under the daemon, or moved away and back."""
+    await rig.broker()
+    root = rig.state
+    for number in range(rig.rounds):
+        rig.state = root / str(number)
+        rig.renew()
+        await rig.start()
+        journal, elsewhere = rig.state / "journal", rig.state / "elsewhere"
+        async with rig.load() as fleet:
+            await asyncio.sleep(rig.seconds / 2)
+            if number % 2:
+                await asyncio.to_thread(journal.rename, elsewhere)
+                await asyncio.sleep(rig.seconds)
+                await asyncio.to_thread(elsewhere.rename, journal)
+            else:
+                await asyncio.to_thread(shutil.rmtree, journal)
+                # What had been acked went with it, and so did acks that were on their way.
+                await asyncio.sleep(ON_ITS_WAY_S)
+                with_it = {(device.name, n) for device in fleet.devices for n in range(1, device.acked + 1)}
+                rig.excused = {"history": with_it, "mqtt": with_it}
+            before = fleet.acked
+            if not await until(lambda before=before: fleet.acked > before, BACK_WITHIN_S):
+                rig.fault(f"nothing is acked {BACK_WITHIN_S:.0f} s after the directory could be used again")
+            await asyncio.sleep(rig.seconds / 2)
+            await rig.kill()
+        await rig.start()
+        await rig.settle()
+        await rig.kill()
+        if rig.faults:
+            rig.fault(f"after the directory was {'moved' if number % 2 else 'deleted'}")
+            return
+
+
 CASES = {
+    "gone": Case(
+        "gone",
+        "the journal's directory is deleted under the daemon, or moved away and back",
+        gone,
+        {"unseen": Control(faults.REMOVAL_UNSEEN, "acked and not in history")},
+        rounds=4,
+    ),
     "bitflip": Case(
         "bitflip",
         "bits of a file of the state directory are flipped",
