@@ -1,9 +1,9 @@
 """The InfluxDB sink: line protocol to ``/api/v2/write`` (PROTOCOL, section 7), one request a batch.
 
-influxdb-client's synchronous write API does the request, in a worker thread: its batching writer drops a
-batch after its own retries, and a dropped batch is a lost one.  One thread, one request: while one hangs
-beyond its time-out no other is begun.  A batch written twice is the same points once more, which the store
-knows.
+influxdb-client's synchronous write API does the request, in a worker thread: its batching writer drops a batch
+after its own retries, and a dropped batch is a lost one.  One request at a time: while one hangs beyond its
+time-out no other is begun, and the end of the process waits for none.  A batch written twice is the same points
+once more, which the store knows.
 
 What an answer means: 400, 413, 422 something in the batch will never be taken (``Refused``: the runner halves
 it); 401, 403, 404 and other 4xx somebody has to change something (``Stopped``); 429, 5xx and no answer at all
@@ -17,7 +17,6 @@ import email.utils
 import json
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -28,6 +27,7 @@ from urllib3.exceptions import ReadTimeoutError as SilenceError
 
 from gateway.sinks.base import Refused, Stopped, Unavailable
 from gateway.sinks.layouts.influx import Influx, Integer, never
+from gateway.sinks.thread import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,7 +72,6 @@ class InfluxSink:
         self._layout = Influx(measurement, integer)
         self._client: Any = None  # influxdb-client is typed in parts only
         self._api: Any = None
-        self._thread: ThreadPoolExecutor | None = None
         self._hanging: asyncio.Future[int] | None = None
         self._requests = self._bytes = 0
 
@@ -89,7 +88,6 @@ class InfluxSink:
             retries=False,
         )
         self._api = self._client.write_api(write_options=SYNCHRONOUS)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{self.name}")
 
     async def ready(self) -> bool:
         """Always: each request stands for itself."""
@@ -103,9 +101,7 @@ class InfluxSink:
             if not self._hanging.done():
                 raise Unavailable("the request before has not come back yet")
             self._hanging = None
-        request = asyncio.get_running_loop().run_in_executor(self._thread, self._post, batch)
-        # Its outcome is asked for even if it comes after we stopped waiting.
-        request.add_done_callback(lambda done: done.cancelled() or done.exception())
+        request = start(lambda: self._post(batch), f"sink-{self.name}")
         try:
             async with asyncio.timeout(self._timeout_s + GRACE_S):
                 self._bytes += await asyncio.shield(request)
@@ -128,9 +124,7 @@ class InfluxSink:
         """Nothing: a store keeps a stream, not a state."""
 
     async def close(self) -> None:
-        """Let go of the connection; a request that hangs ends by its own time-out."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        """Let go of the connection; a request that hangs ends by its own time-out, or with the process."""
         client, self._client, self._api = self._client, None, None
         if client is not None:
             client.close()

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.sinks.base import Rejected, Stopped, Unavailable
 from gateway.sinks.layouts import HISTORICAL, Message
+from gateway.sinks.lookup import Lookup
 from gateway.sinks.mqtt_link import TOO_LARGE, Link, connect
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class MqttSink:
         self._learned_bytes = max_message_bytes
         self._keepalive_s, self._ack_s, self._connect_s = keepalive_s, ack_s, connect_s
         self._clock, self._wall_clock = clock, wall_clock
+        self._lookup = Lookup(address.host, address.port)
         self._link: Link | None = None
         self._connects = self._publishes = self._refused_states = self._short_lives = 0
 
@@ -167,6 +169,7 @@ class MqttSink:
         link = await connect(
             self._address.host,
             self._address.port,
+            self._lookup,
             client_id=self._client_id,
             username=self._username,
             password=self._password,

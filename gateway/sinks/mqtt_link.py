@@ -2,8 +2,8 @@
 
 paho-mqtt speaks the session: CONNECT with the Last Will, CONNACK, keep-alive, DISCONNECT, everything rare.
 It reads and writes through a stream of ours (``_Stream``, what paho calls a SocketLike) that stands on an
-asyncio transport, so that no thread and no blocking socket exist, TLS is the loop's, and resolving a name
-happens in the loop's own worker thread.
+asyncio transport, so that no blocking socket exists, TLS is the loop's, and a name is resolved where nobody else
+works (``lookup``).
 
 PUBLISH and PUBACK do not go through paho, whose publish and acknowledgement take 75 to 90 microseconds of CPU where
 these take 6: they are framed here (``mqtt_frames``) and put between paho's packets.  Their packet identifiers are ours
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from gateway.errors import GatewayError
     from gateway.sinks.layouts import Message
+    from gateway.sinks.lookup import Lookup
 
 __all__ = ["TOO_LARGE", "Link", "connect"]
 
@@ -445,6 +446,7 @@ class Link(asyncio.Protocol):
 async def connect(
     host: str,
     port: int,
+    lookup: Lookup,
     *,
     client_id: str,
     username: str = "",
@@ -459,23 +461,49 @@ async def connect(
 ) -> Link:
     """Connect and enter: clean start, ``will`` = (topic, payload, QoS), retained.
 
+    The addresses that ``lookup`` gives for the host are tried in turn, each for its share of the time.
+
     A broker that stopped answering is noticed after one to two ``keepalive_s``, one that answers pings but
     acknowledges nothing after ``ack_s``.  Raises ``Unavailable`` or ``Stopped``, at the latest after
     ``timeout_s``.
     """
     loop = asyncio.get_running_loop()
     where = f"{host}:{port}"
-    link: Link | None = None
-    entered = False
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, link = await loop.create_connection(lambda: Link(client_id, window, clock), host, port, ssl=tls)
+
+    async def attempt(address: str) -> Link:
+        link: Link | None = None
+        entered = False
+        try:
+            _, link = await loop.create_connection(
+                lambda: Link(client_id, window, clock),
+                address,
+                port,
+                ssl=tls,
+                server_hostname=host if tls is not None else None,
+            )
             if username:
                 link.session.username_pw_set(username, password or None)
             if will is not None:
                 link.session.will_set(will[0], will[1], qos=will[2], retain=True)
             await link.enter(host, port, keepalive_s, ack_s)
             entered = True
+            return link
+        finally:
+            if link is not None and not entered:
+                link.abort()
+
+    ends = loop.time() + timeout_s
+    try:
+        async with asyncio.timeout_at(ends):
+            addresses = list(await lookup.addresses())
+        while True:
+            address = addresses.pop(0)
+            try:
+                async with asyncio.timeout((ends - loop.time()) / (len(addresses) + 1)):
+                    return await attempt(address)
+            except (Unavailable, OSError, TimeoutError) as error:
+                if not addresses or isinstance(error, ssl.SSLCertVerificationError):
+                    raise
     except TimeoutError:
         raise Unavailable(f"{where}: no answer within {timeout_s:g} s") from None
     except ssl.SSLCertVerificationError as error:
@@ -488,7 +516,3 @@ async def connect(
         number = error.errno or 0
         text = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise Unavailable(f"{where}: {text}") from error
-    finally:
-        if link is not None and not entered:
-            link.abort()
-    return link
