@@ -232,6 +232,7 @@ class App:
                 max_message_bytes=settings.limits.max_message_bytes,
                 max_metrics=settings.limits.max_metrics,
                 heartbeat_s=settings.heartbeat.interval_s,
+                drops_oldest=settings.journal.on_full == "drop_oldest",
             ),
         )
         live = self.live = LiveEndpoint(hub, history, journal.epoch)

@@ -83,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_message_bytes: int = 65_536
     max_metrics: int = 1_000
     heartbeat_s: float = 20.0
+    drops_oldest: bool = False  # the journal may drop what a sink still lacks: then nothing can be promised of sinks
 
 
 class _Outcome:
@@ -147,8 +148,11 @@ class DeviceEndpoint:
         session = request.query.get("session")
         if session is not None and (not 0 < len(session) <= MAX_SESSION or not session.isprintable() or " " in session):
             return request.refuse(400, f"session: 1 to {MAX_SESSION} visible characters")
-        if request.query.get("ack", "durable") not in ACKS:
+        level = request.query.get("ack", "durable")
+        if level not in ACKS:
             return request.refuse(400, f"ack: one of {', '.join(ACKS)}")
+        if level == "delivered" and self.settings.drops_oldest:
+            return request.refuse(400, "ack=delivered cannot be kept where GATEWAY_JOURNAL__ON_FULL is drop_oldest")
         if request.query.get("format", SUBPROTOCOLS[0]) not in CODECS:
             return request.refuse(400, f"format: one of {', '.join(SUBPROTOCOLS)}")
         try:

@@ -81,7 +81,7 @@ class Health:
         self._now = now
         self._monotonic = monotonic
         self._started = monotonic()
-        self.readings = Meter(lambda: float(journal.next_offset), monotonic)
+        self.readings = Meter(lambda: float(journal.stored), monotonic)
         self.messages = Meter(lambda: float(messages()), monotonic)
         # What was stored two samples ago: what came since is on its way, not behind.
         self._stored: deque[int] = deque([journal.stored], maxlen=3)

@@ -317,6 +317,16 @@ async def test_delivered_acks_wait_for_every_sink(tmp_path, mosquitto):
         await acked(ws, 1)
 
 
+async def test_delivered_is_not_promised_where_the_oldest_is_dropped(tmp_path):
+    """An ack of that level could cover what no sink ever had: it is refused in words."""
+    async with gateway(tmp_path, journal={"on_full": "drop_oldest"}) as gw:
+        with pytest.raises(InvalidStatus) as refused:
+            async with gw.device("d", "?ack=delivered"):
+                pass
+        assert refused.value.response.status_code == 400
+        assert b"ON_FULL" in refused.value.response.body
+
+
 async def test_reminded_of_a_hold(tmp_path, monkeypatch):
     """A device that goes on behind a hold is told again, not for every reading."""
     monkeypatch.setattr("gateway.server.device.REMIND_S", 0.2)
