@@ -202,9 +202,10 @@ export class DevicePanel extends EventTarget {
     else if (device.lastSeen) facts.push(now - device.lastSeen < 1000 ? "last reading now" : `last reading ${span(now - device.lastSeen)} ago`);
     const interval = this.#interval(device);
     if (interval) facts.push(`${device.interval ? "" : "about "}${interval < 500 ? `${count(1000 / interval)} a second` : `every ${span(about(interval), about(interval) % 1000 !== 0)}`}`);
-    const ahead = Number.isFinite(this.#skew) ? this.#skew : 0;
+    // The gateway has seen more than this page: what it says of the clock goes before what is seen here.
+    const ahead = device.clock?.skew_ms ?? (Number.isFinite(this.#skew) ? this.#skew : 0);
     if (ahead > SKEW_MS) facts.push(`its clock is ${span(ahead)} ahead`);
-    else if (ahead < -SKEW_MS) facts.push(`readings arrive ${span(-ahead)} late`);
+    else if (ahead < -SKEW_MS) facts.push(`its clock is ${span(-ahead)} behind, or its readings come that late`);
     if (this.#thinned) facts.push("only the newest values: this page reads too slowly");
     if (!device.confirmed) facts.push("not heard of since the gateway started");
     setText(head.facts, facts.join(", "));
@@ -218,6 +219,9 @@ export class DevicePanel extends EventTarget {
     this.#term("received", "", ledger.received ?? 0, false);
     TERMS.forEach((term, i) => this.#term(term, i ? "+ " : "= ", ledger[term] ?? 0, (term === "rejected" || term === "dropped") && ledger[term] > 0));
     this.#term("unaccounted", "+ ", off, off !== 0, off === 0);
+    const { old = 0, future = 0 } = device.clock ?? {};
+    this.#term("with a time long past", "; ", old, false, !old);
+    this.#term("with a time ahead", "; ", future, true, !future);
   }
 
   #term(term, sign, n, hot, hidden = false) {

@@ -85,6 +85,7 @@ class Device {
     this.lastSeen = 0;
     this.interval = 0;
     this.ledger = null;
+    this.clock = null; // {skew_ms, old, future}: the gateway's word on its times
     this.metrics = new Map();
     this.changes = [];
     this.#index();
@@ -117,6 +118,7 @@ class Device {
     this.title = row.name || this.name;
     this.interval = row.interval_s > 0 ? row.interval_s : 0;
     this.ledger = row.ledger ?? this.ledger;
+    this.clock = row.clock ?? this.clock;
     for (const [name, known] of Object.entries(row.metrics ?? {})) {
       const metric = this.metric(name);
       const unit = typeof known?.unit === "string" ? known.unit : "";
