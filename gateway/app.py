@@ -14,6 +14,7 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,6 +57,8 @@ LISTENERS_STOP_S = 2.5
 COMMIT_STOP_S = 1.0
 SINKS_STOP_S = 2.0  # and what a sink takes to part from its far side
 HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
+FILES_KEPT = 100  # file descriptors for files and sinks
+HANDSHAKES = 1024  # connections that are not answered yet
 AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
 
@@ -272,13 +275,15 @@ class App:
             ready=health.ready_problem,
             metrics=lambda accept: metrics.exposition(sources, __version__, accept),
         )
+        connections, handshakes = _max_connections(settings.limits.max_connections)
         server = self.server = listener(
             (devices, live, pages),
             guard,
             host=settings.listen.host,
             port=settings.listen.port,
             heartbeat=(settings.heartbeat.interval_s, settings.heartbeat.timeout_s),
-            max_connections=settings.limits.max_connections,
+            max_connections=connections,
+            max_handshakes=handshakes,
             max_per_address=settings.limits.max_per_address,
             stop_timeout=LISTENERS_STOP_S,
         )
@@ -400,6 +405,26 @@ def _end_of_grace(book: DeviceBook, pipeline: Pipeline) -> None:
         elif status is not None:
             device.status = status
             pipeline.shown(device)
+
+
+def _max_connections(asked: int | None) -> tuple[int, int]:
+    """How many connections and how many unanswered ones there may be: no more than there are file descriptors for.
+
+    At the first bound a newcomer gets 503, at the second the oldest silent one is cut; without them the journal could
+    open no file.  The soft limit is raised to the hard one first (getrlimit(2)).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    handshakes = max(8, min(HANDSHAKES, soft // 8))
+    possible = max(16, soft - FILES_KEPT - 2 * handshakes)  # an answered one may linger
+    if asked is not None and asked > possible:
+        log.warning(
+            "there are file descriptors for %d connections, not for %d (ulimit -n, LimitNOFILE=)", possible, asked
+        )
+    return possible if asked is None else min(asked, possible), handshakes
 
 
 def _clock_rules(settings: Settings) -> ClockRules:

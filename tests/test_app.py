@@ -12,7 +12,9 @@ from gateway.journal.segment import Tail
 from tests.running import acked, gateway, receive, send
 
 
-async def test_work_that_fails_is_begun_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_work_that_fails_is_begun_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A fault in the feed, the figures, the device book or the watchdog is logged and ends none of them."""
     monkeypatch.setattr(app, "AGAIN_S", 0.0)
     runs = 0
@@ -56,6 +58,28 @@ async def test_a_stop_on_a_disk_that_fails_ends(tmp_path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     async with gateway(tmp_path) as gw, gw.device("d", "?session=b") as ws:
         assert (await receive(ws))["last_seq"] == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked", "expected"),
+    [
+        ((1024, 1024), None, (668, 128)),
+        ((1024, 1024), 100, (100, 128)),
+        ((1024, 1024), 5000, (668, 128)),
+        ((1024, 20_000), 5000, (5000, 1024)),
+        ((20_000, 20_000), None, (17_852, 1024)),
+        ((64, 64), None, (16, 8)),
+    ],
+)
+def test_no_more_connections_than_file_descriptors(
+    limits: tuple[int, int], asked: int | None, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the journal and the sinks need is kept back; the soft limit is raised to the hard one."""
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(app.resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(app.resource, "setrlimit", lambda _, to: raised.append(to))
+    assert app._max_connections(asked) == expected
+    assert raised == ([(limits[1], limits[1])] if limits[0] < limits[1] else [])
 
 
 async def test_the_end_of_the_grace_time_is_told(tmp_path) -> None:

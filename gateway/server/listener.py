@@ -26,6 +26,7 @@ def listener(
     port: int,
     heartbeat: tuple[float, float],
     max_connections: int | None = None,
+    max_handshakes: int | None = 1024,
     max_per_address: int | None = None,
     stop_timeout: float = 3.0,
 ) -> Server:
@@ -40,6 +41,7 @@ def listener(
         port=port,
         heartbeat=heartbeat,
         max_connections=max_connections,
+        max_handshakes=max_handshakes,
         max_per_address=max_per_address,
         stop_timeout=stop_timeout,
     )
