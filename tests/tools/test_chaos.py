@@ -15,7 +15,7 @@ import pytest
 
 from tools.toolkit import chaos
 
-AT_ONCE = 2 * (os.cpu_count() or 1)
+AT_ONCE = 3 * (os.cpu_count() or 1)
 # Rounds, and seconds of load in each, that come to a second or two.
 SHORT = {
     "shutdown": (1, 0.4),

@@ -22,14 +22,14 @@ HOST = "127.0.0.1"
 # An hour ago: within what the history keeps.
 FIRST_MS = int(time.time() * 1000) - 3_600_000
 READING = b'{"ts":%d,"seq":%d,"values":{"n":%d,"half":%s,"mark":"%s-%d."%s}}'
-PAD = "x" * 900
+PADS = {f"pad-{n}": "x" * 1000 for n in range(4)}
 RECONNECT_S = 0.05
 TICK_S = 0.004
 
 
 def wrong_values(device: str, n: int, values: dict[str, Any], time_ms: int | None = None) -> str:
     """What is wrong with a reading that claims to be the ``n``-th of ``device``, in words; empty if nothing is."""
-    expected = {"n": n, "half": n / 2, "mark": f"{device}-{n}.", "pad": PAD}
+    expected = {"n": n, "half": n / 2, "mark": f"{device}-{n}.", **PADS}
     for metric, value in values.items():
         if value != expected.get(metric):
             return f"{device} {n}: {metric} is {value!r}"
@@ -171,9 +171,9 @@ class Fleet:
         self._at = 0
 
     def widen(self) -> None:
-        """Send a metric more with each reading, ``pad``, a long text."""
+        """Send long texts with each reading, four kilobytes in all."""
         for device in self.devices:
-            device.pad = b',"pad":"%s"' % PAD.encode()
+            device.pad = b"," + msgspec.json.encode(PADS)[1:-1]
 
     @property
     def sent(self) -> int:

@@ -24,9 +24,9 @@ SMALL_BYTES = 96 << 20
 REFUSED_WITHIN_S = 1.0
 WHAT_FAILS = ("sync", "write", "sync write")
 LEAST_BYTES = 16 << 20
-WIDE_PER_S = 5000.0  # readings of a kilobyte
+WIDE_PER_S = 1000.0  # readings of four kilobytes
 FULL_WITHIN_S = 20.0
-ROOM_WITHIN_S = 6.0  # places are written once a second, and so is asked what holds the room
+ROOM_WITHIN_S = 8.0  # the history looks every few seconds how far it is on disk
 OVERFLOWED = 'gateway_sink_overflowed_total{sink="mqtt"}'
 RECOVERED_WITHIN_S = 3.0  # the devices are asked to wait a second
 
