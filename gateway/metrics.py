@@ -143,6 +143,7 @@ TABLE: dict[str, dict[str, Known]] = {
         "behind": _gauge("pending", "Readings stored and not yet taken by the far side, as in /healthz."),
         "taken": _counter("taken", "Readings taken by the far side since the start, safe or not yet."),
         "dead_letters": _gauge("dead_letters", "Readings put aside and kept."),
+        "dead_letters_damaged": _gauge("damaged_dead_letters", "Of these, damaged on disk: kept, never delivered."),
         "retries": _counter("retries", "Waits before another attempt."),
         "batches": _counter("batches", "Batches taken by the far side."),
         "states_sent": _counter("states_sent", "Changes of presence taken by the far side."),

@@ -154,6 +154,11 @@ class Aftercare:
         return self._letters.count if self._letters is not None else 0
 
     @property
+    def damaged(self) -> int:
+        """Letters among them that cannot be read."""
+        return self._letters.damaged if self._letters is not None else 0
+
+    @property
     def retry(self) -> Retry | None:
         """What is to be tried again now, between batches."""
         return self._retry if self._retry is not None and self._retry.waits else None

@@ -111,6 +111,11 @@ class DeadLetters:
         """Letters in the file, damaged ones among them; known after ``open``."""
         return self._census.count
 
+    @property
+    def damaged(self) -> int:
+        """Letters among these that cannot be read."""
+        return self._census.damaged
+
     def open(self, position: int = 0) -> None:
         """Read what is there; a torn last line is not counted, and is written over.
 

@@ -8,6 +8,10 @@ reason code: not authorized and quota exceeded stop the sink; what the broker ho
 (too large, payload format, topic name) cuts the message to single readings, and rejects the reading that is
 left; all else is tried again. After a disconnect the whole batch is written again.
 
+Codes that say nothing (unspecified, implementation specific) are tried again as well; but a message that is refused
+so ``UNCLEAR_TRIES`` times in a row is taken to be at fault itself, so that it does not stand before all others for
+ever.
+
 What was received more than ``HISTORICAL_S`` before it is published carries the user property ``historical`` =
 ``true``, so that a dashboard behind the broker can tell a backlog from news.
 """
@@ -19,7 +23,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from gateway.sinks.base import Rejected, Stopped, Unavailable
+from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
 from gateway.sinks.layouts import HISTORICAL, Message
 from gateway.sinks.lookup import Lookup
 from gateway.sinks.mqtt_link import TOO_LARGE, Link, connect
@@ -44,6 +48,11 @@ _CONTENT = {
     TOO_LARGE: "packet too large",
     0x99: "payload format invalid",
 }
+_UNCLEAR = {
+    0x80: "unspecified error",
+    0x83: "implementation specific error",
+}
+UNCLEAR_TRIES = 10  # some minutes, with the back-off between them
 _LEAST_PAYLOAD = 256
 
 # Well beyond what a commit, a batch's delay and a broker that takes its time add up to; and short enough that after
@@ -145,6 +154,9 @@ class MqttSink:
         self._clock, self._wall_clock = clock, wall_clock
         self._lookup = Lookup(address.host, address.port)
         self._link: Link | None = None
+        # The first message refused without a reason in the write before, and for how many writes it has been.
+        self._unclear: tuple[str, bytes] | None = None
+        self._unclear_tries = 0
         self._connects = self._publishes = self._refused_states = self._short_lives = 0
 
     async def open(self) -> None:
@@ -199,12 +211,14 @@ class MqttSink:
         rejected: dict[int, str] = {}
         before = self._wall_clock() - HISTORICAL_S * 1_000_000_000
         messages = self._layout.messages(items, self._prefix, self._most_bytes(link), before)
+        at_fault = False
         while messages:
             codes = await link.publish(messages, qos=self._qos)
             again: list[Message] = []
+            at_fault = at_fault or self._count_unclear(messages, codes)
             for index, code in sorted(codes.items()):
                 message = messages[index]
-                if code not in _CONTENT:
+                if code not in _CONTENT and not (at_fault and code in _UNCLEAR):
                     raise self._refusal(code, message)
                 if len(message.indices) == 1:
                     rejected[message.indices[0]] = self._reason(code)
@@ -216,6 +230,23 @@ class MqttSink:
             messages = again
         if rejected:
             raise Rejected(rejected, rest_safe=True)
+
+    def _count_unclear(self, messages: Sequence[Message], codes: Mapping[int, int]) -> bool:
+        """Whether those refused without a reason are at fault themselves.
+
+        Raises ``Refused`` where that cannot be told because nothing beside them was taken.
+        """
+        first = next((index for index, code in sorted(codes.items()) if code in _UNCLEAR), None)
+        if first is None:
+            return False
+        key = messages[first].topic, messages[first].payload
+        self._unclear_tries = self._unclear_tries + 1 if key == self._unclear else 1
+        self._unclear = key
+        if self._unclear_tries < UNCLEAR_TRIES:
+            return False
+        if len(codes) == len(messages) > 1:
+            raise Refused(self._reason(codes[first]))
+        return True
 
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
         """Retain each value, or clear what was retained: ("presence", device), or ("topic", a topic in full)."""
@@ -284,7 +315,7 @@ class MqttSink:
 
     @staticmethod
     def _reason(code: int) -> str:
-        return f"the broker refused it: {_CONTENT[code]} (0x{code:02x})"
+        return f"the broker refused it: {_CONTENT.get(code) or _UNCLEAR[code]} (0x{code:02x})"
 
     async def _retain(self, link: Link, messages: Sequence[Message]) -> None:
         codes = await link.publish(messages, qos=self._qos, retain=True)

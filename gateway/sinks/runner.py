@@ -180,6 +180,7 @@ class Runner:
             "pending": self.pending,
             "behind": self.behind,
             "dead_letters": self._care.count,
+            "dead_letters_damaged": self._care.damaged,
             "ledger": self.ledger(),
         }
 
@@ -193,6 +194,7 @@ class Runner:
             "behind": self.behind,
             "taken": self._taken_count,
             "dead_letters": self._care.count,
+            "dead_letters_damaged": self._care.damaged,
             "retries": self._retries,
             "batches": self._batches,
             "states_sent": self._states_sent,

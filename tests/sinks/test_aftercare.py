@@ -220,3 +220,20 @@ async def test_stop_ends_a_retry(tmp_path: Path) -> None:
     await runner.stop(0.05)
     assert await asked == {"delivered": 10, "left": 15, "reason": "the gateway is stopping"}
     assert (task.done(), letters.count, cursor.dead_lettered) == (True, 15, 15)
+
+
+async def test_damaged_letters_are_shown_and_never_delivered(tmp_path: Path) -> None:
+    """A letter that the disk changed is counted apart; a retry passes it over, and leaves it."""
+    bad = Bad(1, 2)
+    sink, cursor, letters, runner = setting(tmp_path, 10, bad)
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+    letters.path.write_bytes(letters.path.read_bytes().replace(b'"n":2', b'"n":3'))
+    again = make(sink, cursor, dead_letters=DeadLetters(letters.path))
+    bad.bad = set()
+    sink.items.clear()
+    async with running(again):
+        await until(lambda: sink.opened == 2)
+        assert (await again.dead_letters_retry())["delivered"] == 1
+    assert sink.items == [reading(1)]
+    assert (again.health()["dead_letters"], again.health()["dead_letters_damaged"]) == (1, 1)

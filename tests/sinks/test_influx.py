@@ -251,6 +251,49 @@ async def test_all_failures_in_turn_lose_nothing(tmp_path: Path) -> None:
         assert runner.stats()["retries"] == 6
 
 
+async def test_retry_after_is_kept_and_a_bad_token_stops() -> None:
+    """No request goes out before the time that the store asked for; 401 stops the sink with all kept and a hint."""
+    async with FakeStore() as store:
+        times: list[float] = []
+        answers = [answer(429, Retry_After="1"), answer(401, '{"message":"unauthorized access"}')]
+
+        def respond(request: Request) -> bytes:
+            times.append(time.monotonic())
+            return answers.pop(0) if answers else answer(204)
+
+        store.respond = respond
+        sink = registry.influx_sink(url=store.url, token="t", org="o", bucket="b")
+        cursor = MemoryCursor(10)
+        async with running(sink, cursor, stopped_retry_s=3600.0) as runner:
+            await until(lambda: runner.state == "waiting")
+            await until(lambda: runner.state == "stopped")
+            assert times[1] - times[0] >= 1.0
+            assert (runner.reason, runner.hint) == ("HTTP 401: unauthorized access", "check GATEWAY_INFLUX__TOKEN")
+            assert (cursor.pending, len(times)) == (10, 2)
+            runner.retry_now()
+            await until(lambda: cursor.pending == 0)
+
+
+async def test_frozen_store_is_noticed_and_gets_all_when_thawed(victoria: Victoria) -> None:
+    """A store under SIGSTOP, whose connections the kernel still takes, makes the sink wait and nothing else."""
+    cursor = MemoryCursor(100)
+    sink = registry.influx_sink(url=victoria.url, bucket="b", timeout_s=0.3)
+    async with running(sink, cursor, retry_most_s=0.1) as runner:
+        await until(lambda: cursor.pending == 0)
+        victoria.freeze()
+        try:
+            for _ in range(1000):
+                cursor.append(reading(cursor.end))
+            await until(lambda: runner.stats()["retries"] >= 2)
+            assert (runner.state, runner.reason) == ("waiting", "no answer within 0.3 s")
+            assert cursor.pending >= 1
+        finally:
+            victoria.thaw()
+        await until(lambda: cursor.pending == 0)
+    values = {value for series in victoria.export("telemetry_n") for value in series["values"]}  # type: ignore[attr-defined]
+    assert values == set(range(1100))
+
+
 async def test_rows_in_victoriametrics(victoria: Victoria) -> None:
     """Each kind of value stands in the store under its device, at its time."""
     async with opened(victoria.url, integer=lambda device, metric: metric == "count") as sink:

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
+from gateway.sinks.deadletters import DeadLetters
 from gateway.sinks.layouts import layout
 from gateway.sinks.mqtt import MqttSink, parse_url
+from gateway.sinks.runner import Runner
 from tests.servers import free_port
 
 from .broker import FakeBroker, Published, connack, packet, puback
-from .memory import batch, reading
+from .memory import MemoryCursor, batch, reading
 
 
 def make(url: str, name: str = "flat", **more: object) -> MqttSink:
@@ -163,6 +165,39 @@ async def test_refusal_without_a_reason_is_tried_again(code: int) -> None:
         broker.on_publish = refuse(code)  # type: ignore[assignment]
         with pytest.raises(Unavailable):
             await sink.write(batch(reading(0)))
+
+
+@pytest.mark.parametrize("name", ["flat", "batch"])
+@pytest.mark.parametrize("count", [1, 2, 30])
+async def test_message_refused_without_a_reason_again_and_again_is_put_aside(
+    tmp_path: Path, name: str, count: int
+) -> None:
+    """It is tried for long, alone or among others; then it goes to the dead letters, and what is behind it flows."""
+    async with FakeBroker() as broker:
+        bad = {b'"n":%d}' % n for n in range(min(count, 2))}
+        tries = 0
+
+        def respond(published: Published) -> bytes:
+            nonlocal tries
+            refused = any(mark in published.payload for mark in bad)
+            tries += b'"n":0}' in published.payload
+            return puback(published.mid, 0x83 if refused else 0)
+
+        broker.on_publish = respond
+        cursor = MemoryCursor(count, lambda n: reading(n, devices=3))
+        letters = DeadLetters(tmp_path / "letters")
+        sink = make(broker.url, name)
+        runner = Runner(sink, cursor, max_delay=0.01, retry_least_s=0.001, retry_most_s=0.002, dead_letters=letters)
+        task = asyncio.create_task(runner.run())
+        await until(lambda: runner.state == "waiting")
+        await until(lambda: cursor.pending == 0)
+        assert {letter.offset for letter in letters.read()} == set(range(len(bad)))
+        assert {letter.reason for letter in letters.read()} == {
+            "the broker refused it: implementation specific error (0x83)"
+        }
+        assert tries >= 10
+        await runner.stop(1)
+        assert task.done()
 
 
 @pytest.mark.parametrize("code", [0x90, 0x95, 0x99])
