@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConnectionClosed
-from .message import Message
+from .message import Message, cost
 from .reader import PAUSED_BY_QUEUE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Batcher:
         """Add ``message``; whether the batch is now full.  The clock is asked for a first message alone."""
         items = self._items
         items.append(message)
-        self._bytes += len(message.data)
+        self._bytes += cost(message)
         if self.due is None:
             self.due = clock() + self._timeout
         return len(items) >= self._size or self._bytes >= self._max_bytes
@@ -54,10 +54,15 @@ class Batcher:
         return len(self._items) >= self._size or self._bytes >= self._max_bytes
 
     def take(self) -> list[Message]:
-        """The batch; the next one starts empty."""
+        """A batch of at most ``size``; what is beyond that, and due as before, stays."""
         items, self._items = self._items, []
-        self._bytes = 0
-        self.due = None
+        if len(items) > self._size:
+            self._items = items[self._size :]
+            del items[self._size :]
+            self._bytes = sum(map(cost, self._items))
+        else:
+            self._bytes = 0
+            self.due = None
         return items
 
 
@@ -139,7 +144,7 @@ class BatchRun:
                 return batch
             if self._ended:
                 return []
-            if len(batcher) and self._timer is None:
+            if self._timer is None:
                 self._arm()
             self._waiter = self._ws._loop.create_future()
             await self._waiter

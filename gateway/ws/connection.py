@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .message import Message, encode_json, frame
+from .message import Message, cost, encode_json, frame
+from .pending import hung_up
 from .reader import PAUSED_BY_QUEUE, PAUSED_BY_USER, Reader
 from .wire import CLOSED, OPEN
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from .request import Headers, Query, Request
 
 __all__ = ["Connection"]
-
-# What a message in the queue is counted with besides its data: the object, its string, its place.
-MESSAGE_OVERHEAD = 128
 
 
 class Connection(Reader):
@@ -97,6 +95,14 @@ class Connection(Reader):
         """Whether nothing can be sent any more: closing has begun, from either side."""
         return self._state != OPEN
 
+    @property
+    def peer_gone(self) -> bool:
+        """Whether the peer has closed or reset its TCP connection, also where reading is paused; false if unknown.
+
+        Asks the kernel, reads nothing: what the peer sent before is still to come.
+        """
+        return self._state == CLOSED or hung_up(self._transport)
+
     # Receiving
 
     async def recv(self, timeout: float | None = None) -> Message | None:
@@ -108,12 +114,14 @@ class Connection(Reader):
         queue = self._queue
         if queue is None:
             raise RuntimeError("the messages of this route go to its handler")
+        if self._waiter is not None:
+            raise RuntimeError("another task is waiting in recv()")
         if not queue:
-            if self._received_close:
-                return None
             await self._wait(timeout)
+            if not queue:
+                return None
         message = queue.popleft()
-        self._queue_bytes -= len(message.data) + MESSAGE_OVERHEAD
+        self._queue_bytes -= cost(message)
         if self._paused and self._queue_bytes * 2 <= self._terms.max_queue_bytes:
             self._resume(PAUSED_BY_QUEUE)
         if message.kind == "close":
@@ -130,16 +138,18 @@ class Connection(Reader):
         return message
 
     async def _wait(self, timeout: float | None) -> None:
-        if self._waiter is not None:
-            raise RuntimeError("another task is waiting in recv()")
-        waiter = self._waiter = self._loop.create_future()
-        timer = None if timeout is None else self._loop.call_later(timeout, _time_out, waiter)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+        """Wait until there is a message, or the last one has been taken."""
+        deadline = None if timeout is None else self._loop.time() + timeout
+        # Woken for a message, the task may find none: a close from this side drops what was not taken.
+        while not self._queue and not self._received_close:
+            waiter = self._waiter = self._loop.create_future()
+            timer = None if deadline is None else self._loop.call_at(deadline, _time_out, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
 
     def _use_queue(self) -> None:
         """Queue messages for ``recv``."""
@@ -151,7 +161,7 @@ class Connection(Reader):
         queue = self._queue
         assert queue is not None
         queue.append(message)
-        self._queue_bytes += len(message.data) + MESSAGE_OVERHEAD
+        self._queue_bytes += cost(message)
         if self._queue_bytes >= self._terms.max_queue_bytes:
             # Full: the peer waits, pings and close frames behind its data included, until half is taken.
             self._pause(PAUSED_BY_QUEUE)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .batch import BatchRun
 from .errors import ConnectionClosed
 from .message import Message
+from .reader import HANDLER_ERRORS
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -43,7 +44,7 @@ class _Loop(Endpoint):
 
     def start(self, ws: Connection) -> None:
         ws._use_queue()
-        ws._host.spawn(_run(ws, self._serve(ws)))
+        ws._host.spawn(_run(ws, self._serve))
 
     async def _serve(self, ws: Connection) -> None:
         await self._fn(ws, **ws.path_params)
@@ -57,8 +58,11 @@ class _Messages(Endpoint):
 
     def start(self, ws: Connection) -> None:
         ws._use_queue()
-        _open(ws, self._opened, self._closed)
-        ws._host.spawn(_run(ws, self._serve(ws)))
+        _open(ws, self._opened, None)
+        task = ws._host.spawn(_run(ws, self._serve))
+        if self._closed is not None:
+            # Behind the last message, and also where the task ends otherwise or was never begun.
+            task.add_done_callback(partial(_closed_behind, ws, self._closed))
 
     async def _serve(self, ws: Connection) -> None:
         params = ws.path_params
@@ -105,7 +109,7 @@ class _Batches(Endpoint):
         run = BatchRun(ws, self._fn, self._size, self._timeout, self._clock)
         ws._handler = run.add
         ws._input_hook = run.end
-        ws._host.spawn(_run(ws, run.serve()))
+        ws._host.spawn(_run(ws, lambda _: run.serve()))
 
 
 def websocket_handler(fn: Callable[..., Awaitable[Any]]) -> Endpoint:
@@ -125,9 +129,11 @@ def message_handler(
     """``fn(ws, message, **path_params)`` for each data message, in order.
 
     A result other than ``None`` is sent: a ``Message``, ``Prepared``, ``str``, ``bytes``, or any object as JSON text.
-    ``fn`` may be async, unless ``inline``: then it is called straight from the protocol's callback, without a task.
+    ``fn`` may be async, unless ``inline``: then it is called straight from the protocol's callback, without a task, and
+    where the peer does not read its answers, further messages are not read (and ``send_timeout`` ends it).
     ``opened(ws, **path_params)`` is called after the upgrade and before the first message, ``closed(ws)`` exactly once,
-    when ``ws.close_code`` is known; neither is async.  An exception of ``fn`` or ``opened`` closes with 1011.
+    when ``ws.close_code`` is known and the last message has been handled; neither is async.  An exception of ``fn`` or
+    ``opened`` closes with 1011.
     Raises ``TypeError`` for an async function where none can be.
     """
     for name, function in (("opened", opened), ("closed", closed), ("an inline handler", fn if inline else None)):
@@ -168,18 +174,23 @@ def recover(
         raise ValueError("max_errors must be at least 1")
     key = object()
 
-    def failed(ws: Connection, error: Exception) -> object:
-        if isinstance(error, ConnectionClosed) and ws.closed:
+    def failed(ws: Connection, error: BaseException) -> object:
+        if cancelled_from_outside(error) or (isinstance(error, ConnectionClosed) and ws.closed):
             raise error
         errors = ws._errors
         if errors is None:
             errors = ws._errors = {}
         errors[key] = count = errors.get(key, 0) + 1
         ws._host.counters.handler_errors += 1
-        logger.warning("websocket %s: handler failed (%d in a row): %r", ws.id, count, error)
-        answer = reply(error)
+        logger.warning(
+            "websocket %s at %r from %s: handler failed (%d in a row)",
+            *(ws.id, ws.path, ws.remote, count),
+            exc_info=error,
+        )
+        answer = reply(error) if isinstance(error, Exception) else reply(RuntimeError("cancelled"))
         if count >= max_errors:
-            ws.try_send(answer)
+            if answer is not None:
+                ws.try_send(answer)
             ws.close_soon(1011, "too many errors")
             return None
         return answer
@@ -191,15 +202,15 @@ def recover(
     async def awaited(ws: Connection, pending: Awaitable[Any]) -> Any:
         try:
             result = await pending
-        except Exception as error:
+        except HANDLER_ERRORS as error:
             return failed(ws, error)
         succeeded(ws)
         return result
 
-    def recovering(ws: Connection, message: Any, **params: Any) -> Any:
+    def recovering(ws: Connection, message: Any, /, **params: Any) -> Any:
         try:
             result = fn(ws, message, **params)
-        except Exception as error:
+        except HANDLER_ERRORS as error:
             return failed(ws, error)
         # An async function, an object whose call is async, a plain function that hands on a coroutine: all are awaited.
         if inspect.isawaitable(result):
@@ -207,7 +218,18 @@ def recover(
         succeeded(ws)
         return result
 
-    return recovering
+    async def recovering_async(ws: Connection, message: Any, /, **params: Any) -> Any:
+        pending = recovering(ws, message, **params)
+        return await pending if inspect.isawaitable(pending) else pending
+
+    # What is async is seen to be so where a handler is registered.
+    return recovering_async if _is_async(fn) else recovering
+
+
+def cancelled_from_outside(error: BaseException) -> bool:
+    """Whether ``error`` is the cancellation of this task, and not that of something it had awaited."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _is_async(function: Handler) -> bool:
@@ -220,22 +242,29 @@ def _open(ws: Connection, opened: Handler | None, closed: Handler | None) -> Non
     if opened is not None:
         try:
             opened(ws, **ws.path_params)
-        except Exception as error:
+        except HANDLER_ERRORS as error:
             ws._handler_failed(error)
+
+
+def _closed_behind(ws: Connection, closed: Handler, task: asyncio.Task[None]) -> None:
+    if ws.close_code is None:
+        ws._closed_hooks.append(closed)
+    else:
+        ws._guard(closed, ws)
 
 
 def _data_only(fn: Handler, ws: Connection, message: Message) -> object:
     return fn(ws, message) if message.kind in ("text", "binary") else None
 
 
-async def _run(ws: Connection, handler: Awaitable[Any]) -> None:
+async def _run(ws: Connection, serve: Callable[[Connection], Awaitable[Any]]) -> None:
     """A handler's whole life; the outermost edge of its task."""
     try:
-        await handler
-    except asyncio.CancelledError:
-        ws.abort("cancelled")
-        raise
-    except Exception as error:
+        await serve(ws)
+    except HANDLER_ERRORS as error:
+        if cancelled_from_outside(error):
+            ws.abort("cancelled")
+            raise
         ws._handler_failed(error)
     else:
         ws.close_soon(1000)

@@ -16,12 +16,25 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-__all__ = ["CLOSE_CODES", "Kind", "Message", "Prepared", "check_close", "encode", "encode_json", "frame", "prepare"]
+__all__ = [
+    "CLOSE_CODES",
+    "Kind",
+    "Message",
+    "Prepared",
+    "check_close",
+    "cost",
+    "encode",
+    "encode_json",
+    "frame",
+    "prepare",
+]
 
 Kind = Literal["text", "binary", "ping", "pong", "close"]
 T = TypeVar("T")
 
 OPCODES: dict[str, int] = {"text": 0x1, "binary": 0x2, "close": 0x8, "ping": 0x9, "pong": 0xA}
+
+MESSAGE_OVERHEAD = 96  # what a message in a queue is counted with besides its data: the object and its place
 
 _BYTES = ("binary", "ping", "pong")
 
@@ -137,6 +150,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         Raises ``ValueError`` for ``close``: closing is a matter of one connection.
         """
         return Prepared(*encode(self))
+
+
+def cost(message: Message) -> int:
+    """Bytes that a message takes while it waits, its place in a queue included."""
+    return message.data.__sizeof__() + MESSAGE_OVERHEAD
 
 
 class Prepared:

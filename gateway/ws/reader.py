@@ -65,6 +65,7 @@ class Reader(Wire):
         "_small",
         "_tail",
         "_transport_paused",
+        "_unpausable",
     )
 
     def __init__(self, protocol: ServerProtocol, host: Host, terms: Terms) -> None:
@@ -78,6 +79,7 @@ class Reader(Wire):
         self._held = False
         self._ended = False
         self._transport_paused = False
+        self._unpausable = False
         self._fragments: bytearray | None = None
         self._fragment_kind: Opcode = TEXT
         self._fragment_check: codecs.IncrementalDecoder | None = None
@@ -96,7 +98,7 @@ class Reader(Wire):
         try:
             self._write(response)
             start()
-        except Exception as error:
+        except HANDLER_ERRORS as error:
             self._handler_failed(error)
         finally:
             self._corked = False
@@ -142,6 +144,7 @@ class Reader(Wire):
             self._arm_close_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._handler = _drop
         self._tail = b""
         self._fragments = None
         super().connection_lost(exc)
@@ -344,7 +347,7 @@ class Reader(Wire):
     # Pause
 
     def _pause(self, why: int) -> None:
-        if self._state == OPEN:
+        if self._state == OPEN and not self._unpausable:
             self._paused |= why
 
     def _resume(self, why: int) -> None:
@@ -356,6 +359,16 @@ class Reader(Wire):
         self._resumed_at = self._clock()
         if self._transport_paused or self._held:
             self._loop.call_soon(self._go_on)
+
+    def _deliver_held(self) -> None:
+        """Deliver what was read and held back for a full queue, whatever its bound: no more will be read."""
+        if self._held and not self._paused & ~PAUSED_BY_QUEUE:
+            self._paused = 0
+            self._unpausable = True
+            self._held = False
+            data, self._tail = self._tail, b""
+            self._receive(data, len(data))
+            self._paused = PAUSED_BY_QUEUE
 
     def _go_on(self) -> None:
         """Read what was held back while paused, then what the transport has."""

@@ -17,17 +17,19 @@ from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol
 
 from .connection import Connection
+from .handlers import cancelled_from_outside
 from .pending import unsent
 from .request import BadRequest, Headers, Request, Response, split_path, split_target
 from .router import run_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from websockets.http11 import Response as HandshakeResponse
     from websockets.typing import Origin, Subprotocol
 
     from .router import Match
+    from .secure import Hello
     from .server import Server
 
 __all__ = ["Reception"]
@@ -55,15 +57,21 @@ class Reception(asyncio.BufferedProtocol):
         "_buffer",
         "_deadline",
         "_head_end",
+        "_hello",
+        "_is_head",
         "_is_page",
+        "_parser",
         "_server",
         "_task",
         "_transport",
         "unsent",
     )
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, hello: Hello | None = None) -> None:
         self._server = server
+        self._hello = hello  # what came before, where there is TLS
+        self._is_head = False
+        self._parser: Generator[None, None, None] | None = None  # the library's, as long as it is ours
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._buffer = b""
         self._head_end = 0
@@ -83,9 +91,14 @@ class Reception(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         server = self._server
-        server.counters.accepted += 1
         server.tune(self._transport)
-        self._deadline = server.loop.call_later(server.handshake_timeout, self._expired)
+        timeout = server.handshake_timeout
+        if self._hello is not None:
+            timeout = self._hello.done()
+            self._hello = None
+        else:
+            server.counters.accepted += 1
+        self._deadline = server.loop.call_later(timeout, self._expired)
         if not server.receive(self):
             self._refuse(503, "too many handshakes at once", {"Retry-After": "1"})
 
@@ -121,6 +134,7 @@ class Reception(asyncio.BufferedProtocol):
             self._server.counters.handshakes_failed += 1
         self._answered = True
         self._end_deadline()
+        self._end_parser()
         if self._task is not None:
             self._task.cancel()
         self._server.left(self)
@@ -129,6 +143,7 @@ class Reception(asyncio.BufferedProtocol):
 
     def _read_head(self) -> None:
         head = self._buffer[: self._head_end]
+        self._is_head = head.startswith(b"HEAD ")
         lines = head.split(b"\r\n")
         if len(lines[0]) > MAX_LINE_BYTES:
             self._refuse(414, "the request's target is too long")
@@ -137,6 +152,7 @@ class Reception(asyncio.BufferedProtocol):
             self._refuse(431, "the request's head is too large")
             return
         protocol = ServerProtocol(logger=library_logger)
+        self._parser = protocol.parser
         protocol.receive_data(head)
         events = protocol.events_received()
         if not events:
@@ -153,9 +169,9 @@ class Reception(asyncio.BufferedProtocol):
             self._refuse(error.status, str(error))
             return
         if isinstance(match, Response):
-            self._send(match, head=raw.method == "HEAD")
+            self._send(match)
             return
-        self._task = self._server.loop.create_task(self._answer(protocol, raw, match, request))
+        self._task = self._server.spawn(self._answer(protocol, raw, match, request))
 
     def _match(self, raw: HandshakeRequest) -> tuple[Match | Response, Request]:
         if raw.protocol == "HTTP/1.1" and len(raw.headers.get_all("Host")) != 1:
@@ -187,6 +203,29 @@ class Reception(asyncio.BufferedProtocol):
 
     async def _answer(self, protocol: ServerProtocol, raw: HandshakeRequest, match: Match, request: Request) -> None:
         """Run the request through middleware to its page or upgrade; a task's outermost edge."""
+        try:
+            response = await self._response(protocol, raw, match, request)
+            data = response.serialize(head=self._is_head)
+            if self._answered:
+                return
+            if response.status == 101:
+                self._upgrade(protocol, match, request, data)
+            else:
+                self._write_last(response.status, data)
+        except (Exception, asyncio.CancelledError) as error:
+            if cancelled_from_outside(error):
+                raise
+            logger.exception("request for %r from %s failed", request.path, request.remote)
+            self._server.counters.handler_errors += 1
+            if self._answered:
+                self._transport.abort()
+            else:
+                self._refuse(500, "internal error")
+
+    async def _response(
+        self, protocol: ServerProtocol, raw: HandshakeRequest, match: Match, request: Request
+    ) -> Response:
+        """The answer of middleware and page; 101 where there is to be an upgrade."""
         handshake: HandshakeResponse | None = None
 
         async def innermost(request: Request) -> Response:
@@ -201,27 +240,12 @@ class Reception(asyncio.BufferedProtocol):
             headers = dict(handshake.headers.raw_items())
             return Response(handshake.status_code, bytes(handshake.body), headers=headers)
 
-        try:
-            response = await run_chain(request, match.middleware, innermost)
-            if response.status == 101 and (handshake is None or handshake.status_code != 101):
-                raise TypeError("a middleware answered 101 of its own")
-            upgrade = response.status == 101
-            if upgrade:
-                refusal = self._server.admit(request)
-                if refusal is not None:
-                    response, upgrade = refusal, False
-            data = response.serialize(head=request.method == "HEAD")
-        except Exception:
-            logger.exception("request for %s failed", request.path)
-            self._server.counters.handler_errors += 1
-            response = request.refuse(500, "internal error")
-            data, upgrade = response.serialize(), False
-        if self._answered:
-            return
-        if upgrade:
-            self._upgrade(protocol, match, request, data)
-        else:
-            self._write_last(response.status, data)
+        response = await run_chain(request, match.middleware, innermost)
+        if response.status != 101:
+            return response
+        if handshake is None or handshake.status_code != 101:
+            raise TypeError("a middleware answered 101 of its own")
+        return self._server.admit(request) or response
 
     def _accept(self, protocol: ServerProtocol, raw: HandshakeRequest, match: Match) -> HandshakeResponse:
         options = match.route.options
@@ -240,7 +264,10 @@ class Reception(asyncio.BufferedProtocol):
             response.headers["Upgrade"] = "websocket"
             return response
         protocol.select_subprotocol = MethodType(select, protocol)  # type: ignore[method-assign]
-        return protocol.accept(raw)
+        try:
+            return protocol.accept(raw)
+        finally:
+            del protocol.select_subprotocol  # a cycle, else
 
     def _upgrade(self, protocol: ServerProtocol, match: Match, request: Request, data: bytes) -> None:
         server = self._server
@@ -254,6 +281,7 @@ class Reception(asyncio.BufferedProtocol):
         for extension in protocol.extensions:
             if isinstance(extension, PerMessageDeflate):
                 ws._compress = extension.local_max_window_bits == 15 and extension.local_no_context_takeover
+        self._parser = None
         early = self._buffer[self._head_end :]
         self._buffer = b""
         self._answered = True
@@ -270,8 +298,8 @@ class Reception(asyncio.BufferedProtocol):
     def _refuse(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
         self._send(Response(status, f"{text}\n", headers=headers))
 
-    def _send(self, response: Response, *, head: bool = False) -> None:
-        self._write_last(response.status, response.serialize(head=head))
+    def _send(self, response: Response) -> None:
+        self._write_last(response.status, response.serialize(head=self._is_head))
 
     def _write_last(self, status: int, data: bytes) -> None:
         """Send an answer and end: our half is closed, the peer has time to read for as long as it does read."""
@@ -279,6 +307,7 @@ class Reception(asyncio.BufferedProtocol):
             return
         self._answered = True
         self._buffer = b""
+        self._end_parser()
         self._server.answered(self)
         counters = self._server.counters
         if status < 400:
@@ -333,6 +362,17 @@ class Reception(asyncio.BufferedProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _end_parser(self) -> None:
+        """The parser is a generator on its protocol: end it, so that neither waits for the cyclic collector."""
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
+
     def abort(self) -> None:
         """End at once."""
+        self._transport.abort()
+
+    def cut(self) -> None:
+        """End at once, to make room."""
+        self._answered = True
         self._transport.abort()

@@ -90,8 +90,8 @@ class Query(Mapping[str, str]):
 class Response:
     """An HTTP response: status, body and headers.
 
-    ``headers`` may be changed until it is sent, also those of a 101.  Raises ``ValueError`` for a status outside 100 to
-    599 and, when sent, for header fields that HTTP does not allow.
+    ``headers`` may be changed until it is sent, also those of a 101.  Raises ``ValueError`` for a status that is
+    neither 101 nor 200 to 599 and, when sent, for header fields that HTTP does not allow.
     """
 
     __slots__ = ("body", "headers", "status")
@@ -104,7 +104,7 @@ class Response:
         content_type: str = "text/plain; charset=utf-8",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        if not 100 <= status < 600:
+        if status != 101 and not 200 <= status < 600:
             raise ValueError(f"{status} is not a status")
         self.status = status
         self.body = body.encode() if isinstance(body, str) else body
@@ -135,7 +135,7 @@ class Response:
                 lines.append(f"{name}: {value}")
         if self.status != 101:
             lines.append("Connection: close")
-            if self.status not in (204, 304) and self.status >= 200:
+            if self.status not in (204, 304):
                 lines.append(f"Content-Length: {len(self.body)}")
         head_bytes = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         return head_bytes if head or self.status in (101, 204, 304) else head_bytes + self.body

@@ -19,6 +19,7 @@ from .heartbeat import Heartbeat
 from .host import Terms
 from .reception import Reception
 from .request import Request, Response
+from .secure import Hello
 
 if TYPE_CHECKING:
     import ssl as tls
@@ -33,6 +34,8 @@ logger = logging.getLogger("gateway.ws")
 
 # How long a peer that was answered may leave its half of the connection open.
 LINGER = 2.0
+
+LOOK = 0.05  # between two looks at unread answers while the server stops
 
 READ_BYTES = 64 << 10
 
@@ -71,7 +74,8 @@ class Server:
     ``host`` and ``port`` (0: any free port, see :attr:`port`).  Times in seconds:
 
     - ``heartbeat``: (interval, timeout) of pings, or ``None``; a route may say otherwise.
-    - ``handshake_timeout``: from the TCP connection to the answer, middleware included; then 408.
+    - ``handshake_timeout``: from the TCP connection to the answer, TLS and middleware included; then 408 where the
+      request has not come, 504 where the answer takes too long, and during TLS nothing.
     - ``close_timeout``: for the peer to answer a close frame, then it is aborted.
     - ``send_timeout``: for a peer to take anything of what a handler waits to send, then it is aborted.
     - ``stop_timeout``: for the whole of a stop.
@@ -136,6 +140,8 @@ class Server:
         self._terms_of: dict[WebSocketOptions, Terms] = {}
         self._send_buffer_bytes = send_buffer_bytes
         self._unix = unix
+        self._unix_inode: tuple[int, int] | None = None
+        self._starting = False
         self._listen = partial(
             self._open_listener, host=host, port=port, sock=sock, unix=unix, ssl=ssl, backlog=backlog
         )
@@ -148,7 +154,7 @@ class Server:
         self._port = 0
         self._open: dict[Connection, None] = {}
         self._held: dict[Wire, None] = {}  # open ones, and closed ones whose transport is not gone yet
-        self._waiting: dict[Reception, None] = {}  # not answered yet
+        self._waiting: dict[Reception | Hello, None] = {}  # not answered yet
         self._lingering: dict[Reception, None] = {}  # answered, and not gone yet
         self._unsent = 0  # bytes that those have not read
         self._addresses: dict[Any, int] = {}
@@ -161,7 +167,16 @@ class Server:
     # Life
 
     async def start(self) -> None:
-        """Listen.  Raises ``OSError`` where that fails."""
+        """Listen.  Raises ``OSError`` where that fails, ``RuntimeError`` where it has been started already."""
+        if self._listener is not None or self._starting:
+            raise RuntimeError("the server has been started already")
+        self._starting = True
+        try:
+            await self._start()
+        finally:
+            self._starting = False
+
+    async def _start(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.beats = Heartbeat(self.loop, self.clock)
         self._stopped = asyncio.Event()
@@ -169,6 +184,8 @@ class Server:
         self._listener = await self._listen()
         name = self._listener.sockets[0].getsockname()
         self._port = int(name[1]) if isinstance(name, tuple) else 0
+        if self._unix is not None:
+            self._unix_inode = _inode(self._unix)
 
     async def _open_listener(
         self,
@@ -180,14 +197,16 @@ class Server:
         ssl: tls.SSLContext | None,
         backlog: int,
     ) -> asyncio.Server:
-        factory = partial(Reception, self)
+        factory: Callable[[], asyncio.BaseProtocol] = partial(Reception, self)
+        if ssl is not None:
+            factory = partial(Hello, self, ssl, self._terms.close_timeout)
         if sock is not None:
             if sock.family == sockets.AF_UNIX:
-                return await self.loop.create_unix_server(factory, sock=sock, ssl=ssl, backlog=backlog)
-            return await self.loop.create_server(factory, sock=sock, ssl=ssl, backlog=backlog)
+                return await self.loop.create_unix_server(factory, sock=sock, backlog=backlog)
+            return await self.loop.create_server(factory, sock=sock, backlog=backlog)
         if unix is not None:
-            return await self.loop.create_unix_server(factory, os.fspath(unix), ssl=ssl, backlog=backlog)
-        return await self.loop.create_server(factory, host, port, ssl=ssl, backlog=backlog)
+            return await self.loop.create_unix_server(factory, os.fspath(unix), backlog=backlog)
+        return await self.loop.create_server(factory, host, port, backlog=backlog)
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -210,10 +229,17 @@ class Server:
             await self._stopped.wait()
 
     async def _run_stop(self) -> None:
+        try:
+            await self._end()
+        finally:
+            self._stopped.set()
+
+    async def _end(self) -> None:
         deadline = self.loop.time() + self.stop_timeout
         for ws in list(self._held):
-            ws._begin_close(1001, "server is stopping")
-        # Peers that have not answered have until shortly before the deadline, handlers that are not done a bit longer.
+            ws._stop(1001, "server is stopping")
+        # Peers that have not answered have until shortly before the deadline, and so have requests under way and
+        # answers that are not read yet; handlers that are not done a bit longer.
         margin = min(1.0, self.stop_timeout / 4)
         await self._wait_emptied(deadline - margin)
         for wire in list(self._held):
@@ -225,25 +251,36 @@ class Server:
         if self._listener is not None:
             self._listener.close()
         for reception in [*self._waiting, *self._lingering]:
-            reception.abort()
+            # A request's task has been cancelled, and is not to be cancelled again while it cleans up.
+            if not reception.has_request or reception in self._lingering:
+                reception.abort()
         await self._wait_emptied(deadline)
-        if self._unix is not None:
+        for reception in list(self._waiting):
+            reception.abort()
+        await asyncio.sleep(0)
+        if self._unix is not None and self._unix_inode == _inode(self._unix):
+            # Another server may listen at this path by now.
             with suppress(OSError):
                 os.unlink(self._unix)
         if self._tasks:
             logger.error("%d handlers did not end when cancelled", len(self._tasks))
         self.beats.stop()
-        self._stopped.set()
 
     async def _wait_emptied(self, deadline: float) -> None:
-        """Wait until no transport and no handler is left, or until ``deadline``."""
-        while self._held or self._tasks:
+        """Wait until nothing is under way any more, or until ``deadline``."""
+        while self._busy() and self.loop.time() < deadline:
             self._emptied.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
+            # How much of an answer was read is told by nobody.
+            look = min(deadline, self.loop.time() + LOOK) if self._waiting or self._lingering else deadline
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(look):
                     await self._emptied.wait()
-            except TimeoutError:
-                return
+            for answered in list(self._lingering):
+                answered.measure()
+
+    def _busy(self) -> bool:
+        """Whether there are transports of connections, handlers, requests that are answered, or unread answers."""
+        return bool(self._held or self._tasks or self._unsent)
 
     # What it is and has
 
@@ -313,7 +350,7 @@ class Server:
             if sock.family in (sockets.AF_INET, sockets.AF_INET6):
                 sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
 
-    def receive(self, reception: Reception) -> bool:
+    def receive(self, reception: Reception | Hello) -> bool:
         """Take note of a new TCP connection: whether there is room for its handshake.
 
         At the bound the oldest one that has not sent its request gives way: connections that say nothing can be opened
@@ -346,16 +383,17 @@ class Server:
                 if reception.unsent:
                     self._cut(reception)
 
-    def _cut(self, reception: Reception) -> None:
+    def _cut(self, reception: Reception | Hello) -> None:
         self.counters.handshakes_cut += 1
-        reception.abort()
+        reception.cut()
         self.left(reception)
 
-    def left(self, reception: Reception) -> None:
+    def left(self, reception: Reception | Hello) -> None:
         """A connection ended without an upgrade."""
         self._waiting.pop(reception, None)
-        if self._lingering.pop(reception, self) is None:
+        if isinstance(reception, Reception) and self._lingering.pop(reception, self) is None:
             self._unsent -= reception.unsent
+        self._check_emptied()
 
     def admit(self, request: Request) -> Response | None:
         """A refusal where no further WebSocket connection may be opened, else ``None``."""
@@ -363,9 +401,11 @@ class Server:
             return request.refuse(503, "the server is stopping", {"Retry-After": "1"})
         if self.max_connections is not None and len(self._held) >= self.max_connections:
             return request.refuse(503, "too many connections", {"Retry-After": "10"})
+        address = _address(request.remote)
         if (
             self.max_per_address is not None
-            and self._addresses.get(_address(request.remote), 0) >= self.max_per_address
+            and address is not None
+            and self._addresses.get(address, 0) >= self.max_per_address
         ):
             return request.refuse(429, "too many connections from this address", {"Retry-After": "10"})
         return None
@@ -377,43 +417,56 @@ class Server:
         self._held[ws] = None
         self.counters.opened += 1
         address = _address(ws.remote)
-        self._addresses[address] = self._addresses.get(address, 0) + 1
+        if address is not None:
+            self._addresses[address] = self._addresses.get(address, 0) + 1
 
     def finished(self, ws: Wire) -> None:
         """A connection's code and reason are known."""
-        if ws in self._open:
-            del self._open[ws]
-            address = _address(ws.remote)
-            count = self._addresses.get(address, 0) - 1
-            if count > 0:
-                self._addresses[address] = count
-            else:
-                self._addresses.pop(address, None)
+        self._open.pop(ws, None)  # type: ignore[call-overload]
 
     def lost(self, ws: Wire) -> None:
         """A connection's transport is gone."""
-        self._held.pop(ws, None)
+        if ws in self._held:
+            del self._held[ws]
+            address = _address(ws.remote)
+            if address is not None:
+                self._addresses[address] -= 1
+                if not self._addresses[address]:
+                    del self._addresses[address]
         self.counters.bytes_out += ws._written
         self._check_emptied()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a handler in a task of its own."""
         task = self.loop.create_task(coroutine)
+        self.track(task)
+        return task
+
+    def track(self, task: asyncio.Task[None]) -> None:
+        """Let the stop wait for ``task``."""
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._check_emptied()
 
     def _check_emptied(self) -> None:
-        if not self._held and not self._tasks:
+        if not self._busy():
             self._emptied.set()
 
 
 def _address(remote: Any) -> Any:
-    return remote[0] if isinstance(remote, tuple) and remote else remote
+    """What connections are counted by: a host, ``None`` on a Unix socket."""
+    return remote[0] if isinstance(remote, tuple) and remote else None
+
+
+def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_heartbeat(heartbeat: tuple[float, float] | None) -> tuple[float, float] | None:

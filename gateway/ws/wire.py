@@ -315,8 +315,12 @@ class Wire(asyncio.BufferedProtocol, ABC):
         check_close(code, reason)
         self._begin_close(code, reason)
 
+    def _stop(self, code: int, reason: str) -> None:
+        """As ``close_soon``, but what was received before is still delivered."""
+        self._deliver_held()
+        self._begin_close(code, reason)
+
     def _begin_close(self, code: int, reason: str) -> None:
-        """As ``close_soon``, but what was received before may still be delivered."""
         if self._state != OPEN:
             return
         self._state = CLOSING
@@ -389,7 +393,7 @@ class Wire(asyncio.BufferedProtocol, ABC):
         if isinstance(error, ConnectionClosed) and self._state != OPEN:
             return
         self._host.counters.handler_errors += 1
-        logger.error("websocket %s: handler failed", self.id, exc_info=error)
+        logger.error("websocket %s at %r from %s: handler failed", self.id, self.path, self.remote, exc_info=error)
         self.close_soon(1011, "internal error")
 
     def _arm_close_timer(self) -> None:
@@ -445,15 +449,20 @@ class Wire(asyncio.BufferedProtocol, ABC):
             hook(*args)
         except (Exception, asyncio.CancelledError):
             self._host.counters.handler_errors += 1
-            logger.exception("websocket %s: %r failed", self.id, hook)
+            logger.exception("websocket %s at %r from %s: %r failed", self.id, self.path, self.remote, hook)
 
     @property
     def id(self) -> str:
         """Unique among all connections of all servers."""
         return self._protocol.id.hex
 
-    remote: Any  # the peer's address, from the handshake
+    path: Any  # from the handshake, decoded
+    remote: Any  # the peer's address
 
     @abstractmethod
     def _resume(self, why: int) -> None:
+        """The reading half's."""
+
+    @abstractmethod
+    def _deliver_held(self) -> None:
         """The reading half's."""

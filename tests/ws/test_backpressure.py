@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+import pytest
 
 from gateway.ws import Connection, ConnectionClosed, Message, Pool, Server, message_handler, websocket_handler
 
@@ -217,3 +221,41 @@ async def test_pings_without_end_do_not_fill_the_memory() -> None:
         await flood(raw, frame(PING, b"p" * 120) * 500, enough)
         assert not ws.closed
         assert most < 160 * KIB
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_a_paused_connection_can_ask_whether_its_peer_is_gone(how: str) -> None:
+    """The kernel knows, and nothing is read for it; what was sent before is read afterwards."""
+    seen: list[Message] = []
+
+    def take(ws: Connection, message: Message) -> None:
+        seen.append(message)
+
+    async with one_peer(message_handler(take, inline=True)) as (_, raw, ws):
+        ws.pause()
+        raw.send(frame(TEXT, b"1"))
+        await asyncio.sleep(0.02)
+        raw.send(frame(TEXT, b"2"))
+        await asyncio.sleep(0.02)
+        assert not ws.peer_gone
+        if how == "close":
+            raw.writer.write_eof()
+        else:
+            sock = raw.writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.writer.transport.abort()
+        await eventually(lambda: ws.peer_gone)
+        assert not ws.closed
+        assert not seen
+        ws.resume()
+        await ws.wait_closed()
+        assert ws.peer_gone
+        if how == "close":
+            assert [message.data for message in seen] == ["1", "2"]
+
+
+def test_a_transport_without_a_socket_cannot_say_whether_its_peer_is_gone() -> None:
+    """False."""
+    rig = Rig()
+    assert not rig.ws.peer_gone
+    rig.end()

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed as ClientClosed
 
 from gateway.ws import Connection, ConnectionClosed, Message, Prepared, Server, message_handler, websocket_handler
-from gateway.ws.connection import MESSAGE_OVERHEAD
+from gateway.ws.message import MESSAGE_OVERHEAD
 
 from .support import (
     BINARY,
