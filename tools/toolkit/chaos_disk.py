@@ -114,7 +114,7 @@ async def enospc(rig: Rig) -> None:
     """The disk is full, then has room again: refusals within a second, and all goes on without a restart."""
     await rig.broker()
     small = rig.directory / "small"
-    rig.settings["GATEWAY_JOURNAL__KEEP_FREE_BYTES"] = str(1 << 20)
+    rig.settings["GATEWAY_JOURNAL__KEEP_FREE_BYTES"] = "0"
     rig.state = small / "state"
     async with mounted(small, "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs"):
         try:

@@ -196,9 +196,14 @@ Server.receive = full
 
 NO_CHECKSUMS = """
 from gateway.journal import record
-class Careless:
-    crc32 = staticmethod(lambda *arguments: 7)
-record.zlib = Careless
+record.is_whole = lambda *arguments: True
+decode = record.decode
+def tolerant(payload):
+    try:
+        return decode(payload)
+    except ValueError:
+        return []
+record.decode = tolerant
 """
 
 NO_START_AFTER_DAMAGE = """

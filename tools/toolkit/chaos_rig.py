@@ -280,6 +280,7 @@ class Rig:
                     missing(self.fleet.devices, far.got, f"missing on {far.name}", self.excused.get(far.name, set()))
                 )
             found.append(far.faults)
+            far.faults = []
         found.append([fault for device in self.fleet.devices for fault in device.faults])
         self.lost = len({fault.partition(":")[0] for faults in found for fault in faults if ": acked and " in fault})
         self.stored = history.count
