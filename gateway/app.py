@@ -250,6 +250,7 @@ class App:
             runners=named,
             dashboards=live.health,
             messages=lambda: devices.messages,
+            device_problems=devices.problems,
             retention_days=settings.history.retention_days,
         )
         desk = Desk(
@@ -303,6 +304,7 @@ class App:
         works: dict[str, Callable[[], Awaitable[None]]] = {
             "live feed": live.run,
             "figures": partial(_every, 1.0, health.sample),
+            "presence": partial(_every, 1.0, devices.watch),
             "device book": partial(_every, SNAPSHOT_S, keeper.save),
             "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper)),
             "watchdog": partial(_watchdog, health),

@@ -35,7 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class Row(msgspec.Struct, array_like=True):
-    """What is kept of a device; times in nanoseconds, ``counts`` those of its ledger."""
+    """What is kept of a device; times in nanoseconds, ``counts`` those of its ledger.
+
+    ``learned`` is the usual pause between its messages in seconds, ``old`` and ``future`` count times far off.
+    """
 
     name: str
     session: str = ""
@@ -48,6 +51,9 @@ class Row(msgspec.Struct, array_like=True):
     last_time: int = 0
     counts: tuple[int, ...] = ()
     described: dict[str, Any] | None = None
+    learned: float = 0.0
+    old: int = 0
+    future: int = 0
 
 
 class _Payload(msgspec.Struct, array_like=True):

@@ -127,7 +127,9 @@ class Limits(Section):
         description="Beyond the rate: drop and say so, delay (read no more until there is room), or close (1008).",
     )
     max_message_bytes: int = Field(65_536, ge=256, le=16 * MIB, description="Largest message of a device.")
-    max_connections: Unset[int] = Field(None, ge=1, description="Connections in all; default: what there are file descriptors for.")
+    max_connections: Unset[int] = Field(
+        None, ge=1, description="Connections in all; default: what there are file descriptors for."
+    )
     max_per_address: Unset[int] = Field(None, ge=1, description="Connections of one address; default: none.")
     max_metrics: int = Field(1_000, ge=1, description="Metrics a device may send; a reading with one more is refused.")
     max_devices: int = Field(20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.")

@@ -22,7 +22,7 @@ from .clock import Clock
 from .errors import Overloaded
 from .ledger import Ledger
 from .limit import SlidingWindow, TokenBucket
-from .liveness import Status
+from .liveness import Rhythm, Status
 from .reading import ASSIGNED, Batch, Description, Mark, Presence, Reading
 from .session import Session
 
@@ -38,6 +38,10 @@ class Link(Protocol):
 
     def committed(self, seq: int) -> None:
         """Everything up to ``seq`` of the current session is durably decided."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read of it now."""
 
     def replaced(self, contested: bool) -> None:
         """Another connection of the same device took over; ``contested``: the two keep replacing each other."""
@@ -59,6 +63,7 @@ class Device:
         "metrics",
         "name",
         "replacements",
+        "rhythm",
         "session",
         "status",
     )
@@ -71,7 +76,8 @@ class Device:
         self.status: Status | None = None
         self.last_seen = 0  # ns
         self.clock = Clock()
-        self.described: dict[str, object] = {}
+        self.rhythm = Rhythm()
+        self.described: dict[str, object] = {}  # changed by ``describe`` alone
         self.metrics: set[str] = set()  # every metric it has sent; bounded by the endpoint
         self.link: Link | None = None
         self.replacements = SlidingWindow(REPLACEMENTS, REPLACEMENT_WINDOW_S)
@@ -89,6 +95,12 @@ class Device:
             return True
         self.session = Session(session_id if session_id is not None else fresh_id, resumable=session_id is not None)
         return False
+
+    def describe(self, body: dict[str, object]) -> None:
+        """Take what it says it is."""
+        self.described = body
+        interval = body.get("interval_s")
+        self.rhythm.stated = float(interval) if isinstance(interval, int | float) else 0.0
 
     @property
     def display_name(self) -> str:
@@ -167,9 +179,11 @@ class DeviceBook:
         device.status = liveness.restored(row.state, row.since, row.reason) if row.state else None
         device.last_seen = row.last_seen
         device.clock = Clock(row.last_time)
+        device.clock.old, device.clock.future = row.old, row.future
+        device.rhythm = Rhythm(row.learned)
         if row.counts:
             device.ledger = Ledger(row.counts)
-        device.described = row.described or {}
+        device.describe(row.described or {})
 
     def replay(self, batch: Batch, skip_below: int = 0) -> None:
         """Take in journalled items that the snapshot does not reflect (offsets from ``skip_below``)."""
@@ -185,7 +199,7 @@ class DeviceBook:
                 if item.session:  # type: ignore[union-attr]
                     self._replay_session(device, item.session)  # type: ignore[union-attr]
             elif kind is Description:
-                device.described = item.body  # type: ignore[union-attr]
+                device.describe(item.body)  # type: ignore[union-attr]
 
     def _replay_session(self, device: Device, session_id: str) -> None:
         if device.session.id != session_id:
@@ -223,6 +237,9 @@ class DeviceBook:
                 device.clock.last,
                 device.ledger.settled(),
                 device.described or None,
+                device.rhythm.learned,
+                device.clock.old,
+                device.clock.future,
             )
             for device in self._devices.values()
         ]

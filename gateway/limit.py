@@ -50,6 +50,10 @@ class SlidingWindow:
         allowed.append(now)
         return True
 
+    def idle(self) -> bool:
+        """Whether nothing was allowed within the window."""
+        return not self._allowed or self._clock() - self._allowed[-1] > self.window
+
 
 class TokenBucket:
     """``rate`` tokens a second, at most ``burst`` saved up; starts full.

@@ -1,13 +1,19 @@
-"""The only fork: limit -> journal -> hub.  No state of its own, no branch on a sink's kind."""
+"""The only fork: limit -> journal -> hub.  No branch on a sink's kind; no state but what damps flapping devices.
+
+Damping: a device's first :data:`CHANGES` changes of state in :data:`CHANGES_WINDOW_S` are journalled and told at once;
+further ones take effect and are told :data:`DAMPED_S` later, the last of them only, so that a bad radio floods nobody.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .clock import ClockRules
 from .errors import Overloaded
+from .limit import SlidingWindow
 from .reading import Description, Mark, Presence, Reading
 
 if TYPE_CHECKING:
@@ -20,6 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline"]
 
 
+CHANGES = 6
+CHANGES_WINDOW_S = 60.0
+DAMPED_S = 10.0
+
+
 class Pipeline:
     """Takes what the device endpoint has checked; ``on_presence`` are told of changes, for what is no stream."""
 
@@ -30,10 +41,14 @@ class Pipeline:
         on_presence: list[Callable[[Device], None]] | None = None,
         *,
         clock_rules: ClockRules | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._append = journal.append
         self._hub = hub
         self._clock_rules = clock_rules or ClockRules()
+        self._monotonic = monotonic
+        self._changes: dict[Device, SlidingWindow] = {}  # of devices that changed within the window
+        self._damped: dict[Device, float] = {}  # changed and not told, until when
         self.on_presence = on_presence if on_presence is not None else []
 
     def admit(self, device: Device, draft: Draft, received: int, size: int = 0, *, delay: bool = False) -> float:
@@ -75,8 +90,30 @@ class Pipeline:
         device.ledger.miss(session.accept(seq))
 
     def presence(self, device: Device, status: Status) -> None:
-        """The device changed its state: journalled, shown, told."""
+        """The device changed its state: journalled, shown, told, at once or damped."""
         device.status = status
+        changes = self._changes.get(device)
+        if changes is None:
+            changes = self._changes[device] = SlidingWindow(CHANGES, CHANGES_WINDOW_S, clock=self._monotonic)
+        if device in self._damped:
+            return
+        if changes.allow():
+            self._tell(device, status)
+        else:
+            self._damped[device] = self._monotonic() + DAMPED_S
+
+    def settle(self) -> None:
+        """To be called once a second: tell what was damped, forget who has settled."""
+        now = self._monotonic()
+        for device in [device for device, until in self._damped.items() if now >= until]:
+            del self._damped[device]
+            if device.status is not None:
+                self._tell(device, device.status)
+        for device in [device for device, changes in self._changes.items() if changes.idle()]:
+            if device not in self._damped:
+                del self._changes[device]
+
+    def _tell(self, device: Device, status: Status) -> None:
         session = device.session.id if device.session.resumable else ""
         # A journal without room loses no state: the book's snapshot holds it.
         with suppress(Overloaded):
@@ -93,4 +130,4 @@ class Pipeline:
         """The device said what it is; raises :class:`~gateway.errors.Overloaded` when the journal has no room."""
         if body != device.described:
             self._append(Description(device.name, received, body))
-            device.described = body
+            device.describe(body)

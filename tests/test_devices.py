@@ -221,7 +221,7 @@ async def test_a_description_that_cannot_be_written_costs_itself_alone(book, tmp
 
 def test_fields_that_are_added_later_have_defaults(tmp_path):
     """A row with fewer fields, or with more, is read."""
-    for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, "more", {"and": 1}]):
+    for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, 0.0, 0, 0, "more", {"and": 1}]):
         path = tmp_path / "devices.msgpack"
         path.write_bytes(pack("epoch", 5, [row]))
         assert [device.name for device in loaded(path)] == ["a"]
@@ -238,3 +238,14 @@ def test_declared_integers(book):
     book.open("a").described = {"metrics": {"n": {"integer": True}, "t": {"unit": "Cel"}}}
     assert book.is_integer("a", "n")
     assert not any(book.is_integer(*names) for names in (("a", "t"), ("a", "x"), ("b", "n")))
+
+
+async def test_rhythm_and_clock_survive(book, tmp_path):
+    """What was learned of a device's interval, and how many of its times were far off."""
+    device = book.open("a")
+    device.clock.old, device.clock.future = 3, 4
+    device.rhythm.begin(0.0)
+    device.rhythm.speak(600.0)
+    await book.save("epoch", 50)
+    (again,) = loaded(tmp_path / "devices.msgpack")
+    assert (again.clock.old, again.clock.future, again.rhythm.usual) == (3, 4, 600.0)

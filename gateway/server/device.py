@@ -17,6 +17,7 @@ Bounds, and what happens there:
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 import time
@@ -26,10 +27,12 @@ from typing import Annotated
 import msgspec
 
 from .. import liveness
+from ..clock import CLOCK_OFF_MS
 from ..codecs import CODECS, SUBPROTOCOLS, Codec, Control, Draft, codec_for
 from ..delivery import Delivery
 from ..devices import Device, DeviceBook
 from ..errors import Overloaded, Refusal
+from ..liveness import Losses
 from ..pipeline import Pipeline
 from ..reading import check_value, is_device, is_metric
 from ..session import MAX_SESSION, Verdict
@@ -39,6 +42,8 @@ from .refusals import Refusals
 
 __all__ = ["DeviceEndpoint"]
 
+log = logging.getLogger(__name__)
+
 REPLIES_MAX = 64 * 1024
 UNDECODABLE_MAX = 5  # in a row, then 1011
 WAIT_S = 0.25  # a throttled device is asked to wait this long where the rate allows it sooner
@@ -47,6 +52,8 @@ REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing
 OVERLOAD_S = 10.0  # of nothing but overloaded, then 1013
 OVERLOAD_RETRY_MS = (5_000, 15_000)  # drawn from, so that not all come back at once
 OWED_S = 0.25  # until an ack that had to wait is tried again
+SLICE = 2_000  # devices looked at in one step of the loop
+CLOCK_ROUNDS = 10  # of ``watch``, between two looks at the clocks
 HANG_UP_S = 0.5  # between two looks whether a device that is not read has closed
 ACKS = ("durable", "delivered", "none")
 
@@ -123,6 +130,10 @@ class DeviceEndpoint:
         self.now = now
         self.monotonic = monotonic
         self.stopping = False
+        self.connected = 0  # devices that have a connection
+        self.losses = Losses()
+        self._rounds = 0
+        self._clocks_off: list[tuple[str, int]] = []
         self.messages = 0
         self.notices_dropped = 0
         self.refusals: dict[str, int] = {}
@@ -137,6 +148,49 @@ class DeviceEndpoint:
             subprotocols=SUBPROTOCOLS,
             max_message_bytes=self.settings.max_message_bytes,
         )
+
+    async def watch(self) -> None:
+        """To be called once a second: who has been silent for too long is stale.  In slices, for the loop's sake."""
+        self._rounds += 1
+        look = self._rounds % CLOCK_ROUNDS == 0
+        off: list[tuple[str, int]] = []
+        for number, device in enumerate(list(self.book)):
+            if look and (skew := device.clock.skew_ms) is not None and abs(skew) > CLOCK_OFF_MS:
+                off.append((device.name, skew))
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            link = device.link
+            if link is None or link.paused or device.status is None:
+                continue
+            quiet = device.rhythm.silence(self.monotonic())
+            if quiet:
+                status = liveness.silent(device.status, quiet, device.rhythm.usual, self.now())
+                if status is not None:
+                    self.pipeline.presence(device, status)
+        if look:
+            self._clocks_off = off
+        self.pipeline.settle()
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What is wrong with devices as a whole, and what to do about it, in words."""
+        found = []
+        storm = self.losses.words(self.monotonic())
+        if storm:
+            found.append((storm, "Their network or an access point may have failed: nothing acked is lost by it."))
+        off = self._clocks_off
+        if off:
+            some = ", ".join(
+                f"{name} ({liveness.span(abs(skew) / 1000)} {'ahead' if skew > 0 else 'behind'})"
+                for name, skew in off[:3]
+            )
+            more = f" and {len(off) - 3:,} more" if len(off) > 3 else ""
+            found.append(
+                (
+                    f"The times of {some}{more} are off",
+                    "Set those clocks, let them send no ts, or see GATEWAY_CLOCK__OLD and GATEWAY_CLOCK__FUTURE.",
+                )
+            )
+        return found
 
     async def _admit(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Check the name and the query before the upgrade."""
@@ -230,6 +284,9 @@ class Connection:
         now = endpoint.now()
         resumed = device.begin(self._ws.query.get("session"), secrets.token_hex(4))
         device.last_seen = now
+        device.rhythm.begin(endpoint.monotonic())
+        if previous is None:
+            endpoint.connected += 1
         status, changed = liveness.connected(device.status, now)
         if changed:
             endpoint.pipeline.presence(device, status)
@@ -306,8 +363,12 @@ class Connection:
         if device.link is not self:
             return
         device.link = None
+        endpoint.connected -= 1
         if endpoint.stopping or device.status is None:
             return
+        now = endpoint.monotonic()
+        if endpoint.losses.note(now, endpoint.connected):
+            log.warning("%s: a network or an access point that failed?", endpoint.losses.words(now))
         status = liveness.lost(device.status, reason, endpoint.now())
         if status is not None:
             endpoint.pipeline.presence(device, status)
@@ -317,6 +378,9 @@ class Connection:
         endpoint, device = self._endpoint, self.device
         received = endpoint.now()
         device.last_seen = received
+        device.rhythm.speak(endpoint.monotonic())
+        if device.status is None or device.status.state != liveness.ONLINE:
+            self._heard(received)
         codec = self._text if message.kind == "text" else self._binary
         if codec is None:
             self._end(
@@ -347,6 +411,17 @@ class Connection:
                 device.ledger.received += 1
                 self._refuse(part, outcome)
         self._answer(outcome)
+
+    def _heard(self, now: int) -> None:
+        """A device that was stale speaks again."""
+        status, changed = liveness.connected(self.device.status, now)
+        if self.device.link is self and changed:
+            self._endpoint.pipeline.presence(self.device, status)
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read, for the rate: its silence is ours then."""
+        return self._resume is not None
 
     def _reading(self, draft: Draft, index: int | None, received: int, size: int, outcome: _Outcome) -> None:
         endpoint, device = self._endpoint, self.device

@@ -65,6 +65,7 @@ class Health:
         runners: Sequence[tuple[str, str, RunnerView]],
         dashboards: Callable[[], dict[str, float]],
         messages: Callable[[], int],
+        device_problems: Callable[[], list[tuple[str, str]]],
         retention_days: float,
         now: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
@@ -77,6 +78,7 @@ class Health:
         self._history = history
         self._runners = runners
         self._dashboards = dashboards
+        self._device_problems = device_problems
         self._retention_days = retention_days
         self._now = now
         self._monotonic = monotonic
@@ -127,11 +129,12 @@ class Health:
                     "hint": "Readings are refused until it can: make room on the disk, or check it.",
                 }
             )
-        for part, keeper in (("journal", self._journal), ("devices", self._book)):
+        for part, keeper in (("journal", self._journal), ("history", self._history), ("devices", self._book)):
             problems += [
                 {"part": part, "text": f"{text}.", "hint": "The gateway's log and state directory have the details."}
                 for text in keeper.problems()
             ]
+        problems += [{"part": "devices", "text": f"{text}.", "hint": hint} for text, hint in self._device_problems()]
         sinks = []
         recent = self._journal.stored - self._stored[0]
         for name, title, runner in self._runners:

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import re
 import time
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import msgspec
 import pytest
@@ -701,3 +702,39 @@ async def test_a_device_cannot_break_the_counts(tmp_path):
         assert (await gw.ledger("d"))["missing"] == 2**63 - 1
     async with gateway(tmp_path) as gw:
         assert (await gw.ledger("d"))["stored"] == 6
+
+
+async def test_a_silent_device_is_stale_until_it_speaks(tmp_path):
+    """Three stated intervals without a message: stale, with the reason; the next message makes it online again."""
+    async with gateway(tmp_path) as gw, gw.live() as live, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await receive(live, "hello")
+        await send(ws, {"type": "describe", "interval_s": 0.1}, {"seq": 1, "a": 1})
+        await acked(ws, 1)
+        await send(live, {"type": "subscribe", "id": "m", "metrics": ["none"]})
+        assert (await receive(live, "snapshot"))["devices"]["d"]["state"] == "online"
+        stale = (await receive(live, "presence"))["devices"]["d"]
+        assert stale["state"] == "stale"
+        assert re.fullmatch(r"nothing for \d(\.\d)? s, expected every 0.1 s", stale["reason"])
+        assert (await gw.json("/healthz"))["devices"]["stale"] == 1
+        await send(ws, {"type": "heartbeat"})
+        assert (await receive(live, "presence"))["devices"]["d"]["state"] == "online"
+        await ws.close()
+        assert (await receive(live, "presence"))["devices"]["d"]["state"] == "offline"
+
+
+async def test_many_lost_at_once_are_one_event(tmp_path, caplog):
+    """Twelve connections that end together are one line in the log and one problem in the health."""
+    async with gateway(tmp_path) as gw:
+        async with AsyncExitStack() as stack:
+            connections = [await stack.enter_async_context(gw.device(f"d{number}")) for number in range(12)]
+            for ws in connections:
+                await receive(ws, "welcome")
+            for ws in connections:
+                ws.transport.abort()
+        deadline = asyncio.get_running_loop().time() + 5
+        while (await gw.json("/healthz"))["devices"]["offline"] < 12:
+            assert asyncio.get_running_loop().time() < deadline
+        problems = [problem["text"] for problem in (await gw.json("/healthz"))["problems"]]
+        assert any(text.startswith("12 of 12 devices were lost within 5 s") for text in problems), problems
+        assert caplog.text.count("were lost within") == 1
