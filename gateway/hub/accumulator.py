@@ -129,6 +129,8 @@ class Changes:
     def note(self, devices: Iterable[str], upto: int) -> None:
         """These have changed, and no others, between the old ``upto`` and this one."""
         known, since = self.known, self.upto
+        if not known:
+            self.sent_to = since
         for device in devices:
             known.setdefault(device, since)
         self.upto = upto

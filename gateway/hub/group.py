@@ -70,8 +70,9 @@ class Subscriber(Generic[Frame]):
 
     @property
     def slow(self) -> bool:
-        """Whether its peer must read first."""
-        return self.member.pending_bytes > PENDING_MAX[self.group.subscription.mode]
+        """Whether its peer must read first; what is left of a snapshot waits sooner, so that it makes nobody slow."""
+        mode = "latest" if self.rest is not None else self.group.subscription.mode
+        return self.member.pending_bytes > PENDING_MAX[mode]
 
 
 class Group(Generic[Frame]):
@@ -81,6 +82,7 @@ class Group(Generic[Frame]):
         "changes",
         "due",
         "every",
+        "failed",
         "passed",
         "queued",
         "selection",
@@ -102,4 +104,5 @@ class Group(Generic[Frame]):
         self.subscribers: dict[Member[Frame], Subscriber[Frame]] = {}
         self.due = subscription.ticks
         self.sending = False
+        self.failed = False  # it could not take in what was published
         self.queued = False

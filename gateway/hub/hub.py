@@ -180,7 +180,10 @@ class Hub(Generic[Frame]):
         )
 
     def _collect(self) -> None:
-        """Tell all groups of what was published.  Where one raises, the next call goes on with the others."""
+        """Tell all groups of what was published.
+
+        Where one raises, the next call goes on with the others, and without that one, so that they are served.
+        """
         while self._left or self._fresh:
             if not self._left:
                 self._batch, self._fresh = self._fresh, []
@@ -189,10 +192,14 @@ class Hub(Generic[Frame]):
                 self._left = list(self._groups.values())
             while self._left:
                 group = self._left.pop()
+                group.failed = not group.failed
+                if not group.failed:
+                    continue
                 if group.every:
                     self._fold(group, self._batch)
                 else:
                     self._note(group, self._batch)
+                group.failed = False
         self._batch = []
         self._downgrade_all()
 
@@ -360,7 +367,7 @@ class Hub(Generic[Frame]):
         if group.subscribers.get(subscriber.member) is not subscriber:
             return 0
         if subscriber.slow:
-            if subscriber.due and not subscriber.held and group.every:
+            if subscriber.due and not subscriber.held and subscriber.rest is None and group.every:
                 self._behind.append(subscriber)
                 self._downgrade_all()
             return LOOK

@@ -34,6 +34,7 @@ MAX_MESSAGE_BYTES = 65_536
 MAX_SUBSCRIPTIONS = 16  # a client; one more is refused with an error
 MAX_GLOBS = 1_000  # a list
 MAX_PATTERNS = 100  # globs with * or ? among them: each is tried against every name
+MAX_STARS = 500  # in a list: each takes time before anything is tried
 MAX_GLOB = 128  # characters
 UNREAD_MAX = 256 * 1024  # bytes a client has not read: beyond it its requests are not read either
 UNREAD_S = 60.0  # a client that reads nothing for so long is dropped, if it asked for so much
@@ -298,8 +299,9 @@ class Client:
             self._error(request.id, "too_many_subscriptions", f"at most {MAX_SUBSCRIPTIONS} on a connection")
             return
         for globs in (request.devices, request.metrics):
-            if sum(map(is_pattern, globs)) > MAX_PATTERNS:
-                self._error(request.id, "bad_request", f"more than {MAX_PATTERNS} globs with * or ? in a list")
+            if sum(map(is_pattern, globs)) > MAX_PATTERNS or sum(glob.count("*") for glob in globs) > MAX_STARS:
+                detail = f"a list has more than {MAX_PATTERNS} globs with * or ?, or more than {MAX_STARS} * in all"
+                self._error(request.id, "bad_request", detail)
                 return
         subscription = Subscription(
             id=request.id,

@@ -113,7 +113,7 @@ async def test_coarse_answer_ends_where_the_join_is(history, monkeypatch):
     """Rows that come after the question are in no answer to it: neither the rows nor, where those are too many, the
     means; texts have no mean, their last ones come."""
     monkeypatch.setattr(joining, "ROWS_MAX", 50)
-    await write(history, *(reading(n, v=1.0, text=f"x{n}") for n in range(60)))
+    await write(history, *(reading(n, v=1.0, text=f"x{n}", mixed=2.0 if n % 2 else "y") for n in range(60)))
     question = Question(history, ALL, Join(0, 1000 * MS, [], True))
     await write(history, *(reading(n, v=1e9, text="later") for n in range(60)))
     await history.flush()
@@ -124,6 +124,7 @@ async def test_coarse_answer_ends_where_the_join_is(history, monkeypatch):
     assert {value for _, value in found["a", "v"]} == {1.0}
     assert found["a", "text"][-1][1] == "x59"
     assert len(found["a", "text"]) == len(found["a", "v"])
+    assert {value for _, value in found["a", "mixed"]} == {2.0}
 
 
 async def test_very_many_series_get_coarser_steps(history, monkeypatch):

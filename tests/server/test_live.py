@@ -292,8 +292,10 @@ async def test_too_many_patterns(tmp_path):
     async with gateway(tmp_path) as gw, gw.live() as ws:
         await receive(ws, "hello")
         assert (await subscribe(ws, devices=[f"d{n}" for n in range(1000)]))["type"] == "snapshot"
-        await send(ws, {"type": "subscribe", "devices": [f"d{n}*" for n in range(101)]})
-        assert "globs" in (await receive(ws, "error"))["detail"]
+        for globs in ([f"d{n}*" for n in range(101)], [f"{'a*' * 60}{n}" for n in range(10)]):
+            for field in ("devices", "metrics"):
+                await send(ws, {"type": "subscribe", field: globs})
+                assert "globs" in (await receive(ws, "error"))["detail"]
 
 
 async def test_subscription_replaced_while_its_history_is_read(tmp_path):
