@@ -19,7 +19,7 @@ import shutil
 import time
 from pathlib import Path
 
-__all__ = ["KEPT", "asides", "keep_copy", "remove", "set_aside", "sync_directory"]
+__all__ = ["KEPT", "asides", "dated", "forget", "keep_copy", "remove", "set_aside", "sync_directory"]
 
 KEPT = 8
 
@@ -46,23 +46,23 @@ def set_aside(path: Path, why: str, *, kind: str = "", kept: int = KEPT) -> Path
 
     ``kind``: how the names of all files end that share the bound ``kept``; else it is this file's own.
     """
-    target = _target(path, why)
+    target = dated(path, why)
     try:
         path.rename(target)
     except FileNotFoundError:
         return None
-    _forget(path, kind, kept)
+    forget(path, kind=kind, kept=kept)
     return target
 
 
 def keep_copy(path: Path, version: int, *, kept: int = KEPT) -> Path:
     """Copy a file of that version, durably, and return the copy's name.  Raises ``OSError``."""
-    target = _target(path, f"v{version}")
+    target = dated(path, f"v{version}")
     shutil.copy2(path, target)
     with target.open("rb") as file:
         os.fsync(file.fileno())
     sync_directory(path.parent)
-    _forget(path, "", kept)
+    forget(path, kept=kept)
     return target
 
 
@@ -77,7 +77,8 @@ def asides(directory: Path, kind: str) -> list[Path]:
     return [path for *_, path in sorted(found)]
 
 
-def _target(path: Path, why: str) -> Path:
+def dated(path: Path, why: str) -> Path:
+    """A free name for what is put aside now."""
     name = f"{path.name}.{why}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     target = path.with_name(name)
     number = 1
@@ -87,7 +88,9 @@ def _target(path: Path, why: str) -> Path:
     return target
 
 
-def _forget(path: Path, kind: str, kept: int) -> None:
+def forget(path: Path, *, kind: str = "", kept: int = KEPT) -> None:
+    """Remove all but the newest files put aside, with what SQLite keeps beside its own."""
     for old in asides(path.parent, kind or path.name)[:-kept]:
-        with contextlib.suppress(IsADirectoryError, PermissionError):
-            remove(old)
+        for beside in ("", "-wal", "-shm"):
+            with contextlib.suppress(IsADirectoryError, PermissionError):
+                remove(old.with_name(old.name + beside))

@@ -13,11 +13,12 @@ from typing import Final
 
 import apsw
 
-from gateway.history.codec import encode, encode_shared
+from gateway.history.codec import DamagedChunk, encode, encode_shared
 from gateway.history.frame import Frame
-from gateway.history.schema import FINAL
+from gateway.history.schema import FINAL, fetch
+from gateway.history.seal import seal, unseal
 
-__all__ = ["ALONE", "MAX_ROWS", "MAX_SHARED_ROWS", "Counts", "Sharing", "add_chunk"]
+__all__ = ["ALONE", "MAX_ROWS", "MAX_SHARED_ROWS", "Counts", "Sharing", "add_chunk", "read_chunk", "read_shared"]
 
 MAX_ROWS: Final = 4096
 MAX_SHARED_ROWS: Final = 1024  # fewer, since all are unpacked for one device's
@@ -30,6 +31,8 @@ _SHARED: Final = (
     "INSERT INTO shared (shape, flush, from_device, to_device, first, last, kept, high, rows, body)"
     " VALUES (?,?,?,?,?,?,?,?,?,?)"
 )
+_OWN: Final = "SELECT device, shape, first, last, kept, low, high, rows, body FROM chunk WHERE id = ?"
+_OTHERS: Final = "SELECT shape, flush, first, last, kept, high, rows, body FROM shared WHERE id = ?"
 
 
 @dataclass(slots=True)
@@ -43,16 +46,33 @@ class Counts:
     merged: int = 0
     expired: int = 0
     damaged: int = 0
+    salvaged: int = 0
+    left_out: int = 0
 
 
 def add_chunk(connection: apsw.Connection, device: int, shape: int, level: int, frame: Frame) -> int:
     """Add a chunk of a frame sorted by time; returns the bytes of its body.  A big one is FINAL whatever ``level``."""
-    body = encode(frame)
     if len(frame) >= MAX_ROWS // 2:
         level = FINAL
-    span = (frame.times[0], frame.times[-1], _kept(frame), frame.low, frame.high)
-    connection.execute(_CHUNK, (device, shape, level, *span, len(frame), body))
+    span = (frame.times[0], frame.times[-1], _kept(frame), frame.low, frame.high, len(frame))
+    body = seal((device, shape, *span), encode(frame))
+    connection.execute(_CHUNK, (device, shape, level, *span, body))
     return len(body)
+
+
+def read_chunk(connection: apsw.Connection, number: int, device: int) -> bytes:
+    """The body of a device's chunk.  Raises :class:`DamagedChunk` where it is not what was written."""
+    *numbers, sealed = fetch(connection, _OWN, (number,))[0]
+    body = unseal(tuple(numbers), sealed)
+    if numbers[0] != device:
+        raise DamagedChunk("it is another device's")
+    return body
+
+
+def read_shared(connection: apsw.Connection, number: int) -> bytes:
+    """The body of a shared chunk.  Raises :class:`DamagedChunk` where it is not what was written."""
+    *numbers, sealed = fetch(connection, _OTHERS, (number,))[0]
+    return unseal(tuple(numbers), sealed)
 
 
 class Sharing:
@@ -81,12 +101,12 @@ class Sharing:
     def _write(self, shape: int) -> None:
         parts = self._parts.pop(shape)
         rows = self._rows.pop(shape)
-        body = encode_shared(parts)
         first = min(frame.times[0] for _, frame in parts)
         last = max(frame.times[-1] for _, frame in parts)
         kept = max(_kept(frame) for _, frame in parts)
         high = max(frame.high for _, frame in parts)
         devices = (parts[0][0], parts[-1][0])
+        body = seal((shape, self._flush, first, last, kept, high, rows), encode_shared(parts))
         self._connection.execute(_SHARED, (shape, self._flush, *devices, first, last, kept, high, rows, body))
         self.shapes.add(shape)
         self._counts.chunks += 1

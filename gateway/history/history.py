@@ -38,7 +38,8 @@ from gateway.history.collector import Row
 from gateway.history.downsample import AGGREGATES
 from gateway.history.memtable import Memtable
 from gateway.history.query import Cancelled, Latest, Query, latest, run_query
-from gateway.history.schema import connect, translated
+from gateway.history.rescue import DAMAGE, DAMAGE_AT_OPEN, finish, rescue
+from gateway.history.schema import DamagedFile, connect, translated
 from gateway.history.store import Store
 from gateway.reading import Batch
 
@@ -63,7 +64,8 @@ class History:
     ``retention_days``: chunks whose every row is older, and was received longer ago, are deleted (0: kept for ever).
     ``memtable_bytes``: how much is held in memory before it is flushed; there may be twice as much while a flush is
     under way.  ``flush_s``: how old a reading in memory may become.
-    ``clock`` gives seconds since the epoch, for the retention.
+    ``clock`` gives seconds since the epoch, for the retention; of what a clock that jumps ahead makes too old, a day
+    goes in an hour.
     """
 
     def __init__(
@@ -91,6 +93,9 @@ class History:
         self._shift = 0
         self._due: float | None = None  # when the live memtable becomes too old, on the loop's clock
         self._failure: HistoryError | None = None
+        self._suspicion: Exception | None = None  # why the file is to be made anew
+        self._problems: list[str] = []
+        self._behind = 0  # how far the oldest rows are beyond the retention, where that is more than a day; nanoseconds
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
         self._broken = False  # the keeper has ended before its time
@@ -98,9 +103,8 @@ class History:
         self._attempt = asyncio.Event()  # set, and replaced by a new one, after each flush that was tried
         self._connections: SimpleQueue[apsw.Connection] = SimpleQueue()
         self._running: set[threading.Event] = set()
-        self._counts: dict[str, float] = dict.fromkeys(
-            ("queries", "query_seconds", "queries_refused", "flushes", "flush_seconds", "flush_failures", "damaged"), 0
-        )
+        counted = "queries query_seconds queries_refused flushes flush_seconds flush_failures damaged rescued"
+        self._counts: dict[str, float] = dict.fromkeys(counted.split(), 0)
 
     async def open(self, epoch: str = "") -> None:
         """Open or make the file; ``position`` and ``end`` are then those of its chunks.
@@ -124,7 +128,17 @@ class History:
 
     def _open(self, epoch: str) -> Store:
         with translated(f"cannot open {self._path}"):
-            store = Store(self._path, epoch=epoch, span=self._retention // 30)
+            span = self._retention // 30
+            finish(self._path)
+            try:
+                if self._path.is_dir():
+                    raise DamagedFile("it is a directory")
+                if self._path.exists() and not self._path.stat().st_size:
+                    raise DamagedFile("it is empty")
+                store = Store(self._path, epoch=epoch, span=span)
+            except DAMAGE_AT_OPEN as error:
+                self._rescued(rescue(self._path, None, span=span), error)
+                store = Store(self._path, epoch=epoch, span=span)
             try:
                 for _ in range(READERS):
                     self._connections.put(connect(self._path, readonly=True))
@@ -132,6 +146,39 @@ class History:
                 self._close_all(store)
                 raise
             return store
+
+    def _rescued(self, name: str, error: Exception) -> None:
+        text = f"The history's file could not be used ({error}) and is made anew from what can be read of it"
+        self._problems = [*self._problems[-7:], f"{text}: kept as {name}" if name else text]
+        self._counts["rescued"] += 1
+        log.error("%s", self._problems[-1])
+
+    def _rescue(self, old: Store, error: Exception) -> Store:
+        """Make the file anew; the readers' connections follow when their queries are done."""
+        span = self._retention // 30
+        with translated(f"cannot make {self._path} anew"):
+            try:
+                self._rescued(rescue(self._path, old, span=span), error)
+                store = Store(self._path, epoch=old.epoch, span=span)
+            except OSError as failed:
+                raise HistoryError(f"cannot make {self._path} anew: {failed}") from failed
+            for _ in range(READERS):
+                self._connections.get().close()
+                self._connections.put(connect(self._path, readonly=True))
+            return store
+
+    def problems(self) -> list[str]:
+        """What was found wrong with the file since the start, in words."""
+        problems = list(self._problems)
+        counts = self.stats()
+        if lost := int(counts["damaged"] + counts.get("chunks_left_out", 0)):
+            problems.append(f"{lost} chunks of the history cannot be read")
+        if self._behind:
+            problems.append(
+                f"The history reaches {self._behind // DAY_NS} days further back than it is to be kept, or the clock is"
+                " wrong: a day of it is deleted an hour"
+            )
+        return problems
 
     def _close_all(self, store: Store) -> None:
         while not self._connections.empty():
@@ -205,8 +252,26 @@ class History:
         loop = asyncio.get_running_loop()
         retry, expire_at, work_at = RETRY_S[0], loop.time(), loop.time()
         expired: int | None = None  # the last device that was looked at, while that is going on
+        opened_at, before = loop.time(), 0
         while True:
             now = loop.time()
+            if self._suspicion is not None:
+                try:
+                    store = self._store = await self._in_writer(partial(self._rescue, store, self._suspicion))
+                except HistoryError as error:
+                    log.warning("%s", error)
+                    self._failure = error
+                    self._tell()
+                    if self._closing:
+                        return
+                    self._wake.clear()
+                    await self._sleep(retry)
+                    retry = min(2 * retry, RETRY_S[1])
+                else:
+                    self._catalogue = store.catalogue
+                    self._suspicion = None
+                    retry = RETRY_S[0]
+                continue
             if self._frozen is None and self._due is not None and (self._closing or self._due <= now):
                 self._freeze()
             if self._frozen is not None:
@@ -215,27 +280,37 @@ class History:
                     continue
                 if self._closing:
                     return
-                self._wake.clear()
-                await self._sleep(retry)
-                retry = min(2 * retry, RETRY_S[1])
+                if self._suspicion is None:
+                    self._wake.clear()
+                    await self._sleep(retry)
+                    retry = min(2 * retry, RETRY_S[1])
                 continue
             if self._closing:
                 return
             if expired is None and self._retention and now >= expire_at:
-                expired, expire_at = 0, now + min(EXPIRE_S, self._retention / 50e9)
-            if now >= work_at and (expired is not None or store.merger.ready or self._may_shrink):
-                began = now
                 try:
-                    expired = await self._in_writer(partial(self._work, store, expired))
+                    before = await self._in_writer(partial(self._limit_age, store, now - opened_at))
                 except HistoryError as error:
                     log.warning("%s", error)
+                    self._suspect(error)
+                else:
+                    expired = 0
+                expire_at = now + (EXPIRE_S if self._behind else min(EXPIRE_S, self._retention / 50e9))
+                continue
+            if now >= work_at and (expired is not None or store.busy or self._may_shrink):
+                began = now
+                try:
+                    expired = await self._in_writer(partial(self._work, store, expired, before))
+                except HistoryError as error:
+                    log.warning("%s", error)
+                    self._suspect(error)
                     work_at = loop.time() + RETRY_S[1]
                 else:
                     work_at = loop.time() + REST * (loop.time() - began)
                 continue
             self._wake.clear()
             times = [at for at in (self._due, expire_at if self._retention else None) if at is not None]
-            if expired is not None or store.merger.ready or self._may_shrink:
+            if expired is not None or store.busy or self._may_shrink:
                 times.append(work_at)
             await self._sleep(min(times) - loop.time() if times else None)
 
@@ -248,15 +323,33 @@ class History:
 
     _may_shrink = False
 
-    def _work(self, store: Store, expired: int | None) -> int | None:
+    def _limit_age(self, store: Store, uptime: float) -> int:
+        """Before which time chunks are to go now.
+
+        The clock may be wrong, far ahead above all after a start: more than a day of what there is never goes at once,
+        nor in an hour of ``uptime``.
+        """
+        before = int(self._clock() * 1e9) - self._retention
+        with translated("cannot tidy the history"):
+            oldest = store.oldest()
+        if oldest is None or before - oldest <= DAY_NS:
+            self._behind = 0
+            return before
+        if not self._behind:
+            log.warning("the history is %d days behind its retention: is the clock right?", (before - oldest) // DAY_NS)
+        self._behind = before - oldest
+        return oldest if uptime < EXPIRE_S else oldest + DAY_NS
+
+    def _work(self, store: Store, expired: int | None, before: int) -> int | None:
         """One step of the background work; returns the device up to which old chunks are deleted, None: of all."""
         with translated("cannot tidy the history"):
             if expired is not None:
-                before = int(self._clock() * 1e9) - self._retention
                 expired = store.expire(before, expired)
                 if expired is None:
                     store.forget()
                     self._may_shrink = True
+            elif store.salvaging:
+                store.salvage_step()
             elif store.merger.ready:
                 store.merger.step()
                 self._may_shrink = True
@@ -273,6 +366,7 @@ class History:
         except HistoryError as error:
             log.warning("%s", error)
             self._failure = error
+            self._suspect(error)
             self._counts["flush_failures"] += 1
         else:
             self._failure = None
@@ -284,6 +378,12 @@ class History:
             self._freeze()
         self._tell()
         return self._failure is None
+
+    def _suspect(self, error: HistoryError) -> None:
+        """Where that was damage, the file is to be made anew."""
+        if isinstance(error.__cause__, DAMAGE):
+            self._suspicion = error.__cause__
+            self._wake.set()
 
     def _tell(self) -> None:
         self._attempt.set()
@@ -372,6 +472,9 @@ class History:
             return await asyncio.get_running_loop().run_in_executor(self._readers, run)
         except Cancelled:
             raise HistoryError("the history is closed") from None
+        except HistoryError as error:
+            self._suspect(error)
+            raise
         finally:
             stop.set()
             self._running.discard(stop)
@@ -427,6 +530,8 @@ class History:
                 "chunk_bytes_written": store.counts.bytes,
                 "chunks_merged": store.counts.merged,
                 "chunks_expired": store.counts.expired,
+                "chunks_salvaged": store.counts.salvaged,
+                "chunks_left_out": store.counts.left_out,
                 "file_bytes": store.size,
                 "devices": len(store.catalogue.devices),
             }

@@ -20,10 +20,10 @@ import apsw
 
 from gateway.history.breath import Breath
 from gateway.history.catalogue import Catalogue
-from gateway.history.chunks import MAX_ROWS, Counts, add_chunk
+from gateway.history.chunks import MAX_ROWS, Counts, add_chunk, read_chunk, read_shared
 from gateway.history.codec import DamagedChunk, decode, decode_shared
 from gateway.history.frame import Frame, concatenate, cut_frame, pieces, sort_rows
-from gateway.history.schema import FINAL, fetch
+from gateway.history.schema import FINAL, fetch, whole
 
 __all__ = ["FAN_IN", "Merger"]
 
@@ -36,7 +36,7 @@ MAX_MERGED: Final = 64  # chunks of one device at once
 Key = tuple[int, int, int]  # device, shape, level
 
 _SMALL: Final = (
-    f"SELECT id, first, last, rows, body FROM chunk WHERE device = ? AND shape = ? AND level = ? AND level < {FINAL}"
+    f"SELECT id, first, last, rows FROM chunk WHERE device = ? AND shape = ? AND level = ? AND level < {FINAL}"
     " ORDER BY low, id LIMIT ?"
 )
 
@@ -54,12 +54,10 @@ class Merger:
         self._ready: set[Key] = set()
         self._flushes: defaultdict[int, set[int]] = defaultdict(set)  # by shape, those that left shared chunks
         self._sorting: dict[int, int] = {}  # by shape, the last flush of those being sorted out
-        for *key, count in fetch(
-            connection,
-            f"SELECT device, shape, level, count(*) FROM chunk WHERE level < {FINAL} GROUP BY device, shape, level",
-        ):
+        small = f"SELECT device, shape, level, count(*) FROM chunk WHERE level < {FINAL} GROUP BY device, shape, level"
+        for *key, count in whole(fetch(connection, small)):
             self.count((key[0], key[1], key[2]), count)
-        for shape, flush in fetch(connection, "SELECT DISTINCT shape, flush FROM shared"):
+        for shape, flush in whole(fetch(connection, "SELECT DISTINCT shape, flush FROM shared")):
             self.shared(shape, flush)
 
     @property
@@ -110,10 +108,12 @@ class Merger:
         until = self._sorting[shape]
         connection, added = self._connection, set[Key]()
         with connection:
-            found: list[tuple[int, int, int]] = fetch(
-                connection,
-                "SELECT id, from_device, to_device FROM shared WHERE shape = ? AND flush <= ? ORDER BY flush, id",
-                (shape, until),
+            found: list[tuple[int, int, int]] = whole(
+                fetch(
+                    connection,
+                    "SELECT id, from_device, to_device FROM shared WHERE shape = ? AND flush <= ? ORDER BY flush, id",
+                    (shape, until),
+                )
             )
             # All that hold the first device come to their end, the others are begun.
             first = min((start for _, start, _ in found), default=0)
@@ -149,9 +149,8 @@ class Merger:
 
     def _split(self, number: int, wanted: set[int]) -> list[tuple[int, Frame]]:
         """The frames of these devices in a shared chunk."""
-        (body,) = fetch(self._connection, "SELECT body FROM shared WHERE id = ?", (number,))[0]
         try:
-            frame, devices, starts = decode_shared(body, received=True)
+            frame, devices, starts = decode_shared(read_shared(self._connection, number), received=True)
         except DamagedChunk as error:
             self._damaged("shared", number, error)
             return []
@@ -186,32 +185,32 @@ class Merger:
         """Merge neighbours of one device, shape and level; returns how many rows and chunks."""
         connection = self._connection
         device, shape, level = key
-        found: list[tuple[int, int, int, int, bytes]] = fetch(connection, _SMALL, (*key, MAX_MERGED))
+        found: list[tuple[int, int, int, int]] = whole(fetch(connection, _SMALL, (*key, MAX_MERGED)))
         if not found:
             changes.append((key, -self._small[key]))
             return 0, 0
-        group: list[tuple[int, bytes]] = []
+        group: list[int] = []
         rows, first, last = 0, found[0][1], found[0][2]
-        for number, begin, end, more, body in found:
+        for number, begin, end, more in found:
             begin, end = min(first, begin), max(last, end)
             if group and (rows + more > MAX_ROWS or (self._span and end - begin > self._span)):
                 break
-            group.append((number, body))
+            group.append(number)
             rows, first, last = rows + more, begin, end
         # What has no room for its next neighbour is done, and so is what is nearly as long as it may be.
         full = len(group) < len(found) or (self._span and last - first > self._span // 2)
         above = FINAL if full or rows >= MAX_ROWS // 2 else level + 1
         changes.append((key, -len(group)))
         if len(group) == 1:
-            connection.execute("UPDATE chunk SET level = ? WHERE id = ?", (above, group[0][0]))
+            connection.execute("UPDATE chunk SET level = ? WHERE id = ?", (above, group[0]))
         else:
             frames = []
-            for number, body in group:
+            for number in group:
                 try:
-                    frames.append(decode(body, received=True, orders=True))
+                    frames.append(decode(read_chunk(connection, number, device), received=True, orders=True))
                 except DamagedChunk as error:
                     self._damaged("own", number, error)
-            connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number, _ in group])
+            connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number in group])
             if not frames:
                 return rows, len(group)
             add_chunk(connection, device, shape, above, sort_rows(concatenate(frames)))

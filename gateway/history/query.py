@@ -25,6 +25,7 @@ import msgspec
 from gateway.globs import any_of, is_pattern
 from gateway.history.breath import Breath
 from gateway.history.catalogue import Catalogue, Snapshot
+from gateway.history.chunks import read_chunk
 from gateway.history.codec import DamagedChunk, decode
 from gateway.history.collector import Collector, Row
 from gateway.history.column import values
@@ -33,6 +34,7 @@ from gateway.history.frame import Frame, sort_rows
 from gateway.history.memtable import Shape
 from gateway.history.runs import Run, join_runs, order_at
 from gateway.history.schema import fetch
+from gateway.history.seal import unseal
 from gateway.history.shared import SharedChunks, below
 from gateway.reading import Value
 
@@ -46,7 +48,6 @@ _decode_row = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
 _FAR: Final = (1 << 63) - 1
 
 _CHUNKS: Final = "SELECT id, shape, first, last, high FROM chunk WHERE device = ? AND last >= ? AND first < ?"
-_BODY: Final = "SELECT body FROM chunk WHERE id = ?"
 
 
 class Cancelled(Exception):
@@ -73,6 +74,7 @@ class _Piece:
     last: int
     shape: Shape
     chunk: int = 0
+    device: int = 0
     high: int = 0
     frame: Frame | None = None
     alone: bool = True  # no other piece has rows of the same times: orders are of no interest
@@ -158,10 +160,13 @@ class _Reader:
         ready: list[tuple[Shape, Frame]] = []
         if number:
             for chunk, kind, first, last, high in fetch(self._connection, _CHUNKS, (number, start, end)):
+                if not type(first) is type(last) is type(high) is int:
+                    self.damaged += 1
+                    continue
                 # A shape that is gone had nothing but chunks that are too old.
                 shape = self._catalogue.shape_of.get(kind, ())
                 if self._columns(shape):
-                    pieces.append(_Piece(first, last, shape, chunk, high))
+                    pieces.append(_Piece(first, last, shape, chunk, number, high))
             ready = shared.of(number, end)
         for shape, frame in frames:
             wanted = self._columns(shape)
@@ -185,9 +190,9 @@ class _Reader:
         wanted = self._columns(piece.shape)
         frame = piece.frame
         if frame is None:
-            body = self._connection.execute(_BODY, (piece.chunk,)).get
             bound = self._snapshot.bound
             try:
+                body = read_chunk(self._connection, piece.chunk, piece.device)
                 frame = decode(body, wanted, orders=piece.high >= bound or not piece.alone)
             except DamagedChunk as error:
                 log.warning("history: chunk %d cannot be read: %s", piece.chunk, error)
@@ -273,16 +278,22 @@ def latest(connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot
     for number, kind, time, position, received, packed in stored:
         # One that was flushed after the snapshot is taken too: it has replaced the one before it.
         if number in name_of and kind in catalogue.shape_of:
-            for metric, value in zip(catalogue.shape_of[kind], _decode_row(packed), strict=True):
+            try:
+                row = _decode_row(unseal((number, kind, time, position, received), packed))
+            except (DamagedChunk, msgspec.MsgspecError) as error:
+                log.warning("history: the latest row of %r cannot be read: %s", name_of[number], error)
+                continue
+            for metric, value in zip(catalogue.shape_of[kind], row, strict=False):
                 offer(name_of[number], metric, (time, position, received, value))
         breath.take()
     for view in snapshot.views:
         for device, frames in view.find(lambda name: True).items():
             for shape, frame in frames:
-                row = max(range(len(frame)), key=lambda row: (frame.times[row], order_at(frame.orders, row), row))
+                last = max(range(len(frame)), key=lambda row: (frame.times[row], order_at(frame.orders, row), row))
                 for index, metric in enumerate(shape):
-                    (value,) = values(frame.columns[index], row, row + 1)
-                    offer(device, metric, (frame.times[row], order_at(frame.orders, row), frame.received[row], value))
+                    (value,) = values(frame.columns[index], last, last + 1)
+                    newest_row = (frame.times[last], order_at(frame.orders, last), frame.received[last], value)
+                    offer(device, metric, newest_row)
             breath.take()
     rows = [(*key, time, received, value) for key, (time, _, received, value) in newest.items()]
     rows.sort(key=itemgetter(0, 1))

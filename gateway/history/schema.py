@@ -1,23 +1,29 @@
 """The history's file: SQLite, its tables and its version.
 
 =========  ======================================================================================================
-device     a name and its number; numbers are never used again
-shape      metrics that come together, and their number; ``metrics`` is MessagePack, an array of names, sorted
-chunk      rows of one device and shape, packed (``codec``).  ``first``, ``last``: least and greatest time.
+device     a name and its number; numbers are never used again; ``crc`` is the checksum of both (``seal``)
+shape      metrics that come together, and their number; ``metrics`` is MessagePack, an array of names, sorted;
+           ``crc`` as above
+chunk      rows of one device and shape, packed (``codec``) and sealed (``seal``, over the columns ``device``, ``shape``
+           and ``first`` to ``rows``).  ``first``, ``last``: least and greatest time.
            ``kept``: the greatest time, of a row or of its receipt; retention goes by it.
            ``low``, ``high``: least and greatest order of a row.  ``level``: how often it was merged; FINAL: no more
 shared     rows of several devices and one shape, from one flush, whose number is ``flush``: of those devices from
            which few rows came.  Only the devices numbered ``from_device`` to ``to_device`` count, the rows of others
-           have been put into chunks of their own since
-latest     the newest row of each device and shape, and its time of receipt; ``row`` is MessagePack, an array of values
-state      one row: ``position``, the journal's offset below which all is in chunks; ``epoch`` of that journal;
-           ``shift``, what is added to an offset of that journal to make an order
+           have been put into chunks of their own since.  Sealed over ``shape``, ``flush`` and ``first`` to ``rows``
+latest     the newest row of each device and shape, and its time of receipt; ``row`` is MessagePack, an array of values,
+           sealed over the columns before it
+state      two rows that say the same: ``position``, the journal's offset below which all is in chunks; ``epoch`` of
+           that journal; ``shift``, what is added to an offset of that journal to make an order; ``crc`` of these
+salvage    a row while chunks are taken over from a damaged file put aside: its name, and below which numbers of both
+           tables chunks are still to be taken
 =========  ======================================================================================================
 
 Orders grow over the whole life of the file, also when the journal is another one than before: then ``shift`` grows.
 
-``PRAGMA user_version`` is the version of this layout: a file of a later version is refused, never guessed at.  Values
-and names are always bound, never part of a statement.
+``PRAGMA user_version`` is the version of this layout, and ``application_id`` says it once more: a file of a later
+version is refused, never guessed at.  Layout 1 had no checksums, one row of state, no salvage.  Values and names
+are always bound, never part of a statement.
 """
 
 from __future__ import annotations
@@ -29,17 +35,24 @@ from typing import Any, Final
 
 import apsw
 
+from gateway.aside import dated, forget
 from gateway.errors import HistoryError
+from gateway.history.seal import checksum
 
-__all__ = ["FINAL", "connect", "create", "fetch", "translated"]
+__all__ = ["FINAL", "DamagedFile", "connect", "copy", "create", "fetch", "translated", "whole"]
 
-VERSION: Final = 1
-APPLICATION: Final = 0x67744831  # "gtH1"
+VERSION: Final = 2
+APPLICATION: Final = 0x67744830  # "gtH0", and the version is added
 FINAL: Final = 9
+COPIED_WHOLE: Final = 256 << 20  # bytes of a file that is copied whole before it is migrated
 
 _TABLES: Final = """
-CREATE TABLE device (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
-CREATE TABLE shape (id INTEGER PRIMARY KEY AUTOINCREMENT, metrics BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE device (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE shape (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, metrics BLOB NOT NULL UNIQUE, crc INTEGER NOT NULL
+) STRICT;
 CREATE TABLE chunk (
     id INTEGER PRIMARY KEY,
     device INTEGER NOT NULL, shape INTEGER NOT NULL, level INTEGER NOT NULL,
@@ -47,6 +60,7 @@ CREATE TABLE chunk (
     rows INTEGER NOT NULL, body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX chunk_time ON chunk (device, last, first, shape, level);
+CREATE INDEX chunk_kept ON chunk (kept);
 CREATE TABLE shared (
     id INTEGER PRIMARY KEY,
     shape INTEGER NOT NULL, flush INTEGER NOT NULL, from_device INTEGER NOT NULL, to_device INTEGER NOT NULL,
@@ -57,11 +71,21 @@ CREATE TABLE latest (
     device INTEGER NOT NULL, shape INTEGER NOT NULL, time INTEGER NOT NULL, position INTEGER NOT NULL,
     received INTEGER NOT NULL, row BLOB NOT NULL, PRIMARY KEY (device, shape)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, epoch TEXT NOT NULL, shift INTEGER NOT NULL
-) STRICT;
-INSERT INTO state VALUES (1, 0, '', 0);
 """
+
+_STATE: Final = """
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY CHECK (id IN (1, 2)),
+    position INTEGER NOT NULL, epoch TEXT NOT NULL, shift INTEGER NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE salvage (
+    id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL, chunk INTEGER NOT NULL, shared INTEGER NOT NULL
+) STRICT;
+"""
+
+
+class DamagedFile(Exception):
+    """The file is there and is no history, or not any more."""
 
 
 @contextmanager
@@ -69,10 +93,10 @@ def translated(what: str) -> Iterator[None]:
     """Turns SQLite's errors into :class:`HistoryError`, with a hint where there is one."""
     try:
         yield
-    except apsw.Error as error:
+    except (apsw.Error, DamagedFile) as error:
         hint = ""
-        if isinstance(error, apsw.NotADBError | apsw.CorruptError):
-            hint = "move the history's file away; a new one is made at the next start"
+        if isinstance(error, DamagedFile | apsw.NotADBError | apsw.CorruptError):
+            hint = "it is made anew from what can be read of it"
         elif isinstance(error, apsw.FullError):
             hint = "free space on the disk that holds the state directory"
         elif isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError):
@@ -97,27 +121,88 @@ def fetch(connection: apsw.Connection, statement: str, bindings: tuple[object, .
     return connection.execute(statement, bindings).fetchall()
 
 
-def create(connection: apsw.Connection) -> None:
-    """Make the tables of an empty file, or check the version of one that is not; raises :class:`HistoryError`."""
-    version = connection.pragma("user_version")
-    if version > VERSION:
+def whole(rows: list[Any]) -> list[Any]:
+    """Those rows that are numbers only: in a damaged file there may be others."""
+    return [row for row in rows if all(type(number) is int for number in row)]
+
+
+def create(connection: apsw.Connection, path: Path) -> None:
+    """Make the tables of an empty file, or bring one of an older version, once copied, to this one.
+
+    Raises :class:`DamagedFile`, and :class:`HistoryError` for a later version.
+    """
+    version: int = connection.pragma("user_version")
+    if version == 0:
+        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+            raise DamagedFile("it holds other tables")
+        # Takes effect in a file without pages only.
+        connection.pragma("auto_vacuum", "INCREMENTAL")
+        _settle(connection)
+        with connection:
+            connection.execute(_TABLES)
+            _begin_state(connection, 0, "", 0)
+            _say_version(connection)
+    elif connection.pragma("application_id") != APPLICATION + version:
+        raise DamagedFile("its header is not a history's")
+    elif version > VERSION:
         raise HistoryError(
             f"the history was written by a later version (layout {version}, this program knows {VERSION})",
             hint="run the later version again, or move the history's file away",
         )
-    if version == 0:
-        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
-            raise HistoryError("not a history: the file holds other tables", hint="move it away")
-        # Takes effect in a file without pages only.
-        connection.pragma("auto_vacuum", "INCREMENTAL")
-        connection.pragma("journal_mode", "WAL")
-        connection.pragma("synchronous", "FULL")
-        with connection:
-            connection.execute(_TABLES)
-            connection.pragma("application_id", APPLICATION)
-            connection.pragma("user_version", VERSION)
-    elif connection.pragma("application_id") != APPLICATION:
-        raise HistoryError("not a history: another program's file", hint="move it away")
+    elif version < VERSION:
+        copy(connection, path, version)
+        _settle(connection)
+        _migrate(connection)
+    else:
+        _settle(connection)
+
+
+def _settle(connection: apsw.Connection) -> None:
     connection.pragma("journal_mode", "WAL")
     connection.pragma("synchronous", "FULL")
     connection.pragma("journal_size_limit", 8 << 20)
+
+
+def _say_version(connection: apsw.Connection) -> None:
+    connection.pragma("application_id", APPLICATION + VERSION)
+    connection.pragma("user_version", VERSION)
+
+
+def _begin_state(connection: apsw.Connection, position: int, epoch: str, shift: int) -> None:
+    connection.execute(_STATE)
+    crc = checksum((position, shift), epoch.encode())
+    connection.executemany("INSERT INTO state VALUES (?,?,?,?,?)", [(id, position, epoch, shift, crc) for id in (1, 2)])
+
+
+def copy(connection: apsw.Connection, path: Path, version: int) -> Path:
+    """Copy a file of that version before it is changed; of a big one everything but the chunks, which stay as they are.
+
+    Returns the copy's name.  Raises ``apsw.Error``.
+    """
+    target = dated(path, f"v{version}")
+    if path.stat().st_size <= COPIED_WHOLE:
+        other = apsw.Connection(str(target))
+        with other.backup("main", connection, "main") as backup:
+            backup.step(-1)
+        other.close()
+    else:
+        connection.execute("ATTACH ? AS copy", (str(target),))
+        for table in ("device", "shape", "latest", "state"):
+            connection.execute(f"CREATE TABLE copy.{table} AS SELECT * FROM main.{table}")
+        connection.execute("DETACH copy")
+    forget(path)
+    return target
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    """From layout 1: checksums of names, two rows of state; chunks have no seals and are believed."""
+    with connection:
+        for table, column in (("device", "name"), ("shape", "metrics")):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+            for number, content in fetch(connection, f"SELECT id, CAST({column} AS BLOB) FROM {table}"):
+                connection.execute(f"UPDATE {table} SET crc = ? WHERE id = ?", (checksum((number,), content), number))
+        ((position, epoch, shift),) = fetch(connection, "SELECT position, epoch, shift FROM state")
+        connection.execute("CREATE INDEX chunk_kept ON chunk (kept)")
+        connection.execute("DROP TABLE state")
+        _begin_state(connection, position, epoch, shift)
+        _say_version(connection)

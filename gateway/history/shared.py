@@ -15,11 +15,12 @@ from typing import Final, NamedTuple
 import apsw
 
 from gateway.history.catalogue import Catalogue
+from gateway.history.chunks import read_shared
 from gateway.history.codec import DamagedChunk, decode_shared
 from gateway.history.column import pick
 from gateway.history.frame import Frame, cut_frame
 from gateway.history.memtable import Shape
-from gateway.history.schema import fetch
+from gateway.history.schema import fetch, whole
 
 __all__ = ["SharedChunks", "below"]
 
@@ -29,7 +30,6 @@ _FIND: Final = (
     "SELECT id, shape, from_device, to_device, first FROM shared WHERE last >= ? AND first < ?"
     " AND to_device >= ? AND from_device <= ? ORDER BY from_device DESC"
 )
-_BODY: Final = "SELECT body FROM shared WHERE id = ?"
 
 
 class _Open(NamedTuple):
@@ -62,7 +62,9 @@ class SharedChunks:
         self._catalogue = catalogue
         self._columns = columns
         self._bound = bound
-        self._waiting = fetch(connection, _FIND, (start, end, lowest, highest))
+        found = fetch(connection, _FIND, (start, end, lowest, highest))
+        self._waiting = whole(found)
+        self.damaged += len(found) - len(self._waiting)
         self._open: list[_Open] = []
 
     def of(self, device: int, end: int) -> list[tuple[Shape, Frame]]:
@@ -85,9 +87,8 @@ class SharedChunks:
         return frames
 
     def _unpack(self, number: int, shape: Shape, from_device: int, to_device: int) -> _Open | None:
-        (body,) = fetch(self._connection, _BODY, (number,))[0]
         try:
-            frame, devices, starts = decode_shared(body, self._columns(shape))
+            frame, devices, starts = decode_shared(read_shared(self._connection, number), self._columns(shape))
         except DamagedChunk as error:
             log.warning("history: shared chunk %d cannot be read: %s", number, error)
             self.damaged += 1

@@ -6,10 +6,13 @@ Everything here runs in one thread, the only one that writes to the file.  A ste
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import defaultdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import apsw
 import msgspec
 
 from gateway.history.breath import Breath
@@ -20,9 +23,15 @@ from gateway.history.frame import Frame, pieces, sort_rows
 from gateway.history.memtable import Memtable, Shape
 from gateway.history.merge import Key, Merger
 from gateway.history.regroup import regroup
-from gateway.history.schema import connect, create, fetch
+from gateway.history.salvage import COLUMNS, Salvage
+from gateway.history.schema import DamagedFile, connect, create, fetch
+from gateway.history.seal import checksum, seal
 
 __all__ = ["Store"]
+
+log = logging.getLogger(__name__)
+
+NUMBERS_JUMP: Final = 1 << 32
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_shape = msgspec.msgpack.Decoder(tuple[str, ...]).decode
@@ -53,17 +62,19 @@ class Store:
         """
         self._connection = connection = connect(path, readonly=False, cache_kib=2048)
         try:
-            create(connection)
-            self.position, known, self.shift = fetch(connection, "SELECT position, epoch, shift FROM state")[0]
-            if epoch and epoch != known:
-                if known:
+            create(connection, path)
+            self._path = path
+            self._identity = os.stat(path)
+            self.position, self.epoch, self.shift = self._find_place()
+            if epoch and epoch != self.epoch:
+                if self.epoch:
                     self.position, self.shift = 0, self.shift + self.position
                 with connection:
-                    connection.execute(
-                        "UPDATE state SET position = ?, epoch = ?, shift = ?", (self.position, epoch, self.shift)
-                    )
+                    self.place(self.position, epoch, self.shift)
             self.catalogue = Catalogue()
             self._load()
+            self._source: Salvage | None = None
+            self.salvaging = bool(fetch(connection, "SELECT 1 FROM salvage"))
             self.counts = Counts()
             self.merger = Merger(connection, self.catalogue, span, self.counts)
             self._measure()
@@ -72,14 +83,58 @@ class Store:
             raise
 
     def _load(self) -> None:
-        rows = fetch(self._connection, "SELECT metrics, id FROM shape")
-        shapes = {_unpack_shape(metrics): number for metrics, number in rows}
-        self.catalogue.devices = dict(fetch(self._connection, "SELECT name, id FROM device"))
+        connection = self._connection
+        devices = fetch(connection, "SELECT id, CAST(name AS BLOB), crc FROM device")
+        rows = fetch(connection, "SELECT id, metrics, crc FROM shape")
+        for number, content, crc in (*devices, *rows):
+            if crc != checksum((number,), content):
+                raise DamagedFile("a name in it is not what was written")
+        shapes = {_unpack_shape(metrics): number for number, metrics, _ in rows}
+        self.catalogue.devices = {name.decode(): number for number, name, _ in devices}
         self.catalogue.shapes = shapes
         self.catalogue.shape_of = {number: shape for shape, number in shapes.items()}
 
+    def _find_place(self) -> tuple[int, str, int]:
+        for position, epoch, shift, crc in fetch(
+            self._connection, "SELECT position, CAST(epoch AS BLOB), shift, crc FROM state"
+        ):
+            if crc == checksum((position, shift), epoch):
+                return position, epoch.decode(), shift
+        raise DamagedFile("its place in the journal cannot be made out")
+
+    def place(self, position: int, epoch: str, shift: int) -> None:
+        """Say in the file, in a transaction that is open, up to where it holds everything."""
+        crc = checksum((position, shift), epoch.encode())
+        self._connection.execute(
+            "UPDATE state SET position = ?, epoch = ?, shift = ?, crc = ?", (position, epoch, shift, crc)
+        )
+        self.position, self.epoch, self.shift = position, epoch, shift
+
+    def stand(self, position: int, epoch: str, shift: int) -> None:
+        """As :meth:`place`, in a transaction of its own."""
+        with self._connection:
+            self.place(position, epoch, shift)
+
+    def is_in_place(self) -> bool:
+        """Whether the file's name still leads to it."""
+        try:
+            return os.path.samestat(os.stat(self._path), self._identity)
+        except FileNotFoundError:
+            return False
+
+    def copy_to(self, path: Path) -> None:
+        """Copy all to a new file, also of one that has no name any more."""
+        other = apsw.Connection(str(path))
+        try:
+            with other.backup("main", self._connection, "main") as backup:
+                backup.step(-1)
+        finally:
+            other.close()
+
     def close(self) -> None:
         """Close the connection (which also takes the write-ahead log into the file)."""
+        if self._source is not None:
+            self._source.close()
         self._connection.close()
 
     def _measure(self) -> None:
@@ -88,22 +143,32 @@ class Store:
     def _device(self, name: str) -> int:
         devices = self.catalogue.devices
         if name not in devices:
-            self._connection.execute("INSERT INTO device (name) VALUES (?)", (name,))
-            devices[name] = self._connection.last_insert_rowid()
+            devices[name] = self._insert("device", "name", name, name.encode())
         return devices[name]
 
     def _shape(self, shape: Shape) -> int:
         shapes = self.catalogue.shapes
         if shape not in shapes:
-            self._connection.execute("INSERT INTO shape (metrics) VALUES (?)", (_pack(shape),))
-            number = self._connection.last_insert_rowid()
+            number = self._insert("shape", "metrics", metrics := _pack(shape), metrics)
             self.catalogue.shape_of[number] = shape
             shapes[shape] = number
         return shapes[shape]
 
+    def _insert(self, table: str, column: str, value: str | bytes, content: bytes) -> int:
+        connection = self._connection
+        connection.execute(f"INSERT INTO {table} ({column}, crc) VALUES (?, 0)", (value,))
+        number = connection.last_insert_rowid()
+        connection.execute(f"UPDATE {table} SET crc = ? WHERE id = ?", (checksum((number,), content), number))
+        return number
+
     def flush(self, memtable: Memtable, position: int) -> None:
-        """Put all of ``memtable`` into chunks, and ``position`` with them: both or neither."""
-        connection, counts = self._connection, Counts()
+        """Put all of ``memtable`` into chunks, and ``position`` with them: both or neither.
+
+        Raises :class:`DamagedFile` where the file is not where it was.
+        """
+        if not self.is_in_place():
+            raise DamagedFile("it was removed or replaced while it was in use")
+        connection, counts, before = self._connection, Counts(), self.position
         sharing = Sharing(connection, memtable.base, counts)
         added: defaultdict[Key, int] = defaultdict(int)
         breath = Breath()
@@ -121,17 +186,17 @@ class Store:
                                 counts.chunks += 1
                                 if len(chunk) < MAX_ROWS // 2:
                                     added[device, number, 0] += 1
-                            connection.execute(_NEWEST, (device, number, *_newest(chunk)))
+                            connection.execute(_NEWEST, _newest(device, number, chunk))
                         counts.rows += len(frame)
                         counts.values += len(frame) * len(shape)
                     breath.take()
                 sharing.finish()
-                connection.execute("UPDATE state SET position = ?", (position,))
+                self.place(position, self.epoch, self.shift)
         except BaseException:
             # The numbers given in the transaction are not in the file.
+            self.position = before
             self._load()
             raise
-        self.position = position
         self._measure()
         self.counts.chunks += counts.chunks
         self.counts.rows += counts.rows
@@ -141,6 +206,14 @@ class Store:
             self.merger.count(key, count)
         for number in sharing.shapes:
             self.merger.shared(number, memtable.base)
+
+    def oldest(self) -> int | None:
+        """The least time by which the retention goes, of all chunks; ``None`` without chunks."""
+        rows = fetch(
+            self._connection,
+            "SELECT min(kept) FROM (SELECT min(kept) AS kept FROM chunk UNION ALL SELECT min(kept) FROM shared)",
+        )
+        return rows[0][0] if type(rows[0][0]) is int else None
 
     def expire(self, before: int, after: int, devices: int = 256, chunks: int = 256) -> int | None:
         """Delete chunks whose rows all are, and were received, before ``before``, of devices numbered above ``after``.
@@ -181,6 +254,78 @@ class Store:
                 connection.execute(statement)
         self._load()
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is background work."""
+        return self.salvaging or self.merger.ready
+
+    def begin_salvage(self, source: Salvage, name: str) -> None:
+        """Take over what is small from a damaged file, and note that its chunks are to come; it will be ``name``."""
+        connection = self._connection
+        with connection:
+            for table, column, found in (("device", "name", source.names()), ("shape", "metrics", source.shapes())):
+                for number, content in found:
+                    value: str | bytes = content
+                    if table == "device":
+                        value = content.decode(errors="replace")
+                    connection.execute(
+                        f"INSERT OR IGNORE INTO {table} (id, {column}, crc) VALUES (?,?,?)",
+                        (number, value, checksum((number,), content)),
+                    )
+                # A number that is missing here may be on chunks: it must not become another's.
+                connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+                connection.execute(
+                    f"INSERT INTO sqlite_sequence SELECT ?, coalesce(max(id), 0) + ? FROM {table}",
+                    (table, NUMBERS_JUMP),
+                )
+            connection.executemany("INSERT OR IGNORE INTO latest VALUES (?,?,?,?,?,?)", source.latest())
+            connection.execute(
+                "DELETE FROM latest WHERE device NOT IN (SELECT id FROM device) OR shape NOT IN (SELECT id FROM shape)"
+            )
+            connection.execute(
+                "INSERT INTO salvage VALUES (1,?,?,?)", (name, source.last("chunk"), source.last("shared"))
+            )
+            if (place := source.place()) is not None:
+                self.place(*place)
+        self._load()
+
+    def salvage_step(self) -> None:
+        """Take over some chunks from the damaged file."""
+        connection = self._connection
+        name, *below = fetch(connection, "SELECT name, chunk, shared FROM salvage")[0]
+        table = "chunk" if below[0] else "shared"
+        rows: list[tuple[Any, ...]] = []
+        unsound = then = 0
+        try:
+            if self._source is None:
+                self._source = Salvage(self._path.with_name(name))
+            rows, unsound, then = self._source.rows(table, below[0] or below[1])
+        except apsw.Error as error:
+            log.warning("no more can be read of %s: %s", name, error)
+            below[0] = 0
+        devices, shapes = set(self.catalogue.devices.values()), self.catalogue.shape_of
+        marks = ",".join("?" * len(COLUMNS[table].split(",")))
+        taken = [row for row in rows if row[table == "chunk"] in shapes and (table == "shared" or row[0] in devices)]
+        with connection:
+            connection.executemany(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", taken)
+            connection.execute(f"UPDATE salvage SET {table} = ?", (then,))
+            if not then and not (table == "chunk" and below[1]):
+                connection.execute("DELETE FROM salvage")
+                self.salvaging = False
+        for row in taken:
+            if table == "chunk":
+                self.merger.count((row[0], row[1], row[2]), 1)
+            else:
+                self.merger.shared(row[0], row[1])
+        self.counts.salvaged += len(taken)
+        self.counts.left_out += unsound + len(rows) - len(taken)
+        if not self.salvaging:
+            log.warning("%d chunks were taken over from %s in this run", self.counts.salvaged, name)
+            if self._source is not None:
+                self._source.close()
+                self._source = None
+        self._measure()
+
     def shrink(self, pages: int = 512) -> bool:
         """Give free pages back to the file system, if a quarter of the file and 1 MiB is free; False if not."""
         free: int = self._connection.pragma("freelist_count")
@@ -192,8 +337,9 @@ class Store:
         return True
 
 
-def _newest(chunk: Frame) -> tuple[int, int, int, bytes]:
-    """Time, order, time of receipt and values of the last row."""
+def _newest(device: int, shape: int, chunk: Frame) -> tuple[int, int, int, int, int, bytes]:
+    """Device, shape, time, order, time of receipt and values of the last row."""
     order = chunk.orders if isinstance(chunk.orders, int) else chunk.orders[-1]
     row = _pack([values(column, len(chunk) - 1)[0] for column in chunk.columns])
-    return chunk.times[-1], order, chunk.received[-1], row
+    numbers = (device, shape, chunk.times[-1], order, chunk.received[-1])
+    return (*numbers, seal(numbers, row))

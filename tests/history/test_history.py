@@ -14,6 +14,7 @@ from gateway.history import History, history, query
 from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.history import MAX_QUERIES
 from gateway.history.merge import FAN_IN
+from gateway.history.schema import APPLICATION, VERSION
 from gateway.history.store import Store
 from gateway.reading import Item, Mark, Reading
 from tests.history.model import Model, batch, crashed, reading, strict
@@ -233,21 +234,20 @@ async def test_a_writer_that_fails(
 
 
 async def test_cannot_open(tmp_path: Path) -> None:
-    """A directory that is not there and a file that is no database are told with a hint."""
+    """A directory that is not there, and a file of a later version, are told with a hint, and nothing is touched."""
     with pytest.raises(HistoryError, match="cannot open") as caught:
         await History(tmp_path / "none" / "history.db").open()
     assert caught.value.hint
-    (tmp_path / "text").write_text("text " * 1000)
-    with pytest.raises(HistoryError, match="not a database") as caught:
-        await History(tmp_path / "text").open()
-    assert "move" in caught.value.hint
     path = tmp_path / "later"
     connection = apsw.Connection(str(path))
     connection.execute("CREATE TABLE x (y)")
-    connection.pragma("user_version", 2)
+    connection.pragma("user_version", VERSION + 1)
+    connection.pragma("application_id", APPLICATION + VERSION + 1)
     connection.close()
+    before = path.read_bytes()
     with pytest.raises(HistoryError, match="later version"):
         await History(path, retention_days=0).open()
+    assert path.read_bytes() == before
 
 
 async def test_bad_questions(store: History) -> None:
@@ -452,7 +452,7 @@ async def test_retention(path: Path) -> None:
     now = 100.0 * 86_400
     store = History(path, retention_days=0)
     await store.open()
-    await store.write(batch(0, [reading("old", 60 * DAY, {"m": 1.0})]))
+    await store.write(batch(0, [reading("old", 70 * DAY - 1, {"m": 1.0})]))
     await store.flush()
     await store.write(batch(1, [reading("new", 80 * DAY, {"m": 2.0})]))
     await store.close()
@@ -472,7 +472,7 @@ async def test_retention_spares_an_old_log_that_was_received_lately(path: Path) 
     await store.open()
     late = [Reading("one", "s", 0, 10 * DAY, 99 * DAY, {"m": 1.0})]
     late += [Reading("many", "s", 0, 10 * DAY + n, 99 * DAY, {"m": 1.0}) for n in range(200)]
-    old = [Reading("gone", "s", 0, 10 * DAY + n, 11 * DAY, {"m": 1.0}) for n in range(200)]
+    old = [Reading("gone", "s", 0, 10 * DAY + n, 70 * DAY - 1, {"m": 1.0}) for n in range(200)]
     await store.write(batch(0, [*late, *old]))
     await store.close()
     store = History(path, retention_days=30, clock=lambda: now)
@@ -481,6 +481,48 @@ async def test_retention_spares_an_old_log_that_was_received_lately(path: Path) 
     assert {row[1] for row in (await store.query(**ALL))[0]} == {"one", "many"}
     assert len((await store.query(**ALL))[0]) == 201
     assert {row[0] for row in await store.latest()} == {"one", "many"}
+    await store.close()
+
+
+async def test_a_clock_far_ahead_costs_a_day_an_hour(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A start with a clock that is far ahead deletes nothing, and a day of what is oldest an hour later."""
+    now = 100.0 * 86_400
+    rows = [reading(f"d{day}", (90 + day) * DAY, {"m": 1.0}) for day in range(5)]
+    store = History(path, retention_days=30, clock=lambda: now)
+    await store.open()
+    for offset, row in enumerate(rows):
+        await store.write(batch(offset, [row]))
+        await store.flush()
+    await store.close()
+    assert store.problems() == []
+    now += 400 * 86_400
+    store = History(path, retention_days=30, clock=lambda: now)
+    await store.open()
+    await until(lambda: store.problems())
+    assert "reaches 380 days further back" in store.problems()[0]
+    assert "is the clock right?" in caplog.text
+    await store.write(batch(5, [reading("new", 100 * DAY, {"m": 1.0})]))
+    await store.flush()
+    assert len((await store.query(**ALL))[0]) == 6
+    assert store._store is not None
+    assert store._limit_age(store._store, 3599) == 90 * DAY
+    assert store._limit_age(store._store, 3600) == 91 * DAY
+    now = 100.0 * 86_400
+    assert store._limit_age(store._store, 3600) == 70 * DAY
+    assert store.problems() == []
+    await store.close()
+
+
+async def test_a_clock_of_1970_deletes_nothing(path: Path) -> None:
+    """Before its time is set a clock may show 1970: what was stored then and before stays, in order."""
+    store = History(path, retention_days=30, clock=lambda: 5.0)
+    await store.open()
+    times = [100 * DAY, 5_000_000_000, 3 * DAY, 99 * DAY]
+    for offset, time in enumerate(times):
+        await store.write(batch(offset, [reading("d", time, {"m": offset})]))
+        await store.flush()
+    assert [row[3] for row in (await store.query(**ALL))[0]] == [1, 2, 3, 0]
+    assert store.problems() == []
     await store.close()
 
 

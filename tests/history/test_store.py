@@ -14,7 +14,8 @@ from gateway.history.chunks import ALONE, MAX_ROWS, MAX_SHARED_ROWS
 from gateway.history.codec import decode, decode_shared
 from gateway.history.memtable import Memtable
 from gateway.history.merge import FAN_IN
-from gateway.history.schema import FINAL
+from gateway.history.schema import FINAL, DamagedFile
+from gateway.history.seal import SIZE
 from gateway.history.store import Store
 from gateway.reading import Item, Value
 from tests.history.model import reading
@@ -63,14 +64,14 @@ def query(path: Path, statement: str) -> list[tuple[Value, ...]]:
 def chunks(path: Path) -> list[tuple[int, list[int]]]:
     """Level and times of each chunk of one device, by device and first time."""
     found = query(path, "SELECT level, body FROM chunk ORDER BY device, first, id")
-    return [(level, list(decode(body).times)) for level, body in found]  # type: ignore[misc, arg-type]
+    return [(level, list(decode(body[SIZE:]).times)) for level, body in found]  # type: ignore[misc, arg-type]
 
 
 def shared(path: Path) -> list[dict[int, list[int]]]:
     """Times by device of each shared chunk."""
     found = []
     for start, stop, body in query(path, "SELECT from_device, to_device, body FROM shared ORDER BY flush, id"):
-        frame, devices, starts = decode_shared(body)  # type: ignore[arg-type]
+        frame, devices, starts = decode_shared(body[SIZE:])  # type: ignore[arg-type]
         spans = zip(devices, starts, starts[1:], strict=False)
         found.append({device: list(frame.times[a:b]) for device, a, b in spans if start <= device <= stop})  # type: ignore[operator]
     return found
@@ -90,7 +91,7 @@ def test_position_is_in_the_same_transaction(store: Store, path: Path, monkeypat
     assert store.position == 2 + ALONE
     assert shared(path) == [{1: [1]}, {2: [2]}]
     assert chunks(path) == [(0, list(range(ALONE)))]
-    assert query(path, "SELECT position FROM state") == [(2 + ALONE,)]
+    assert query(path, "SELECT position FROM state") == [(2 + ALONE,)] * 2
 
 
 def test_few_rows_share_a_chunk(store: Store, path: Path) -> None:
@@ -210,7 +211,8 @@ def test_big_flushes_are_cut(store: Store, path: Path) -> None:
 def test_the_newest_row_of_several_chunks(store: Store, path: Path) -> None:
     """Where one flush leaves several chunks of a device, the newest row is that of the last of them."""
     flush(store, [reading("a", 5, {"m": row}) for row in range(2 * MAX_ROWS + 10)])
-    assert query(path, "SELECT time, row FROM latest") == [(5, msgspec.msgpack.encode([2 * MAX_ROWS + 9]))]
+    ((time, row),) = query(path, "SELECT time, row FROM latest")
+    assert (time, row[SIZE:]) == (5, msgspec.msgpack.encode([2 * MAX_ROWS + 9]))  # type: ignore[index]
 
 
 def test_old_chunks_are_deleted_whole(store: Store, path: Path) -> None:
@@ -302,21 +304,22 @@ def test_a_later_version_is_refused(store: Store, path: Path) -> None:
     """A file of a later layout is refused with a clear word, and not changed."""
     store.close()
     connection = apsw.Connection(str(path))
-    connection.pragma("user_version", 99)
+    connection.pragma("user_version", 9)
+    connection.pragma("application_id", 0x67744839)
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(HistoryError, match=r"later version.*99") as caught:
+    with pytest.raises(HistoryError, match=r"later version.*9") as caught:
         Store(path, epoch="", span=0)
     assert "later version" in caught.value.hint
     assert path.read_bytes() == before
 
 
-def test_files_of_others_are_refused(path: Path) -> None:
+def test_files_of_others_are_told(path: Path) -> None:
     """A database that is not a history is refused, and so is a file that is no database."""
     connection = apsw.Connection(str(path))
     connection.execute("CREATE TABLE other (x)")
     connection.close()
-    with pytest.raises(HistoryError, match="not a history"):
+    with pytest.raises(DamagedFile, match="other tables"):
         Store(path, epoch="", span=0)
     path.write_bytes(b"no database at all, but long enough to be one" * 100)
     with pytest.raises(apsw.NotADBError):
