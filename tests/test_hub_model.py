@@ -26,13 +26,23 @@ class Watcher(Member):
         self.held = False
         self.before: dict[tuple[str, str], int] = {}  # published of each series when it joined, or where it resumed
 
-        self.filling = 0.0  # how often a frame fills its socket
+        self.filling = 0.0  # how often a frame fills its socket for a moment
         self.rng = random.Random(0)
 
     def send(self, frame: dict) -> None:
         super().send(frame)
         if self.rng.random() < self.filling:
-            self.pending_bytes = 1 << 20
+            self.brief = True
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes to be read: for a while, as the test says, or at the next look only."""
+        brief, self.brief = self.brief, False
+        return 1 << 20 if brief else self.pending
+
+    @pending_bytes.setter
+    def pending_bytes(self, pending: int) -> None:
+        self.pending, self.brief = pending, False
 
     def values(self, device: str, metric: str) -> list[int]:
         return [
@@ -88,7 +98,7 @@ class World:
         watcher.before = {key: sum(n <= upto for n in values) for key, values in self.published.items()}
         self.bench.hub.subscribe(watcher, subscription, after, history=history)
         watcher.held = history
-        watcher.rng, watcher.filling = rng, rng.choice([0, 0.1])
+        watcher.rng, watcher.filling = rng, rng.choice([0, 0.1, 0.5])
         if not history:
             self.bench.hub.release(watcher, subscription)
         self.watchers.append(watcher)
