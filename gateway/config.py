@@ -58,7 +58,7 @@ def _state_dir() -> Path:
 
 def is_loopback(host: str) -> bool:
     """Whether listening on ``host`` reaches this machine alone."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -89,7 +89,9 @@ class Auth(Section):
 
 class Mqtt(Section):
     url: str = Field("", description="mqtt://[user:password@]host[:1883] or mqtts://host[:8883]; empty: no relay.")
-    prefix: str = Field("gateway", pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$", description="First levels of every topic.")
+    prefix: str = Field(
+        "gateway", max_length=128, pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$", description="First levels of every topic."
+    )
     qos: int = Field(
         1, ge=0, le=1, description="Quality of service of telemetry: 1, acknowledged by the broker; 0, sent once."
     )
@@ -104,6 +106,16 @@ class Mqtt(Section):
     @classmethod
     def _url(cls, url: str) -> str:
         return _check_url(url, ("mqtt", "mqtts"))
+
+    @field_validator("ca")
+    @classmethod
+    def _ca(cls, ca: Path | None) -> Path | None:
+        if ca is not None:
+            try:
+                ca.read_bytes()
+            except OSError as error:
+                raise ValueError(f"{ca}: {error.strerror}") from None
+        return ca
 
 
 class Influx(Section):
@@ -214,7 +226,7 @@ class Settings(BaseSettings):
     def _not_empty(cls, given: object) -> object:
         if given == "":
             raise ValueError("empty")
-        return given
+        return os.path.expanduser(given) if isinstance(given, str) else given
 
     @field_validator("id")
     @classmethod
@@ -379,6 +391,7 @@ _WORDS = {
     "less_than_equal": "above {le:g}, the most that works",
     "literal_error": "not one of {expected}",
     "string_too_short": "empty",
+    "string_too_long": "longer than {max_length} characters",
 }
 
 

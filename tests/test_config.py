@@ -151,3 +151,30 @@ def test_a_value_in_a_sections_place_in_a_file(monkeypatch, tmp_path):
         load()
     assert "GATEWAY_LISTEN: " in str(error.value)
     assert "GATEWAY_AUTH: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("GATEWAY_MQTT__CA", "/nowhere/ca.pem", "No such file"),
+        ("GATEWAY_MQTT__PREFIX", "a" * 200, "longer than 128"),
+        ("GATEWAY_JOURNAL__COMMIT_MS", "5000", "above 2000"),
+        ("GATEWAY_HISTORY__RETENTION_DAYS", "200000", "above 36500"),
+        ("GATEWAY_LIMITS__DEVICE_RATE", "1e-320", "below 0.001"),
+        ("GATEWAY_HEARTBEAT__INTERVAL_S", "1e-9", "below 0.01"),
+    ],
+)
+def test_values_that_would_break_it_are_refused(monkeypatch, variable, value, words):
+    """What the gateway could not live with is a fault at the start, in words."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=words) as error:
+        load()
+    assert variable in str(error.value)
+
+
+def test_paths_and_names_as_people_write_them(monkeypatch):
+    """A tilde is a home, and localhost is loopback however it is written."""
+    monkeypatch.setenv("HOME", "/home/pi")
+    monkeypatch.setenv("GATEWAY_STATE_DIR", "~/gw")
+    monkeypatch.setenv("GATEWAY_LISTEN__HOST", "LOCALHOST")
+    assert str(load().state_dir) == "/home/pi/gw"

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import Callable
+from .loops import loop_factory
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,16 +30,6 @@ def run(options: argparse.Namespace) -> int:
     settings = load()
     configure(settings.log.level, settings.log.format)
     os.umask(0o027)  # what devices sent is nobody else's to read
-    with Runner(loop_factory=_loop_factory()) as runner:
+    with Runner(loop_factory=loop_factory()) as runner:
         runner.run(run_app(settings))
     return 0
-
-
-def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
-    """uvloop where it is installed: it has no wheel for every machine."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], AbstractEventLoop] = uvloop.new_event_loop
-    return factory

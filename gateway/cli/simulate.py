@@ -6,10 +6,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import Callable
+from .loops import loop_factory
 
+if TYPE_CHECKING:
     from ..client.report import Report
     from ..client.simulate import Options
 
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         report = runner.run(_simulate(options, quiet=args.quiet))
     if args.json:
         print(json.dumps(report.plain()))
@@ -96,16 +95,6 @@ def run(args: argparse.Namespace) -> int:
         reason = report.refusal or f"the gateway could not be reached: {report.reason or 'no answer'}"
         print(f"gateway simulate: {args.url}: {reason}", file=sys.stderr)
     return report.status
-
-
-def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
-    """uvloop where it is installed: it has no wheel for every machine."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 async def _simulate(options: Options, *, quiet: bool) -> Report:

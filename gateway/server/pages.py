@@ -1,7 +1,7 @@
 """GET addresses: the dashboard's files, the API, health and metrics (section 1 of the contract).
 
 Answers are buffered whole, so their size is bounded: rows by :data:`ROWS_MAX`, and what was cut says so.  Rendering
-many rows happens in a thread.
+many rows happens in a thread, looking at many devices in steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -33,9 +34,11 @@ __all__ = ["Pages"]
 
 ROWS_MAX = 100_000
 SLICE = 1_000  # rows rendered at once
+PIECE = 500  # devices looked at in one step of the loop
 AGGREGATES = ("mean", "min", "max", "last", "count")
 FORMATS = ("json", "csv")
 
+T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
 
 SECURITY = {
@@ -107,22 +110,23 @@ class Pages:
 
     # -- the API -------------------------------------------------------------------------------------------------
 
-    def _devices(self, request: Request) -> Response:
+    async def _devices(self, request: Request) -> Response:
         wanted = matcher(request.query.get("device") or "*")
-        return _answer([device_row(device) for device in self._book if wanted(device.name)])
+        pieces: list[bytes] = []
+        for some in _pieces([device for device in self._book if wanted(device.name)]):
+            pieces.append(_json([device_row(device) for device in some])[1:-1])
+            await asyncio.sleep(0)
+        return _answer(b"[" + b",".join(pieces) + b"]")
 
-    def _latest(self, request: Request) -> Response:
+    async def _latest(self, request: Request) -> Response:
         device = matcher(request.query.get("device") or "*")
         metric = matcher(request.query.get("metric") or "*")
-        rows: list[dict[str, object]] = []
-        for name, series in self._hub.series.items():
-            if device(name):
-                for key, (ms, value) in series.points():
-                    if metric(key):
-                        rows.append({"time": ms, "device": name, "metric": key, "value": value})
-        truncated = len(rows) > ROWS_MAX
-        rows.sort(key=lambda row: row["time"])  # type: ignore[arg-type,return-value]
-        return _answer(rows[-ROWS_MAX:], truncated=truncated)
+        rows: list[tuple[Any, str, str, object]] = []
+        for some in _pieces([(name, series) for name, series in self._hub.series.items() if device(name)]):
+            for name, series in some:
+                rows += [(ms, name, key, value) for key, (ms, value) in series.points() if metric(key)]
+            await asyncio.sleep(0)
+        return _answer(await asyncio.to_thread(_newest, rows), truncated=len(rows) > ROWS_MAX)
 
     async def _history_rows(self, request: Request) -> Response:
         query = request.query
@@ -171,6 +175,23 @@ class Pages:
 
     def _asset(self, request: Request) -> Response:
         return self._assets[request.path].answer(request)
+
+
+def _pieces(items: list[T]) -> Iterator[list[T]]:
+    """The items, so many at a time as the loop can be kept for."""
+    return (items[start : start + PIECE] for start in range(0, len(items), PIECE))
+
+
+def _newest(rows: list[tuple[Any, str, str, object]]) -> bytes:
+    """JSON of rows of time in milliseconds, device, metric and value, the newest at the end; what is too much is left
+    out at the beginning."""
+    names = ("time", "device", "metric", "value")
+    rows = sorted(rows, key=itemgetter(0))[-ROWS_MAX:]
+    return (
+        b"["
+        + b",".join(_json([dict(zip(names, row, strict=True)) for row in some])[1:-1] for some in _pieces(rows))
+        + b"]"
+    )
 
 
 def _slices(rows: list[Row]) -> Iterator[list[Row]]:
