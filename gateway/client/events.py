@@ -46,12 +46,16 @@ class DeviceView(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The state at ``offset``; ``recovered``: whether, after a resume, nothing was missed."""
+    """The state at ``offset``; ``recovered``: whether, after a resume, nothing was missed.
+
+    ``more``: it is a part, and the next snapshot has other devices.
+    """
 
     id: str
     offset: int
     recovered: bool
     devices: dict[str, DeviceView]
+    more: bool = False
 
 
 class History(msgspec.Struct, frozen=True):
@@ -136,6 +140,7 @@ class LiveMessage(msgspec.Struct, frozen=True):
     # snapshot, presence
     recovered: bool = False
     devices: dict[str, DeviceView] = {}
+    more: bool = False
     # history, update
     data: Data = {}
     last: bool = False
@@ -157,7 +162,7 @@ class LiveMessage(msgspec.Struct, frozen=True):
             case "update":
                 return Update(self.id, self.offset, self.data, self.skipped)
             case "snapshot":
-                return Snapshot(self.id, self.offset, self.recovered, self.devices)
+                return Snapshot(self.id, self.offset, self.recovered, self.devices, self.more)
             case "history":
                 return History(self.id, self.data, self.last, self.complete)
             case "presence":

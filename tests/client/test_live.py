@@ -34,6 +34,18 @@ async def feed() -> AsyncIterator[FakeLive]:
         yield fake
 
 
+async def test_a_snapshot_in_parts(feed: FakeLive) -> None:
+    """Each part is an event of its own, and says whether there is another."""
+    async with LiveClient(feed.url, backoff=FAST) as live:
+        live.subscribe()
+        whole = await live.next()
+        part = {"type": "snapshot", "id": "main", "offset": 1, "recovered": False, "devices": {}}
+        await feed.say({**part, "more": True})
+        await feed.say(part)
+        parts = [await live.next(), await live.next()]
+        assert [event.more for event in [whole, *parts] if isinstance(event, Snapshot)] == [False, True, False]
+
+
 @pytest.mark.parametrize("format", ["json", "msgpack"])
 async def test_a_subscription_brings_its_events(feed: FakeLive, format: Any) -> None:
     """Snapshot, history, updates, presence and mode arrive as typed events, in order."""

@@ -15,6 +15,7 @@
  * The feed is taken for dead when nothing at all, not even its heartbeat, came for two heartbeats and a half. Tries follow each other
  * with full jitter: a random wait below a bound that doubles. After a reconnect each subscription is made again with the epoch and
  * the last offset seen, and its next snapshot says by `recovered` whether everything missed is in the answer.
+ * A snapshot of very many series comes in parts, each of other devices: all but the last have `more`.
  */
 
 const BASE_MS = 500, CAP_MS = 15_000, LEAST_MS = 200, OPENING_MS = 10_000, STEADY_MS = 5_000;
