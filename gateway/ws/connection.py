@@ -120,6 +120,9 @@ class Connection(Reader):
             await self._wait(timeout)
             if not queue:
                 return None
+        return self._pop(queue)
+
+    def _pop(self, queue: deque[Message]) -> Message:
         message = queue.popleft()
         self._queue_bytes -= cost(message)
         if self._paused and self._queue_bytes * 2 <= self._terms.max_queue_bytes:
@@ -187,8 +190,7 @@ class Connection(Reader):
         that is cancelled may or may not have been sent.  A ``close`` message begins to close, as :meth:`close_soon`.
         """
         self._check_open()
-        if type(message) is Message and message.kind == "close":
-            self.close_soon(message.code or 1000, message.reason)
+        if self._closes(message):
             return
         data = self._framed(message)
         if self._write_paused:
@@ -289,7 +291,10 @@ class Connection(Reader):
     # Flow
 
     def pause(self) -> None:
-        """Stop reading: the peer feels it, and is not timed out; no message is delivered until ``resume``."""
+        """Stop reading: the peer feels it, and is not timed out; no message is delivered until ``resume``.
+
+        What stands in the queue of ``recv`` by then is still given.
+        """
         self._pause(PAUSED_BY_USER)
 
     def resume(self) -> None:
@@ -327,6 +332,11 @@ class Connection(Reader):
             self._loop.call_soon(self._guard, hook, self)
         else:
             self._closed_hooks.append(hook)
+
+    def off_closed(self, hook: Callable[[Connection], object]) -> None:
+        """Take back what was given to :meth:`on_closed`, once; nothing happens where it is not there."""
+        if hook in self._closed_hooks:
+            self._closed_hooks.remove(hook)
 
 
 def _time_out(waiter: asyncio.Future[Any]) -> None:

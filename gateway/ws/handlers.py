@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .batch import BatchRun
+from .checks import at_least_one, callable_, coroutine_function, is_async
 from .errors import ConnectionClosed
 from .message import Message
 from .reader import HANDLER_ERRORS
@@ -67,8 +68,9 @@ class _Messages(Endpoint):
     async def _serve(self, ws: Connection) -> None:
         params = ws.path_params
         fn = partial(self._fn, **params) if params else self._fn
+        queue = ws._queue
         while True:
-            message = await ws.recv()
+            message = ws._pop(queue) if queue else await ws.recv()
             if message is None or message.kind == "close":
                 return
             if message.kind in ("ping", "pong"):
@@ -115,8 +117,10 @@ class _Batches(Endpoint):
 def websocket_handler(fn: Callable[..., Awaitable[Any]]) -> Endpoint:
     """``await fn(ws, **path_params)`` owns the connection: it receives and sends as it likes.
 
-    When it returns the connection is closed with 1000, when it raises with 1011.
+    When it returns the connection is closed with 1000, when it raises with 1011.  Raises ``TypeError`` for a plain
+    function.
     """
+    coroutine_function("a WebSocket handler", fn)
     return _Loop(fn)
 
 
@@ -136,8 +140,11 @@ def message_handler(
     ``opened`` closes with 1011.
     Raises ``TypeError`` for an async function where none can be.
     """
+    callable_("a message handler", fn)
     for name, function in (("opened", opened), ("closed", closed), ("an inline handler", fn if inline else None)):
-        if function is not None and _is_async(function):
+        if function is not None:
+            callable_(name, function)
+        if function is not None and is_async(function):
             raise TypeError(f"{name} cannot be an async function")
     return _Inline(fn, opened, closed) if inline else _Messages(fn, opened, closed)
 
@@ -149,11 +156,12 @@ def batch_handler(
 
     A batch is handed over when it has ``size`` messages, or ``timeout`` seconds after its first one; what is left at
     the close is handed over then.  While one is handled the next one fills; when that is full, reading pauses: never
-    more than two batches are held.  A result other than ``None`` is sent.  An exception closes with 1011.
+    more than two batches are held.  A result other than ``None`` is sent.  An exception closes with 1011, and what was
+    received behind that batch is not handled any more.
     Raises ``ValueError`` for a size below 1 or a negative timeout.
     """
-    if size < 1:
-        raise ValueError("size must be at least 1")
+    callable_("a batch handler", fn)
+    at_least_one(size=size)
     if not timeout >= 0:
         raise ValueError("timeout must be a number of seconds, 0 or more")
     return _Batches(fn, size, timeout, clock)
@@ -170,8 +178,8 @@ def recover(
     After ``max_errors`` in a row on one connection it is closed with 1011; a success resets the count.  Whatever
     ``fn`` returns that can be awaited is awaited under the same guard; a handler that is not async stays so.
     """
-    if max_errors < 1:
-        raise ValueError("max_errors must be at least 1")
+    callable_("what recovers", fn)
+    at_least_one(max_errors=max_errors)
     key = object()
 
     def failed(ws: Connection, error: BaseException) -> object:
@@ -223,17 +231,13 @@ def recover(
         return await pending if inspect.isawaitable(pending) else pending
 
     # What is async is seen to be so where a handler is registered.
-    return recovering_async if _is_async(fn) else recovering
+    return recovering_async if is_async(fn) else recovering
 
 
 def cancelled_from_outside(error: BaseException) -> bool:
     """Whether ``error`` is the cancellation of this task, and not that of something it had awaited."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def _is_async(function: Handler) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _open(ws: Connection, opened: Handler | None, closed: Handler | None) -> None:

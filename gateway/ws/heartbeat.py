@@ -42,7 +42,7 @@ class Beat:
 
     def __init__(self, next_ping: float) -> None:
         self.next_ping = next_ping
-        self.asked_at = 0.0  # when the unanswered ping went out; 0 for none
+        self.asked_at: float | None = None  # when the unanswered ping went out
         self.ping_end = 0  # how many bytes had been written with the ping
         self.taken = 0  # how many of them the peer's machine had taken at the last look
         self.slot = 0
@@ -100,7 +100,7 @@ class Heartbeat:
         self._tick = tick
         self._done = int(now / tick)
         for ws in watched:
-            self._place(ws, ws._beat.next_ping if not ws._beat.asked_at else now)
+            self._place(ws, ws._beat.next_ping if ws._beat.asked_at is None else now)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -125,18 +125,20 @@ class Heartbeat:
         else:
             passed = [index for index in range(self._done + 1, current + 1) if index in self._slots]
         self._done = max(self._done, current)
-        for index in passed:
-            for ws in self._slots.pop(index, ()):
-                self._look(ws, now, late)
-        self._arm(now)
+        try:
+            for index in passed:
+                for ws in self._slots.pop(index, ()):
+                    self._look(ws, now, late)
+        finally:
+            self._arm(now)
 
     def _look(self, ws: Wire, now: float, late: bool) -> None:
         """Decide what ``ws``, now due, needs; put it where it is due next."""
         interval, timeout = ws._terms.heartbeat or (0.0, 0.0)
         beat: Beat = ws._beat
-        if beat.asked_at and ws.last_received >= beat.asked_at:
-            beat.asked_at = 0.0
-        if beat.asked_at:
+        if beat.asked_at is not None and ws.last_received >= beat.asked_at:
+            beat.asked_at = None
+        if beat.asked_at is not None:
             if ws._paused:
                 beat.asked_at = now
             elif ws._resumed_at > beat.asked_at:
@@ -144,7 +146,7 @@ class Heartbeat:
             elif late:
                 # We are just back: the answer may be waiting for us.
                 beat.asked_at = max(beat.asked_at, now - timeout + min(timeout, GRACE))
-        if beat.asked_at and now - beat.asked_at >= timeout:
+        if beat.asked_at is not None and now - beat.asked_at >= timeout:
             taken = ws._taken()
             if taken < beat.ping_end and taken > beat.taken:
                 beat.taken = taken
@@ -158,12 +160,13 @@ class Heartbeat:
             if beat.next_ping <= now:
                 beat.next_ping = now + interval
             self._ping(ws, beat, now)
-        self._place(ws, min(beat.next_ping, beat.asked_at + timeout) if beat.asked_at else beat.next_ping)
+        due = beat.next_ping if beat.asked_at is None else min(beat.next_ping, beat.asked_at + timeout)
+        self._place(ws, due)
 
     def _ping(self, ws: Wire, beat: Beat, now: float) -> None:
         if ws._protocol.state is not OPEN:
             return
-        if not beat.asked_at:
+        if beat.asked_at is None:
             beat.asked_at = now
             beat.taken = ws._taken()
             # Behind a buffer that does not drain a second ping would say nothing that the first does not.

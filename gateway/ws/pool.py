@@ -1,7 +1,8 @@
 """Many connections, one message: a broadcast that never waits for a slow peer.
 
-A message is encoded and framed once.  A peer whose transport is behind gets its messages from a queue of its own, as
-the transport drains; what happens when that would pass the bound is the pool's policy:
+A message is encoded and framed once.  Those of one pool keep their order; what ``ws.send`` sends meanwhile does not
+queue behind those that wait for the peer.  A peer whose transport is behind gets its messages from a queue of its own,
+as the transport drains; what happens when that would pass the bound is the pool's policy:
 
 - ``drop_oldest``: the oldest queued messages go until the new one fits;
 - ``latest``: only the newest message is kept, whatever the bound;
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Literal
 
+from .checks import at_least_one, seconds
 from .message import Prepared, prepare
 from .wire import OPEN
 
@@ -60,8 +62,8 @@ class Pool:
     ) -> None:
         if slow not in ("drop_oldest", "latest", "disconnect"):
             raise ValueError(f"slow must be drop_oldest, latest or disconnect, not {slow!r}")
-        if max_pending_bytes < 1:
-            raise ValueError("max_pending_bytes must be positive")
+        at_least_one(max_pending_bytes=max_pending_bytes)
+        seconds(deadline=deadline)
         self.max_pending_bytes = max_pending_bytes
         self.slow: Slow = slow
         self.deadline = deadline
@@ -112,8 +114,10 @@ class Pool:
         if not peer.rooms:
             del self._peers[peer.ws]
             self._behind.pop(peer, None)
+            self._dropped += len(peer.queue)
             peer.queue.clear()
             peer.bytes = 0
+            peer.ws.off_closed(self.discard)
             if ws._writable_hooks is not None:
                 ws._writable_hooks.remove(self._on_writable)
 
@@ -139,11 +143,14 @@ class Pool:
             if ws is not exclude and ws._state == OPEN:
                 count += 1
                 self._send(peer, prepared)
-        self._sent += count
         return count
 
     def stats(self) -> dict[str, int | float]:
-        """Counts since the start, and what waits now, under flat names."""
+        """Counts since the start, and what waits now, under flat names.
+
+        ``sent`` counts messages given to a connection, ``dropped`` those that never were: because newer ones took their
+        place, or because the connection ended or left.
+        """
         return {
             "connections": len(self._peers),
             "rooms": len(self._rooms.keys() - {None}),
@@ -159,7 +166,15 @@ class Pool:
         ws = peer.ws
         data = prepared.deflated if ws._compress else prepared.frame
         if not peer.queue and not ws._write_paused:
-            ws._write(data)
+            # For a message of some size the kernel's buffer counts also where the transport's is empty.
+            pending = ws.pending_bytes if len(data) * 2 <= self.max_pending_bytes else ws._unsent()
+            if pending + len(data) <= self.max_pending_bytes or self.slow == "latest":
+                self._sent += 1
+                ws._write(data)
+            else:
+                self._dropped += 1
+                if self.slow == "disconnect":
+                    self._disconnect(peer)
             return
         if peer not in self._behind:
             self._behind[peer] = None
@@ -175,6 +190,7 @@ class Pool:
             room = self.max_pending_bytes - ws.pending_bytes
             if peer.bytes + len(data) > room:
                 if self.slow == "disconnect":
+                    self._dropped += 1
                     self._disconnect(peer)
                     return
                 while peer.queue and peer.bytes + len(data) > room:
@@ -193,6 +209,7 @@ class Pool:
         while peer.queue and not ws._write_paused and ws._state == OPEN:
             data = peer.queue.popleft()
             peer.bytes -= len(data)
+            self._sent += 1
             ws._write(data)
         if not peer.queue:
             self._behind.pop(peer, None)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.frames import Opcode
 from websockets.protocol import OPEN as PROTOCOL_OPEN
 
-from .message import OPCODES, Message, Prepared
+from .message import OPCODES, Message
 from .wire import CLOSED, CLOSING, OPEN, PAUSED_BY_QUEUE, PAUSED_BY_USER, PAUSED_BY_WRITE, Wire
 
 if TYPE_CHECKING:
@@ -95,14 +95,13 @@ class Reader(Wire):
         self.last_received = self._clock()
         self._resumed_at = self.last_received
         self._corked = True
+        self._write(response)
         try:
-            self._write(response)
             start()
         except HANDLER_ERRORS as error:
             self._handler_failed(error)
-        finally:
-            self._corked = False
-            self._flush()
+        self._corked = False
+        self._flush()
         self._host.beats.add(self)
         if early:
             self._receive(early, len(early))
@@ -314,21 +313,20 @@ class Reader(Wire):
 
     def _answer(self, result: object) -> None:
         """Send what an inline handler gave back."""
+        if self._state != OPEN:
+            return
         try:
-            if self._state != OPEN:
+            if type(result) is Message and result.kind == "close":
+                self._closes(result)
                 return
-            if type(result) is Prepared:
-                self._write(result.deflated if self._compress else result.frame)
-            elif type(result) is Message and result.kind == "close":
-                self.close_soon(result.code or 1000, result.reason)
-                return
-            else:
-                self._write(self._framed(result))
-            if self._write_paused:
-                self._pause(PAUSED_BY_WRITE)
-                self._stall()
-        except Exception as error:
+            data = self._framed(result)
+        except Exception as error:  # whatever it takes to encode what a handler gave
             self._handler_failed(error)
+            return
+        self._write(data)
+        if self._write_paused:
+            self._pause(PAUSED_BY_WRITE)
+            self._stall()
 
     def _pong(self, data: bytes) -> None:
         pings = self._pings

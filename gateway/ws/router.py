@@ -1,8 +1,9 @@
 """Routes, converters and middleware.
 
 A path pattern is literal segments and parameters: ``/chat/{user_id}``, ``/page/{n:int}``, ``/files/{rest:path}``.  A
-literal route goes before one with parameters, otherwise the first registered wins.  Matching works on segments that
-were decoded once (``request.split_path``).
+literal route goes before one with parameters, also one of an included router; otherwise the first registered wins, an
+included router standing where it was included.  Matching works on segments that were decoded once
+(``request.split_path``).  What ``{rest:path}`` gives may hold ``..`` segments: it is text, not the name of a file.
 
 Middleware belongs to a router and covers every route in it, whenever added, and those of the routers it includes;
 outermost first.  An unknown path is a 404 before any middleware runs.
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from . import checks
 from .handlers import Endpoint, websocket_handler
 from .request import Request, Response
 
@@ -91,7 +93,7 @@ class Router:
     def __init__(self) -> None:
         self._sockets = _Table()
         self._pages = _Table()
-        self._included: list[tuple[tuple[str | tuple[str, str], ...], Router]] = []
+        self._included: list[Included] = []
         self._middleware: list[tuple[Middleware, tuple[Callable[[str], object], ...]]] = []
 
     def websocket(
@@ -114,15 +116,16 @@ class Router:
         permessage-deflate, without contexts (RFC 7692, 7.1.1); ``control`` gives pings and pongs to ``recv``, too.
         The rest says otherwise than the server does: ``heartbeat`` is (interval, timeout) or ``False`` for none,
         ``origins`` lists accepted ``Origin`` headers, ``None`` among them for a missing one.
-        Raises ``ValueError`` for a path that is no pattern or taken.
+        Raises ``ValueError`` for a path that is no pattern or taken, and as :class:`Server` does for the rest.
         """
+        checks.at_least_one(max_message_bytes=max_message_bytes, max_queue_bytes=max_queue_bytes)
         options = WebSocketOptions(
-            subprotocols=tuple(subprotocols),
+            subprotocols=checks.names(subprotocols),
             max_message_bytes=max_message_bytes,
-            heartbeat=heartbeat,
+            heartbeat=heartbeat if heartbeat is None or isinstance(heartbeat, bool) else checks.pulse(heartbeat),
             compression=compression,
             control=control,
-            origins=None if origins is None else tuple(origins),
+            origins=checks.origins(origins),
             max_queue_bytes=max_queue_bytes,
         )
 
@@ -143,6 +146,7 @@ class Router:
         """
 
         def register(handler: P) -> P:
+            checks.callable_("a page's handler", handler)
             self._add(Route(path, parse_pattern(path), page=handler))
             return handler
 
@@ -154,7 +158,10 @@ class Router:
         """Mount the routes of ``other``, also those it gets later, under ``prefix``; it keeps its own middleware."""
         if other is self or self in other._all():
             raise ValueError("a router cannot include itself")
-        self._included.append((parse_pattern(prefix.rstrip("/")) if prefix.strip("/") else (), other))
+        included = (parse_pattern(prefix.rstrip("/")) if prefix.strip("/") else (), other)
+        self._included.append(included)
+        self._sockets.entries.append(included)
+        self._pages.entries.append(included)
 
     def middleware(self, fn: Middleware, *, paths: str | Sequence[str] | None = None) -> Middleware:
         """Run ``await fn(request, call_next)`` before every route of this router, or before those that match ``paths``.
@@ -163,6 +170,7 @@ class Router:
         The function answers with what ``await call_next(request)`` gave, or refuses with a response of its own before
         any upgrade.  Given back, so that it can be used as a decorator.
         """
+        checks.callable_("a middleware", fn)
         globs = (paths,) if isinstance(paths, str) else tuple(paths or ())
         self._middleware.append((fn, tuple(_glob(glob) for glob in globs)))
         return fn
@@ -179,15 +187,32 @@ class Router:
         (self._pages if route.endpoint is None else self._sockets).add(route)
 
     def _find(self, segments: tuple[str, ...], websocket: bool) -> Match | None:
-        route, params = (self._sockets if websocket else self._pages).find(segments)
+        return self._find_literal(segments, websocket) or self._find_any(segments, websocket)
+
+    def _find_literal(self, segments: tuple[str, ...], websocket: bool) -> Match | None:
+        """A route without parameters, here or in an included router."""
+        route = (self._sockets if websocket else self._pages).literal.get(segments)
         if route is not None:
-            return Match(route, params, self._around(segments))
+            return Match(route, {}, self._around(segments))
         for prefix, router in self._included:
-            bound = _bind(prefix, segments[: len(prefix)])
-            if bound is None:
+            if segments[: len(prefix)] == prefix:
+                found = router._find_literal(segments[len(prefix) :], websocket)
+                if found is not None:
+                    return Match(found.route, {}, self._around(segments) + found.middleware)
+        return None
+
+    def _find_any(self, segments: tuple[str, ...], websocket: bool) -> Match | None:
+        """Any route, in the order of registration, included routers standing where they were included."""
+        for entry in (self._sockets if websocket else self._pages).entries:
+            if isinstance(entry, Route):
+                params = _bind(entry.segments, segments)
+                if params is not None:
+                    return Match(entry, params, self._around(segments))
                 continue
-            found = router._find(segments[len(prefix) :], websocket)
-            if found is not None:
+            prefix, router = entry
+            bound = _bind(prefix, segments[: len(prefix)])
+            found = router._find(segments[len(prefix) :], websocket) if bound is not None else None
+            if bound is not None and found is not None:
                 return Match(found.route, {**bound, **found.params}, self._around(segments) + found.middleware)
         return None
 
@@ -202,36 +227,28 @@ class Router:
         return routers
 
 
+Included = tuple[tuple[str | tuple[str, str], ...], Router]
+
+
 class _Table:
     """Routes of one kind."""
 
     def __init__(self) -> None:
-        self._literal: dict[tuple[str, ...], Route] = {}
-        self._patterns: list[Route] = []
+        self.literal: dict[tuple[str, ...], Route] = {}
+        self.entries: list[Route | Included] = []  # routes with parameters, and included routers
 
     def add(self, route: Route) -> None:
         """Add ``route``.  Raises ``ValueError`` where another one matches the very same paths."""
         if all(isinstance(segment, str) for segment in route.segments):
             key = tuple(str(segment) for segment in route.segments)
-            if key in self._literal:
+            if key in self.literal:
                 raise ValueError(f"path {route.pattern!r} is taken")
-            self._literal[key] = route
+            self.literal[key] = route
             return
-        for other in self._patterns:
-            if _shape(other) == _shape(route):
+        for other in self.entries:
+            if isinstance(other, Route) and _shape(other) == _shape(route):
                 raise ValueError(f"path {route.pattern!r} is taken by {other.pattern!r}")
-        self._patterns.append(route)
-
-    def find(self, segments: tuple[str, ...]) -> tuple[Route | None, dict[str, Any]]:
-        """The route for ``segments`` and its parameters."""
-        route = self._literal.get(segments)
-        if route is not None:
-            return route, {}
-        for route in self._patterns:
-            params = _bind(route.segments, segments)
-            if params is not None:
-                return route, params
-        return None, {}
+        self.entries.append(route)
 
 
 def _shape(route: Route) -> list[str | tuple[str, ...]]:
@@ -245,6 +262,8 @@ def parse_pattern(pattern: str) -> tuple[str | tuple[str, str], ...]:
     segments: list[str | tuple[str, str]] = []
     names: set[str] = set()
     for part in pattern[1:].split("/"):
+        if part.startswith(":"):
+            raise ValueError(f"path {pattern!r}: a parameter is written {{{part[1:] or 'name'}}}, not {part}")
         if "{" not in part and "}" not in part:
             segments.append(part)
             continue
@@ -292,8 +311,13 @@ def _bind(pattern: Sequence[str | tuple[str, str]], segments: tuple[str, ...]) -
 
 
 def _glob(glob: str) -> Callable[[str], object]:
-    pieces = {"*": ".*", "?": "[^/]"}
-    return re.compile("".join(pieces.get(char) or re.escape(char) for char in glob), re.DOTALL).fullmatch
+    """A predicate for whole paths; its time is bounded by pattern times path."""
+    first, *rest = [re.escape(part).replace(r"\?", "[^/]") for part in glob.split("*")]
+    if not rest:
+        return re.compile(first).fullmatch
+    # The first place where a part fits is as good as any later one: atomic groups give up the others.
+    middle = "".join([f"(?>.*?{part})" for part in rest[:-1] if part])
+    return re.compile(f"{first}{middle}.*{rest[-1]}", re.DOTALL).fullmatch
 
 
 async def run_chain(

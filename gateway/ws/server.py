@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .checks import at_least_one, pulse, seconds
+from .checks import origins as checked_origins
 from .connection import Connection
 from .counters import Counters
 from .heartbeat import Heartbeat
@@ -89,6 +91,8 @@ class Server:
     (SO_SNDBUF, socket(7)), ``write_buffer_bytes`` what is queued before a send waits.  ``origins`` lists the accepted
     ``Origin`` headers, ``None`` among them for a missing one; without a list all are.
 
+    Raises ``ValueError`` or ``TypeError`` for an argument that makes no sense.
+
     An async context manager: on leaving, :meth:`close` and :meth:`wait_closed`.
     """
 
@@ -118,12 +122,29 @@ class Server:
         backlog: int = 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        at_least_one(
+            max_message_bytes=max_message_bytes,
+            max_queue_bytes=max_queue_bytes,
+            max_connections=max_connections,
+            max_per_address=max_per_address,
+            max_handshakes=max_handshakes,
+            max_answer_bytes=max_answer_bytes,
+            send_buffer_bytes=send_buffer_bytes,
+            write_buffer_bytes=write_buffer_bytes,
+            backlog=backlog,
+        )
+        seconds(
+            handshake_timeout=handshake_timeout,
+            close_timeout=close_timeout,
+            send_timeout=send_timeout,
+            stop_timeout=stop_timeout,
+        )
         self.router = router
         self.clock = clock
         self.counters = Counters()
         self.handshake_timeout = handshake_timeout
         self.linger = min(LINGER, handshake_timeout)
-        self.origins = None if origins is None else tuple(origins)
+        self.origins = checked_origins(origins)
         self.max_connections = max_connections
         self.max_per_address = max_per_address
         self.max_handshakes = max_handshakes
@@ -133,7 +154,7 @@ class Server:
             max_message_bytes=max_message_bytes,
             max_queue_bytes=max_queue_bytes,
             write_buffer_bytes=write_buffer_bytes,
-            heartbeat=_check_heartbeat(heartbeat),
+            heartbeat=pulse(heartbeat),
             close_timeout=close_timeout,
             send_timeout=send_timeout,
         )
@@ -330,9 +351,7 @@ class Server:
                 max_message_bytes=options.max_message_bytes or base.max_message_bytes,
                 max_queue_bytes=options.max_queue_bytes or base.max_queue_bytes,
                 write_buffer_bytes=base.write_buffer_bytes,
-                heartbeat=base.heartbeat
-                if beat is None or beat is True
-                else _check_heartbeat(None if beat is False else beat),
+                heartbeat=base.heartbeat if beat is None or beat is True else pulse(None if beat is False else beat),
                 close_timeout=base.close_timeout,
                 send_timeout=base.send_timeout,
                 control=options.control,
@@ -467,12 +486,3 @@ def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _check_heartbeat(heartbeat: tuple[float, float] | None) -> tuple[float, float] | None:
-    if heartbeat is None:
-        return None
-    interval, timeout = heartbeat
-    if not interval > 0 or not timeout > 0:
-        raise ValueError("heartbeat must be (interval, timeout), both positive seconds")
-    return float(interval), float(timeout)

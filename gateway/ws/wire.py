@@ -246,9 +246,7 @@ class Wire(asyncio.BufferedProtocol, ABC):
         """
         if self._state != OPEN:
             return 0
-        if type(message) is Message and message.kind == "close":
-            self.close_soon(message.code or 1000, message.reason)
-        else:
+        if not self._closes(message):
             self._write(self._framed(message))
         return self.pending_bytes
 
@@ -264,6 +262,10 @@ class Wire(asyncio.BufferedProtocol, ABC):
         if pending:
             pending += in_kernel(self._transport)
         return pending
+
+    def _unsent(self) -> int:
+        """As ``pending_bytes``, but the kernel is always asked."""
+        return self._out_bytes + unsent(self._transport)
 
     def _taken(self) -> int:
         """Bytes that the peer's machine has taken since the start."""
@@ -319,6 +321,13 @@ class Wire(asyncio.BufferedProtocol, ABC):
         """As ``close_soon``, but what was received before is still delivered."""
         self._deliver_held()
         self._begin_close(code, reason)
+
+    def _closes(self, message: object) -> bool:
+        """Whether ``message`` is one to close; then that has begun."""
+        if type(message) is Message and message.kind == "close":
+            self.close_soon(1000 if message.code is None else message.code, message.reason)
+            return True
+        return False
 
     def _begin_close(self, code: int, reason: str) -> None:
         if self._state != OPEN:
@@ -432,7 +441,7 @@ class Wire(asyncio.BufferedProtocol, ABC):
         """Nothing received from now on is delivered."""
         hook, self._input_hook = self._input_hook, None
         if hook is not None:
-            self._guard(hook)
+            hook()
 
     def _closed_error(self) -> ConnectionClosed:
         code = self.close_code

@@ -34,6 +34,8 @@ class Sink(asyncio.Transport):
         self.reading = True
 
     def write(self, data: Any) -> None:
+        if self.closing:
+            raise RuntimeError("written after the end")
         self.written += data
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:

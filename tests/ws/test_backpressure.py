@@ -259,3 +259,37 @@ def test_a_transport_without_a_socket_cannot_say_whether_its_peer_is_gone() -> N
     rig = Rig()
     assert not rig.ws.peer_gone
     rig.end()
+
+
+@pytest.mark.parametrize("slow", ["drop_oldest", "disconnect"])
+async def test_a_pools_bound_covers_a_message_that_is_written_at_once(slow: Any) -> None:
+    """A large message to a peer that is only a little behind; and whatever never was sent is counted."""
+    pool = Pool(max_pending_bytes=512 * KIB, slow=slow, deadline=30)
+    handler = message_handler(lambda ws, message: None, inline=True, opened=pool.add)
+    async with one_peer(handler, write_buffer_bytes=64 * KIB) as (_, _raw, ws):
+        number = 0
+        while ws.pending_bytes < 50_000:
+            pool.broadcast(b"x" * 1000)
+            number += 1
+            await asyncio.sleep(0)
+        assert not ws._write_paused
+        pool.broadcast(b"x" * (512 * KIB - 100))
+        assert ws.pending_bytes + pool.stats()["queued_bytes"] <= 512 * KIB
+        stats = pool.stats()
+        assert (stats["sent"], stats["dropped"]) == (number, 1)
+        assert ws.closed == (slow == "disconnect")
+
+
+async def test_a_pool_counts_what_was_queued_for_a_peer_that_ends() -> None:
+    """sent and dropped add up to what was broadcast."""
+    pool = Pool(slow="drop_oldest", deadline=30)
+    handler = message_handler(lambda ws, message: None, inline=True, opened=pool.add)
+    async with one_peer(handler) as (_, _raw, ws):
+        for _ in range(100):
+            pool.broadcast(b"x" * 8000)
+        assert pool.stats()["queued_bytes"] > 0
+        ws.abort()
+        await ws.wait_closed()
+        stats = pool.stats()
+        assert stats["dropped"] > 0
+        assert stats["sent"] + stats["dropped"] == 100

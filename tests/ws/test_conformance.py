@@ -21,6 +21,8 @@ from gateway.ws import Connection, message_handler, websocket_handler
 
 from .support import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame, close_frame, echo, frame, open_raw, serving
 
+BOTH_LOOPS = True
+
 LIMIT = 1000
 BYE = close_frame(1000, b"bye")
 SAID_BYE = Frame(CLOSE, b"\x03\xe8bye")

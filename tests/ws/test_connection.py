@@ -626,6 +626,9 @@ async def test_no_exception_reaches_the_loop() -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("on purpose")
 
+    async def fail_later(*_: Any) -> None:
+        fail()
+
     def cancelled(*_: Any) -> None:
         raise asyncio.CancelledError
 
@@ -638,7 +641,7 @@ async def test_no_exception_reaches_the_loop() -> None:
             message_handler(cancelled, inline=True),
             message_handler(lambda ws, message: object()),
             message_handler(fail),
-            websocket_handler(fail),
+            websocket_handler(fail_later),
             websocket_handler(lambda ws, missing: None),  # type: ignore[arg-type,return-value]
         ):
             async with serving(handler) as server:

@@ -90,12 +90,14 @@ async def test_a_cancellation_within_middleware_is_a_500() -> None:
 
 async def test_a_stop_still_cancels_handlers() -> None:
     """A cancellation from outside is none of their failures."""
-    async with serving(websocket_handler(lambda ws: asyncio.sleep(30)), stop_timeout=0.3) as server:
-        async with open_raw(server.port):
-            await eventually(lambda: server.stats()["handlers"] == 1)
-            server.close()
-            await server.wait_closed()
-            assert server.stats()["handler_errors"] == 0
+    async with (
+        serving(websocket_handler(lambda ws: asyncio.sleep(30)), stop_timeout=0.3) as server,
+        open_raw(server.port),
+    ):
+        await eventually(lambda: server.stats()["handlers"] == 1)
+        server.close()
+        await server.wait_closed()
+        assert server.stats()["handler_errors"] == 0
 
 
 # Answers

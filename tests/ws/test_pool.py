@@ -105,7 +105,7 @@ async def test_only_data_is_broadcast() -> None:
         pool.broadcast(b"x" * 101)
     with pytest.raises(ValueError, match="slow must be"):
         Pool(slow="wait")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="at least 1"):
         Pool(max_pending_bytes=0)
 
 

@@ -74,7 +74,7 @@ async def test_only_one_task_waits_whatever_is_in_the_queue() -> None:
     async def handler(ws: Connection) -> None:
         first = asyncio.ensure_future(ws.recv())
         await asyncio.sleep(0)
-        while not ws._queue:
+        while not ws._queue:  # noqa: ASYNC110
             await asyncio.sleep(0)
         if not first.done():
             with pytest.raises(RuntimeError, match="another task"):
