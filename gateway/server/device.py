@@ -351,14 +351,15 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self._endpoint.delivery.discard(self)
-        self._lost(self._ws.reason_lost or "closed")
+        self._lost(self._ws.reason_lost or "closed", broken=self._ws.close_code == 1006)
 
     def _end(self, code: int, reason: str) -> None:
         """Close for a fault of the device: it is offline from now on, whenever it answers the close."""
         self._ws.close_soon(code, reason)
         self._lost(reason)
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, *, broken: bool = False) -> None:
+        """The device is offline for ``reason``; ``broken``: the connection ended without a word (RFC 6455, 7.1.5)."""
         device, endpoint = self.device, self._endpoint
         if device.link is not self:
             return
@@ -367,7 +368,7 @@ class Connection:
         if endpoint.stopping or device.status is None:
             return
         now = endpoint.monotonic()
-        if endpoint.losses.note(now, endpoint.connected):
+        if broken and endpoint.losses.note(now, endpoint.connected):
             log.warning("%s: a network or an access point that failed?", endpoint.losses.words(now))
         status = liveness.lost(device.status, reason, endpoint.now())
         if status is not None:
