@@ -105,6 +105,7 @@ class App:
                 max_devices=settings.limits.max_devices,
             )
             book.load(journal.epoch)
+            journal.go_on_behind(max(history.position, book.offset or 0))
             hub: Hub[Any] = Hub(book, encode_frame)
             found_end = await self._replay(journal, history, book, hub)
             runners: list[Runner] = []

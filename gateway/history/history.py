@@ -123,6 +123,9 @@ class History:
         self.position = self.end = store.position
         self._shift = store.shift
         self._catalogue = store.catalogue
+        if store.had_another_journal:
+            self._problems.append("The history was written from another journal: what only that one held is not in it")
+            log.warning("%s", self._problems[-1])
         self._begin()
         self._keeper = asyncio.create_task(self._keep(store), name="history")
 

@@ -66,6 +66,7 @@ class Store:
             self._path = path
             self._identity = os.stat(path)
             self.position, self.epoch, self.shift = self._find_place()
+            self.had_another_journal = bool(epoch and self.epoch and epoch != self.epoch)
             if epoch and epoch != self.epoch:
                 if self.epoch:
                     self.position, self.shift = 0, self.shift + self.position

@@ -62,6 +62,8 @@ class Counters:
         problems = []
         if self.damages:
             problems.append(f"The journal is damaged in {self.damages} places: what was stored there is lost")
+        elif self.damaged_segments:
+            problems.append("The start of a file of the journal is damaged: nothing of it is lost")
         if self.foreign_segments:
             problems.append(f"{self.foreign_segments} files of another journal were set aside")
         return problems

@@ -43,13 +43,13 @@ from gateway.journal.reader import Damage, Reader, SpareReaders, Taken, seek_rea
 from gateway.journal.recovery import JUMP
 from gateway.journal.ring import Ring
 from gateway.journal.roster import Roster
+from gateway.journal.waiter import Waiter, tell
 from gateway.journal.writer import Committed, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from gateway.journal.waiter import Waiter
     from gateway.reading import Batch, Item
 
 __all__ = ["Journal"]
@@ -307,20 +307,10 @@ class Journal:
         self._flushes.reach(self.durable_offset)
         if self._due or self._flushes:
             self._hand_over()
-        self._tell(iter(waiters.items()))
+        tell(self._loop, iter(waiters.items()))
         durable = self.durable_offset
         for cursor in self._cursors:
             cursor.wake(durable)
-
-    def _tell(self, waiters: Iterator[tuple[Waiter, object]]) -> None:
-        done = False
-        try:
-            for waiter, token in waiters:
-                waiter.committed(token)
-            done = True
-        finally:
-            if not done:  # the loop reports the one that raised; the others are told all the same
-                self._loop.call_soon(self._tell, waiters)
 
     def on_failed(self, error: OSError) -> None:
         """A try of the group in flight failed; the next follows by itself."""
@@ -443,8 +433,7 @@ class Journal:
         place = kept or Place(oldest.base, oldest.before, began=oldest.before)
         if start is not None:
             offset = start if isinstance(start, int) else start.offset
-            if offset > self.next_offset:
-                self._lift(offset + JUMP)
+            self.go_on_behind(offset)
             readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
             place = moved(kept, offset, min(readings, self.stored))
         cursor = Cursor(self, name, place, own_place=start is not None)
@@ -455,10 +444,16 @@ class Journal:
         self._arm_places()
         return cursor
 
-    def _lift(self, base: int) -> None:
-        """Go on at ``base``: a reader knows offsets that this journal has forgotten, and would skip them as old."""
+    def go_on_behind(self, offset: int) -> None:
+        """See to it that all offsets given out from now on lie behind ``offset``; before the first append.
+
+        A reader that knows offsets which this journal has forgotten would skip them as old.
+        """
+        if offset <= self.next_offset:
+            return
         if self._pending or self._in_flight:
             raise JournalError("a cursor beyond the journal's end is opened before the first append, or not at all")
+        base = offset + JUMP
         log.warning("a cursor stands beyond the journal's end: offsets go on at %d", base)
         self._pending_base = self.durable_offset = base
         self._writer.anchor(base)

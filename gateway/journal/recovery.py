@@ -194,7 +194,7 @@ def _said(what: str, why: str, aside: Path | None) -> str:
 def _keep_segments(found: list[_Found], result: Recovered) -> bool:
     """Take in the segments that are ours, with what they hold; set aside the others.  Whether there was damage."""
     seed = record.seed_of(result.epoch)
-    damaged = False
+    damaged, aside = False, 0
     kept: list[tuple[Segment, record.Header | None]] = []
     for entry in found:
         path, header = entry.path, entry.header
@@ -214,8 +214,11 @@ def _keep_segments(found: list[_Found], result: Recovered) -> bool:
             remove(path)  # a birth that a crash cut short
         else:
             set_aside(path, "damaged", kind=KIND)
-            result.set_aside += 1
+            aside += 1
             damaged = True
+    if aside:
+        result.set_aside += aside
+        result.problems.append(f"{aside} files of the journal could not be read and were set aside")
     for index, (segment, _) in enumerate(kept):
         successor = kept[index + 1] if index + 1 < len(kept) else None
         if successor is not None and successor[1] is not None:

@@ -82,7 +82,7 @@ class Tail:
         self._synced = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
-            header = record.Header(epoch, base, previous_end, before, time.time_ns())
+            header = record.Header(epoch, base, previous_end, before, max(0, time.time_ns()))
             self._write([record.pack_header(header)])
         except OSError:
             self.abandon()

@@ -545,6 +545,7 @@ async def test_another_journal(path: Path) -> None:
     again = History(path, retention_days=0)
     await again.open("two")
     assert (again.position, again.end) == (0, 0)
+    assert "another journal" in again.problems()[0]
     await again.write(batch(5, rows_of(10, first=10)))
     rows, _ = await again.query(**ALL, metrics="m")
     assert [row[0] for row in rows] == list(range(20))

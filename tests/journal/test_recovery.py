@@ -233,6 +233,7 @@ async def test_rubbish_is_set_aside(tmp_path: Path) -> None:
     async with opened(tmp_path) as journal:
         assert await held(journal) == items
         assert journal.stats()["set_aside"] == 2
+        assert journal.problems() == ["2 files of the journal could not be read and were set aside"]
         assert journal.next_offset == (1 << 40) + DAMAGED_JUMP
     assert len(list(tmp_path.glob("*.seg.damaged-*"))) == 2
 
@@ -466,3 +467,29 @@ async def test_what_was_let_go_has_not_vanished(tmp_path: Path) -> None:
         assert journal.stats()["vanished"] == 0
         closed = journal.cursor("closed")
         assert (closed.lost, closed.overflowed) == (0, 50 - closed.pending)
+
+
+async def test_the_clock_orders_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts in 1970, before it, and a day ahead or back: offsets grow, and everything is read in the order it came."""
+    items: list[tuple[int, Item]] = []
+    for run, seconds in enumerate([1_764_000_000, 5, -5, 1_764_086_400, 1_763_913_600]):
+        monkeypatch.setattr("time.time_ns", lambda seconds=seconds: seconds * 10**9)
+        monkeypatch.setattr("time.time", lambda seconds=seconds: float(seconds))
+        items += await made(tmp_path, [reading(run * 10 + number) for number in range(3)])
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items
+        assert [offset for offset, _ in items] == sorted(offset for offset, _ in items)
+        assert journal.problems() == []
+
+
+async def test_offsets_go_on_behind_a_place_that_is_known(tmp_path: Path) -> None:
+    """What a reader of its own place knows is passed before anything is given out, and only where it lies ahead."""
+    async with opened(tmp_path) as journal:
+        before = journal.next_offset
+        journal.go_on_behind(before)
+        assert journal.next_offset == before
+        journal.go_on_behind(1 << 40)
+        assert journal.next_offset == (1 << 40) + JUMP
+        await fill(journal, [reading(1)])
+    async with opened(tmp_path) as journal:
+        assert [offset for offset, _ in await held(journal)] == [(1 << 40) + JUMP]
