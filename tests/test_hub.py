@@ -773,3 +773,47 @@ def test_a_snapshot_in_parts_makes_no_reader_slow(bench):
     assert most < hub_module.PENDING_MAX["every"]
     assert [frame["type"] for frame in member.frames[-1:]] == ["update"]
     assert values_of(member, "device-0", "metric-0") == list(range(100))
+
+
+@pytest.mark.parametrize("moment", ["note", "emit", "own", "snapshot"])
+def test_after_a_failure_the_newest_values_are_shown(bench, moment):
+    """Whatever a step was at when it failed, a dashboard in latest is not left with an old value until the next one."""
+    member = Member()
+    bench.publish("a", 0, t=0)
+    encode, failing = bench.hub._encode, True
+
+    def fail(format: str, message: dict) -> dict:
+        if failing and moment == "emit" and len(member.frames) > 1:
+            raise RuntimeError("cannot be encoded")
+        if failing and moment == "own" and message["type"] == "update":
+            raise RuntimeError("cannot be encoded")
+        if failing and moment == "snapshot" and member.frames:
+            raise RuntimeError("cannot be encoded")
+        return encode(format, message)
+
+    bench.hub._encode = fail
+    if moment == "snapshot":
+        for d in range(3000):
+            bench.publish(f"device-{d}", 10, **{f"metric-{i}": 1.5 for i in range(10)})
+    bench.join(member, devices=("*", "a"), metrics=("?*", "t"))
+    if moment in ("note", "emit"):
+        bench.publish("a", 1, t=1)
+        bench.tick()
+    bench.publish("a", 2, t=2)
+    bench.publish("b", 2, t=2)
+    (group,) = bench.hub._groups.values()
+    note = bench.hub._note
+    if moment == "note":
+        bench.hub._note = None
+    with pytest.raises((RuntimeError, TypeError)):
+        bench.tick()
+    bench.hub._note, failing = note, False
+    bench.tick()
+    bench.tick()
+    assert not group.failed
+    assert not bench.hub.joining(member, group.subscription)
+    if moment == "snapshot":
+        shown = [name for frame in member.frames if frame["type"] == "snapshot" for name in frame["devices"]]
+        assert sorted(shown) == sorted([device.name for device in bench.book if device.name != "b"])
+    assert values_of(member, "a", "t")[-1] == 2
+    assert values_of(member, "b", "t") == [2] or moment == "snapshot"

@@ -141,6 +141,11 @@ class Changes:
         if upto > since:
             self.note([device for device, series in all_series.items() if series.offset > since], upto)
 
+    def restart(self, all_series: Mapping[str, Series], upto: int) -> None:
+        """Go back to what was sent for certain, after a failure: values may come twice, none is left out."""
+        self.known, self.left, self.upto = {}, 0, self.sent_to
+        self.catch_up(all_series, upto)
+
     def take(self, all_series: Mapping[str, Series], selection: Selection, room: int) -> tuple[Data, int]:
         """The next piece, maybe empty, of ``room`` bytes, and what of ``room`` it took."""
         data: Data = {}
@@ -161,9 +166,12 @@ class Changes:
         for device in visited:
             del self.known[device]
         self.left = min(self.left - len(visited), len(self.known))
-        if not self.known:
-            self.sent_to = self.upto
         return data, spent
+
+    @property
+    def reached(self) -> int:
+        """What ``sent_to`` is once the pieces that were taken are sent."""
+        return self.sent_to if self.known else self.upto
 
     def skipped(self, passed: int) -> int:
         """How many of the group's ``passed`` values were passed over; asked once, when nothing is left."""

@@ -35,6 +35,7 @@ class Subscriber(Generic[Frame]):
     __slots__ = (
         "behind",
         "due",
+        "failed",
         "group",
         "held",
         "member",
@@ -61,6 +62,7 @@ class Subscriber(Generic[Frame]):
         self.whole = False  # updates begin at `start`, whatever later values the snapshot shows
         self.held = True  # no updates are sent until its history has been
         self.due = False  # it is to be sent what its group was sent
+        self.failed = False  # so did an attempt
         self.queued = False
 
     @property
@@ -104,5 +106,5 @@ class Group(Generic[Frame]):
         self.subscribers: dict[Member[Frame], Subscriber[Frame]] = {}
         self.due = subscription.ticks
         self.sending = False
-        self.failed = False  # it could not take in what was published
+        self.failed = False  # so did an attempt to tell it of what was published, or to send it
         self.queued = False

@@ -136,11 +136,10 @@ class Hub(Generic[Frame]):
         """To be called every :data:`GRID_S`: what is due is queued, and the first step taken; returns as that."""
         for group in self._groups.values():
             group.due -= 1
-            due = group.due <= 0
-            if due:
+            if group.due <= 0:
                 group.due = group.subscription.ticks
                 group.sending = True
-            if due or group.told != self._changes:
+            if group.sending or group.failed or group.told != self._changes:
                 self._enqueue(group)
         for group in self._groups.values():
             for subscriber in group.subscribers.values():
@@ -151,7 +150,8 @@ class Hub(Generic[Frame]):
     def step(self) -> bool:
         """Send about :data:`PIECE_BYTES`; returns whether there is more that can be sent at once.
 
-        If it raises, whoever was to be served is served again after the next tick, the others first.
+        If it raises, whoever was to be served is served again after the next tick, the others first.  Those in
+        ``latest`` get the newest values all the same; those in ``every`` lack what was to be sent.
         """
         self._collect()
         room = PIECE_BYTES
@@ -192,9 +192,9 @@ class Hub(Generic[Frame]):
                 self._left = list(self._groups.values())
             while self._left:
                 group = self._left.pop()
-                group.failed = not group.failed
-                if not group.failed:
+                if group.failed:
                     continue
+                group.failed = True
                 if group.every:
                     self._fold(group, self._batch)
                 else:
@@ -202,6 +202,14 @@ class Hub(Generic[Frame]):
                 group.failed = False
         self._batch = []
         self._downgrade_all()
+
+    def _recover(self, group: Group[Frame]) -> None:
+        """Let it go on from where all stands; until then it is told of nothing."""
+        if group.every:
+            group.shared.clear()
+        else:
+            group.changes.restart(self.series, self.offset)
+        group.failed = False
 
     def _note(self, group: Group[Frame], batch: list[Entry]) -> None:
         selection, changes = group.selection, group.changes
@@ -237,6 +245,8 @@ class Hub(Generic[Frame]):
     def _serve_group(self, group: Group[Frame], room: int) -> int:
         if self._groups.get(group.subscription) is not group:
             return 0
+        if group.failed:
+            self._recover(group)
         spent = TURN + (self._tell_group(group) if group.told != self._changes else 0)
         if group.sending:
             if group.every:
@@ -302,12 +312,15 @@ class Hub(Generic[Frame]):
             changes.sent_to = changes.upto
             changes.skipped(group.passed)
         elif changes.known:
+            group.failed = True
             data, spent = changes.take(self.series, group.selection, room)
             skipped = 0 if changes.known else changes.skipped(group.passed)
             if data:
-                frame = self._update(group, data, changes.sent_to, skipped)
+                frame = self._update(group, data, changes.reached, skipped)
                 for subscriber in current:
                     subscriber.member.send(frame)
+            changes.sent_to = changes.reached
+            group.failed = False
         group.sending = changes.left > 0
         return spent
 
@@ -402,15 +415,22 @@ class Hub(Generic[Frame]):
 
     def _send_changes(self, subscriber: Subscriber[Frame], behind: Changes, room: int) -> int:
         group = subscriber.group
-        behind.catch_up(self.series, self.offset)
+        if subscriber.failed:
+            behind.restart(self.series, self.offset)
+        else:
+            behind.catch_up(self.series, self.offset)
+        subscriber.failed = True
         if not behind.left:
             behind.left = len(behind.known)
         data, spent = behind.take(self.series, group.selection, room)
         skipped = 0 if behind.known else behind.skipped(group.passed)
         if data:
-            subscriber.member.send(self._update(group, data, behind.sent_to, skipped))
+            subscriber.member.send(self._update(group, data, behind.reached, skipped))
+        behind.sent_to = behind.reached
+        subscriber.failed = False
         subscriber.due = behind.left > 0
-        if not behind.known and not group.changes.known:
+        if not behind.known and not group.changes.known and not group.failed:
+            group.changes.sent_to = group.changes.upto
             subscriber.behind = None
         return spent + 2 * len(self.series)
 
@@ -434,9 +454,6 @@ class Hub(Generic[Frame]):
             spent += PRESENCE_BYTES + len(name) + text_weight(str(shown.get("reason", "")))
             spent += sum([40 + len(key) for key in values])
             spent += sum([text_weight(value) for _, value in values.values() if type(value) is str])
-        if not subscriber.whole:
-            self._shown(subscriber, rest[subscriber.place : place])
-        subscriber.place = place
         message: dict[str, object] = {
             "type": "snapshot",
             "id": group.subscription.id,
@@ -446,11 +463,14 @@ class Hub(Generic[Frame]):
         }
         if place < len(rest):
             message["more"] = True
-        else:
+        subscriber.member.send(self._frame(group.subscription, message))
+        if not subscriber.whole:
+            self._shown(subscriber, rest[subscriber.place : place])
+        subscriber.place = place
+        if place >= len(rest):
             subscriber.rest = None
             if behind is not None and not subscriber.whole:
                 behind.skipped(group.passed)
-        subscriber.member.send(self._frame(group.subscription, message))
         return spent
 
     def _values(self, group: Group[Frame], device: str) -> dict[str, list[object]]:
