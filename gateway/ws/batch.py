@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConnectionClosed
-from .message import Message, cost
+from .message import MESSAGE_OVERHEAD, Message
 from .reader import PAUSED_BY_QUEUE
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Batcher:
         """Add ``message``; whether the batch is now full.  The clock is asked for a first message alone."""
         items = self._items
         items.append(message)
-        self._bytes += cost(message)
+        self._bytes += message.data.__sizeof__() + MESSAGE_OVERHEAD
         if self.due is None:
             self.due = clock() + self._timeout
         return len(items) >= self._size or self._bytes >= self._max_bytes
@@ -59,7 +59,7 @@ class Batcher:
         if len(items) > self._size:
             self._items = items[self._size :]
             del items[self._size :]
-            self._bytes = sum(map(cost, self._items))
+            self._bytes = sum([message.data.__sizeof__() + MESSAGE_OVERHEAD for message in self._items])
         else:
             self._bytes = 0
             self.due = None

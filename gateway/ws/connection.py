@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .message import Message, cost, encode_json, frame
+from .message import MESSAGE_OVERHEAD, Message, encode_json, frame
 from .pending import hung_up
 from .reader import PAUSED_BY_QUEUE, PAUSED_BY_USER, Reader
 from .wire import CLOSED, OPEN
@@ -124,7 +124,7 @@ class Connection(Reader):
 
     def _pop(self, queue: deque[Message]) -> Message:
         message = queue.popleft()
-        self._queue_bytes -= cost(message)
+        self._queue_bytes -= message.data.__sizeof__() + MESSAGE_OVERHEAD
         if self._paused and self._queue_bytes * 2 <= self._terms.max_queue_bytes:
             self._resume(PAUSED_BY_QUEUE)
         if message.kind == "close":
@@ -135,6 +135,9 @@ class Connection(Reader):
         return self
 
     async def __anext__(self) -> Message:
+        queue = self._queue
+        if queue and self._waiter is None:
+            return self._pop(queue)
         message = await self.recv()
         if message is None:
             raise StopAsyncIteration
@@ -164,7 +167,7 @@ class Connection(Reader):
         queue = self._queue
         assert queue is not None
         queue.append(message)
-        self._queue_bytes += cost(message)
+        self._queue_bytes += message.data.__sizeof__() + MESSAGE_OVERHEAD
         if self._queue_bytes >= self._terms.max_queue_bytes:
             # Full: the peer waits, pings and close frames behind its data included, until half is taken.
             self._pause(PAUSED_BY_QUEUE)

@@ -125,12 +125,14 @@ class Heartbeat:
         else:
             passed = [index for index in range(self._done + 1, current + 1) if index in self._slots]
         self._done = max(self._done, current)
-        try:
-            for index in passed:
-                for ws in self._slots.pop(index, ()):
+        for index in passed:
+            for ws in self._slots.pop(index, ()):
+                try:
                     self._look(ws, now, late)
-        finally:
-            self._arm(now)
+                except Exception:  # a timer's outermost edge: no connection's failure ends the others' heartbeats
+                    logger.exception("websocket %s: heartbeat failed", ws.id)
+                    ws.abort("internal error")
+        self._arm(now)
 
     def _look(self, ws: Wire, now: float, late: bool) -> None:
         """Decide what ``ws``, now due, needs; put it where it is due next."""

@@ -22,7 +22,6 @@ __all__ = [
     "Message",
     "Prepared",
     "check_close",
-    "cost",
     "encode",
     "encode_json",
     "frame",
@@ -34,7 +33,9 @@ T = TypeVar("T")
 
 OPCODES: dict[str, int] = {"text": 0x1, "binary": 0x2, "close": 0x8, "ping": 0x9, "pong": 0xA}
 
-MESSAGE_OVERHEAD = 96  # what a message in a queue is counted with besides its data: the object and its place
+# A message that waits costs what its data takes in memory (``__sizeof__``: text may take four bytes a character) and
+# this, for the object and its place in a queue.
+MESSAGE_OVERHEAD = 96
 
 _BYTES = ("binary", "ping", "pong")
 
@@ -150,11 +151,6 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         Raises ``ValueError`` for ``close``: closing is a matter of one connection.
         """
         return Prepared(*encode(self))
-
-
-def cost(message: Message) -> int:
-    """Bytes that a message takes while it waits, its place in a queue included."""
-    return message.data.__sizeof__() + MESSAGE_OVERHEAD
 
 
 class Prepared:

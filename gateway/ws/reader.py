@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.frames import Opcode
 from websockets.protocol import OPEN as PROTOCOL_OPEN
 
-from .message import OPCODES, Message
+from .message import OPCODES, Message, Prepared
 from .wire import CLOSED, CLOSING, OPEN, PAUSED_BY_QUEUE, PAUSED_BY_USER, PAUSED_BY_WRITE, Wire
 
 if TYPE_CHECKING:
@@ -319,7 +319,10 @@ class Reader(Wire):
             if type(result) is Message and result.kind == "close":
                 self._closes(result)
                 return
-            data = self._framed(result)
+            if type(result) is Prepared:
+                data = result.deflated if self._compress else result.frame
+            else:
+                data = self._framed(result)
         except Exception as error:  # whatever it takes to encode what a handler gave
             self._handler_failed(error)
             return

@@ -352,3 +352,33 @@ async def test_pings_of_the_peer_are_answered_whatever_we_do() -> None:
                 raw.send(frame(PING, b"1") + frame(TEXT, b"x") + frame(PING, b"2"))
                 pongs = [received for _ in range(3) if (received := await raw.recv()) and received.opcode == PONG]
                 assert [pong.payload for pong in pongs] == [b"1", b"2"]
+
+
+def test_a_clock_at_zero_is_a_time_like_any_other(beats: Any, loop: Loop, clock: Clock) -> None:
+    """A ping that goes out at 0.0 waits for its answer."""
+    clock.now = -20.0
+    peer = Peer(clock)
+    beats.add(peer)
+    loop.run(20)
+    peer._beat.next_ping = 0.0  # type: ignore[union-attr]
+    beats._look(peer, 0.0, False)
+    assert peer.pings == [0.0]
+    beats._look(peer, 20.0, False)
+    assert peer.lost is not None
+
+
+def test_the_wheel_turns_on_where_a_look_fails(beats: Any, loop: Loop, clock: Clock) -> None:
+    """One connection's failure is its own end, not that of all heartbeats."""
+    bad, good = Peer(clock), Peer(clock)
+    beats.add(bad)
+    beats.add(good)
+
+    def fail(data: bytes) -> None:
+        raise RuntimeError
+
+    ended: list[str] = []
+    bad._write = fail  # type: ignore[method-assign]
+    bad.abort = ended.append  # type: ignore[assignment,method-assign]
+    loop.run(45)
+    assert ended == ["internal error"]
+    assert good.lost is not None
