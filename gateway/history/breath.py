@@ -22,5 +22,6 @@ class Breath:
     def take(self) -> None:
         """Sleep ``pause`` seconds if ``work`` seconds have passed since the last time."""
         if time.perf_counter() - self._since >= self._work:
-            select.select((), (), (), self._pause)  # not time.sleep: it asks a clock, which may be another's (libfaketime)
+            # Not time.sleep: it asks a clock, where something else may stand in for it (libfaketime).
+            select.select((), (), (), self._pause)
             self._since = time.perf_counter()

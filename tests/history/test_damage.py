@@ -226,6 +226,39 @@ async def test_what_can_be_read_is_taken_over(tmp_path: Path, running: bool) -> 
         assert (history.position, history.problems()) == (position, [])
 
 
+async def test_no_damage_to_the_log_gives_a_wrong_value(tmp_path: Path) -> None:
+    """A crash leaves SQLite's write-ahead log: flipped, cut or gone it costs what was in it, and nothing else."""
+    rng = random.Random(13)
+    live = tmp_path / "live"
+    live.mkdir()
+    async with opened(live / "history.db") as history:
+        items = readings()
+        for base in range(0, 100, 20):
+            await history.write(Batch(base, items[base : base + 20], 20))
+            await history.flush()
+        crashed = {path.name: path.read_bytes() for path in live.iterdir() if not path.name.endswith("-shm")}
+    log = crashed["history.db-wal"]
+    assert len(log) > 20_000
+    full = 0
+    for number in range(40):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        at = rng.randrange(len(log))
+        damaged = log[:at] if number % 2 else log[:at] + bytes([log[at] ^ 1 << number % 8]) + log[at + 1 :]
+        (directory / "history.db").write_bytes(crashed["history.db"])
+        if number:
+            (directory / "history.db-wal").write_bytes(damaged)
+        async with opened(directory / "history.db") as history:
+            await salvaged(history)
+            position = history.position
+            answer = await found(history)
+            assert set(answer) == rows(items[:position])  # what is behind comes again from the journal
+            assert len(set(answer)) == len(answer)
+            full += position == 100
+        shutil.rmtree(directory)
+    assert full < 40
+
+
 def rubbish(path: Path) -> None:
     path.write_bytes(b"rubbish " * 1000)
 
