@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tools.toolkit import chaos
+from tools.toolkit import chaos, chaos_peers
 
 AT_ONCE = 3 * (os.cpu_count() or 1)
 # Rounds, and seconds of load in each, that come to a second or two.
@@ -52,8 +52,7 @@ def work(key: Key) -> chaos.Outcome:
     case, (rounds, seconds) = chaos.load(name), SHORT[name]
     if not control:
         return asyncio.run(chaos.run(case, rounds=rounds, seconds=seconds, seed=1))
-    planted = case.controls[control]
-    run = chaos.run(case, rounds=planted.rounds, seconds=seconds, patch=planted.patch, seed=1, patience=2)
+    run = chaos.run(case, seconds=seconds, control=case.controls[control], seed=1, patience=2)
     return asyncio.run(run)
 
 
@@ -62,7 +61,8 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[Key, Future[chaos.Outc
     """What the chosen tests want to know, under way."""
     items: list[Any] = [item for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
     wanted = [item.callspec.params["key"] for item in items]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(AT_ONCE) as pool:
+        patch.setattr(chaos_peers, "DEVICES", 300)
         yield {key: pool.submit(work, key) for key in wanted}
 
 

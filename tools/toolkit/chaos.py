@@ -107,15 +107,15 @@ async def run(
     *,
     rounds: int | None = None,
     seconds: float | None = None,
-    patch: str = "",
+    control: Control | None = None,
     seed: int | None = None,
     patience: float = 10.0,
 ) -> Outcome:
-    """Run a case in a temporary directory; nothing that it started is left.
+    """Run a case in a temporary directory, with a fault planted if ``control`` is one; nothing it started is left.
 
     ``patience``: seconds to wait for what the gateway does by itself.
     """
-    outcome = Outcome(case.name, rounds or case.rounds)
+    outcome = Outcome(case.name, rounds or (control.rounds if control else case.rounds))
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gateway-chaos-", ignore_cleanup_errors=True) as name:
         # strace and the kernel show paths without symbolic links.
@@ -123,10 +123,12 @@ async def run(
             Path(name).resolve(),
             rounds=outcome.rounds,
             seconds=seconds or case.seconds,
-            patch=patch,
+            patch=control.patch if control else "",
             seed=seed,
             patience=patience,
         )
+        if control:
+            rig.is_found = control.found_in
         try:
             async with asyncio.timeout(case.limit_s * (1 + outcome.rounds)), rig:
                 await case.run(rig)

@@ -207,15 +207,17 @@ record.decode = tolerant
 """
 
 NO_START_AFTER_DAMAGE = """
-from gateway.errors import JournalError
-from gateway.journal import opening
+import os
+from gateway.journal import Journal, opening
 recover = opening.recover
 def strict(*arguments, **options):
     found = recover(*arguments, **options)
-    if found.torn_bytes:
-        raise JournalError("damaged")
+    if found.torn_bytes or found.damages or found.set_aside:
+        os._exit(1)
     return found
 opening.recover = strict
+note = Journal._note
+Journal._note = lambda self, damages: os._exit(1) if damages else note(self, damages)
 """
 
 OVERFLOW_UNCOUNTED = """

@@ -17,7 +17,7 @@ __all__ = ["CASES"]
 
 SETTLE_EVERY = 10
 STOP_S = 10.0
-STEP_S = 6.0
+STEP_S = 15.0
 FIRST_STEP, STRIDE = 5, 7  # a record; prime to their number
 
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .servers import Daemon, Failed
 __all__ = ["Cannot", "Rig", "execute", "launcher", "mounted", "need", "preload"]
 
 SETTLE_S = 20.0
+MANY = 20
 READABLE_S = 1.0  # after its ack a row can be read
 # As it is by default but for the limit: no device is to be throttled.
 SETTINGS = {
@@ -107,6 +108,8 @@ class Rig:
         self.fleet = Fleet(4)
         self.fars: list[Far] = []
         self.faults: list[str] = []
+        self.is_found: Callable[[list[str]], bool] = lambda faults: len(faults) > MANY
+        """Whether these faults are enough, so that further rounds would tell nothing."""
         self.notes: list[str] = []
         self.lost = 0
         self.stored = 0
