@@ -419,12 +419,11 @@ class Journal:
         return self._holdings.oldest.base
 
     def cursor(self, name: str, start: Position | int | None = None) -> Cursor:
-        """Open the cursor ``name``.
+        """Open a cursor: at ``start`` where its reader keeps its own place, else where it stood or at the oldest item.
 
-        It stands at ``start`` where its reader keeps its own place, else where it stood, else at the oldest item held.
         Open all cursors before the first of them confirms: only open ones hold segments.  With an ``int`` one segment
-        may be read from disk to count the readings below it.  Raises ``ValueError`` for a name that is open, or longer
-        than 64 bytes, :class:`JournalError` when the journal is closed or too many cursors are open.
+        may be read from disk to count the readings below it.  Raises ``ValueError`` for a name that is open or too
+        long, :class:`JournalError` when the journal is closed or too many cursors are open.
         """
         self.check_open()
         self._cursors.check(name)
@@ -434,6 +433,9 @@ class Journal:
         if start is not None:
             offset = start if isinstance(start, int) else start.offset
             self.go_on_behind(offset)
+            if kept is not None and offset < min(kept.offset, self._gone.offset):
+                self._problems.append(f"The {name} has lost what it once had: part of that is no longer in the journal")
+                kept = None
             readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
             place = moved(kept, offset, min(readings, self.stored))
         cursor = Cursor(self, name, place, own_place=start is not None)
@@ -573,8 +575,7 @@ class Journal:
     def stats(self) -> dict[str, float]:
         """Counts of this start and gauges; in bytes, seconds, items, or as named.
 
-        ``ack_ms_p50`` and ``_p99``: from the first append of a group to its waiters being told, over the last commits.
-        ``failing`` is 1 while nothing can be appended (``reason`` says why).
+        ``ack_ms_p50`` and ``_p99`` are those of the last commits; ``failing`` is 1 while nothing can be appended.
         """
         if self._state == "new":
             return {}

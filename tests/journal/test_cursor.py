@@ -321,6 +321,24 @@ async def test_a_reader_that_goes_back_counts_anew(tmp_path: Path) -> None:
         assert total(cursor) == journal.stored
 
 
+async def test_a_reader_that_lost_what_the_journal_let_go_is_told(tmp_path: Path) -> None:
+    """Where a reader's own file has gone back behind what is still held, nothing of that counts as delivered."""
+    async with opened(tmp_path) as journal:
+        journal._writer._segment_bytes = 1000
+        cursor = journal.cursor("history", start=0)
+        offsets = await fill(journal, [reading(number) for number in range(50)])
+        cursor.confirm(offsets[40])
+        await stored(journal)
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("history", start=offsets[5])
+        assert journal.oldest_offset > offsets[20]
+        assert journal.problems() == ["The history has lost what it once had: part of that is no longer in the journal"]
+        assert (cursor.delivered, total(cursor)) == (0, journal.stored)
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("history", start=journal.oldest_offset + 3)
+        assert (journal.problems(), cursor.delivered) == ([], 3)
+
+
 async def test_names_are_checked(tmp_path: Path) -> None:
     """One cursor a name, with a name that fits; too many are refused."""
     async with opened(tmp_path) as journal:
