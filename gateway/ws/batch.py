@@ -135,19 +135,18 @@ class BatchRun:
     async def _next(self) -> list[Message]:
         """The next batch; empty at the end."""
         batcher = self._batcher
-        if self._ready is None:
-            if len(batcher) and (
-                self._ended or batcher.full or (batcher.due is not None and batcher.due <= self._clock() + EARLY_S)
-            ):
-                batch = batcher.take()
-                self._ws._resume(PAUSED_BY_QUEUE)
-                return batch
-            if self._ended:
-                return []
-            if self._timer is None:
-                self._arm()
-            self._waiter = self._ws._loop.create_future()
-            await self._waiter
+        if len(batcher) and (
+            self._ended or batcher.full or (batcher.due is not None and batcher.due <= self._clock() + EARLY_S)
+        ):
+            batch = batcher.take()
+            self._ws._resume(PAUSED_BY_QUEUE)
+            return batch
+        if self._ended:
+            return []
+        if self._timer is None:
+            self._arm()
+        self._waiter = self._ws._loop.create_future()
+        await self._waiter
         ready, self._ready = self._ready, None
         return ready or []
 

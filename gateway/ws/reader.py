@@ -157,33 +157,30 @@ class Reader(Wire):
             size = len(data)
             self._tail = b""
         self._corked = True
+        at = 0
         try:
-            self._read(data, size)
+            while at < size:
+                if self._fast and not self._left and not self._paused:
+                    at = self._read_small(data, at, size)
+                    if at == size:
+                        break
+                if self._deaf:
+                    break
+                if self._paused:
+                    self._tail = bytes(data[at:size])
+                    self._held = True
+                    break
+                took = self._read_other(data, at, size)
+                if not took:
+                    self._tail = bytes(data[at:size])
+                    break
+                at += took
             self._corked = False
             if self._out:
                 self._flush()
         except Exception:
-            logger.exception("websocket %s: reading failed", self.id)
+            logger.exception("websocket %s at %r from %s: reading failed", self.id, self.path, self.remote)
             self.abort("internal error")
-
-    def _read(self, data: bytes | bytearray, size: int) -> None:
-        at = 0
-        while at < size:
-            if self._fast and not self._left and not self._paused:
-                at = self._read_small(data, at, size)
-                if at == size:
-                    break
-            if self._deaf:
-                break
-            if self._paused:
-                self._tail = bytes(data[at:size])
-                self._held = True
-                break
-            took = self._read_other(data, at, size)
-            if not took:
-                self._tail = bytes(data[at:size])
-                break
-            at += took
 
     def _read_small(self, data: bytes | bytearray, at: int, size: int) -> int:
         """Take whole, final, masked data frames; give the place behind the last one taken."""
@@ -276,8 +273,7 @@ class Reader(Wire):
             self._fragment_kind = opcode
             self._fragment_check = codecs.getincrementaldecoder("utf-8")() if opcode is TEXT else None
         fragments = self._fragments
-        if fragments is None:
-            return
+        assert fragments is not None  # the library has failed a continuation of nothing
         if self._fragment_check is not None:
             try:
                 self._fragment_check.decode(bytes(data), event.fin)
@@ -326,7 +322,11 @@ class Reader(Wire):
         except Exception as error:  # whatever it takes to encode what a handler gave
             self._handler_failed(error)
             return
-        self._write(data)
+        # As _write does: while data is being received what is written is collected.
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes >= self._out_max:
+            self._flush()
         if self._write_paused:
             self._pause(PAUSED_BY_WRITE)
             self._stall()

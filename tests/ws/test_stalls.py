@@ -66,9 +66,11 @@ async def our_server(**options: Any) -> AsyncIterator[tuple[Server, asyncio.Futu
         send = asyncio.ensure_future(ws.send_bytes(LARGE))
         await asyncio.sleep(0.05)
         opened.set_result(ws)
-        await ws.wait_closed()
-        with pytest.raises(ConnectionClosed):
-            await send
+        try:
+            await ws.wait_closed()
+        finally:
+            with pytest.raises(ConnectionClosed):
+                await send
 
     async with serving(websocket_handler(handler), **options) as server:
         yield server, opened
