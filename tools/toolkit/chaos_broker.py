@@ -37,7 +37,9 @@ async def proxy(rig: Rig) -> None:
                 # Every second round a cut, each other harm in between.
                 harm = ("cut", "delay", "cut", "throttle", "cut", "swallow", "cut", "refuse")[number % 8]
                 if harm == "cut":
+                    cuts = between.cuts
                     between.cut_after_pubacks = rig.rng.randrange(1, 60)
+                    await until(lambda cuts=cuts: between.cuts > cuts, rig.patience)
                 elif harm == "delay":
                     between.delay_s = 0.01
                 elif harm == "throttle":
@@ -51,7 +53,7 @@ async def proxy(rig: Rig) -> None:
             between.heal()
         await rig.settle()
         rig.notes.append(f"{between.cuts} cuts, {between.connections} connections, {rig.fars[0].repeats} repeats")
-        if between.cuts < rig.rounds // 4 or not between.cuts:
+        if between.cuts < rig.rounds // 2:
             rig.fault(f"only {between.cuts} cuts in {rig.rounds} rounds")
 
 

@@ -240,14 +240,19 @@ class Rig:
 
     @asynccontextmanager
     async def load(self, rate: float = 800.0, *, connected: bool = True) -> AsyncIterator[Fleet]:
-        """Have the devices send while the block runs, through restarts of the daemon; ``connected``: all from the
-        beginning on."""
+        """Have the devices send while the block runs, through restarts of the daemon.
+
+        ``connected``: the block begins when all are, and the first ack has come.
+        """
         assert self._port is not None
         self.fleet.connect(self._port)
         try:
             if connected and not await self.fleet.all_online():
                 raise Failed("the devices could not connect")
+            before = self.fleet.acked
             self.fleet.send(rate)
+            if connected and not await until(lambda: self.fleet.acked > before, self.patience):
+                raise Failed("nothing is acked")
             yield self.fleet
         finally:
             await self.fleet.disconnect()
