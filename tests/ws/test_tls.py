@@ -115,6 +115,7 @@ async def test_a_stop_ends_them(contexts: Context) -> None:
         server.close()
         await server.wait_closed()
         assert loop.time() - started < 2
+        assert asyncio.all_tasks() == {asyncio.current_task()}
         assert server.stats()["handshakes"] == 0
     await eventually(lambda: all(map(gone, socks)))
     for sock in socks:
