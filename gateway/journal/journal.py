@@ -145,8 +145,7 @@ class Journal:
         self.stored = recovered.stored
         self._holdings = Holdings([*recovered.segments, opened.tail.segment])
         self._cursors = Roster(recovered.places)
-        self._gone = recovered.gone
-        self._problems = list(recovered.problems)
+        self._gone, self._problems = recovered.gone, recovered.problems
         self._counts.opened(recovered)
         for damage in recovered.damages:
             log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
