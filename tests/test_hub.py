@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.devices import DeviceBook
-from gateway.hub import Hub, Subscription
+from gateway.hub import Hub, Subscription, presence
 from gateway.hub import hub as hub_module
 from gateway.liveness import Status
 from gateway.reading import Reading
@@ -533,13 +533,13 @@ def test_presence_is_gathered_until_the_tick(bench):
             device.status = Status(state, 7 * MS)
             bench.hub.presence(device)
     bench.tick()
-    assert len(bench.encoded) == 1000 / hub_module.PRESENCES
+    assert len(bench.encoded) == 1000 / presence.PRESENCES
     for member in members:
         assert member.frames == bench.encoded
         states = {name: shown["state"] for frame in member.frames for name, shown in frame["devices"].items()}
         assert states == {f"d{n}": "online" for n in range(1000)}
     bench.tick()
-    assert len(bench.encoded) == 1000 / hub_module.PRESENCES
+    assert len(bench.encoded) == 1000 / presence.PRESENCES
 
 
 def test_presence_comes_at_the_tick_whatever_the_interval(bench):

@@ -2,7 +2,8 @@
 
 from .accumulator import Entry
 from .group import PENDING_MAX, Member
-from .hub import GRID_S, RECENT_MAX, Hub, presence_of
+from .hub import GRID_S, RECENT_MAX, Hub
+from .presence import presence_of
 from .selection import Selection, Subscription
 from .series import Series, text_weight, wire_value
 

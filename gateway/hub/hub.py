@@ -39,10 +39,11 @@ from ..devices import Device, DeviceBook
 from ..reading import Reading
 from .accumulator import PIECE_BYTES, Changes, Data, Entry, Every
 from .group import PENDING_MAX, Frame, Group, Member, Subscriber
+from .presence import States, presence_of, state_weight
 from .selection import Subscription
 from .series import Series, text_weight
 
-__all__ = ["EVERY_BYTES", "EVERY_MAX", "GRID_S", "PENDING_MAX", "RECENT_MAX", "Hub", "presence_of"]
+__all__ = ["EVERY_BYTES", "EVERY_MAX", "GRID_S", "PENDING_MAX", "RECENT_MAX", "Hub"]
 
 GRID_S = 0.05
 EVERY_MAX = 16_384
@@ -50,8 +51,6 @@ EVERY_BYTES = 1 << 20
 RECENT_MAX = 8_192
 RECENT_BYTES = 4 << 20
 FOLD = 256  # readings folded at once into an `every` group, before it is looked whether they fill a frame
-PRESENCES = 500  # devices in a frame of presence
-PRESENCE_BYTES = 160  # of a device's state, about, beside its name and reason
 TURN, LOOK = 1_000, 50  # what it costs to send a frame, to see that a peer is slow; in bytes of a frame's content
 
 _offset = itemgetter(0)
@@ -74,8 +73,7 @@ class Hub(Generic[Frame]):
         self._left: list[Group[Frame]] = []  # who has still to be told of it
         self._behind: list[Subscriber[Frame]] = []  # to be moved to `latest`
         self._queue: deque[Group[Frame] | Subscriber[Frame]] = deque()
-        self._changes = 0  # of presence
-        self._changed: dict[str, int] = {}  # which of them was each device's last, ascending
+        self._states = States(book)
         self.series: dict[str, Series] = {}
         self.recent: deque[Entry] = deque()
         self._sizes: deque[int] = deque()  # of the recent ones
@@ -122,9 +120,7 @@ class Hub(Generic[Frame]):
 
     def presence(self, device: Device) -> None:
         """A device's state has changed: told at the next tick."""
-        self._changes += 1
-        self._changed.pop(device.name, None)
-        self._changed[device.name] = self._changes
+        self._states.change(device.name)
 
     def since(self, after: int) -> list[Entry]:
         """What was published behind offset ``after`` and is remembered."""
@@ -139,7 +135,7 @@ class Hub(Generic[Frame]):
             if group.due <= 0:
                 group.due = group.subscription.ticks
                 group.sending = True
-            if group.sending or group.failed or group.told != self._changes:
+            if group.sending or group.failed or group.told != self._states.changes:
                 self._enqueue(group)
         for group in self._groups.values():
             for subscriber in group.subscribers.values():
@@ -247,7 +243,7 @@ class Hub(Generic[Frame]):
             return 0
         if group.failed:
             self._recover(group)
-        spent = TURN + (self._tell_group(group) if group.told != self._changes else 0)
+        spent = TURN + (self._tell_group(group) if group.told != self._states.changes else 0)
         if group.sending:
             if group.every:
                 group.sending = False
@@ -258,7 +254,7 @@ class Hub(Generic[Frame]):
                 spent += self._emit_latest(group, room)
             if not group.sending:
                 self._call_others(group)
-        if group.sending or group.told != self._changes:
+        if group.sending or group.told != self._states.changes:
             self._enqueue(group)
         return spent
 
@@ -335,24 +331,7 @@ class Hub(Generic[Frame]):
         return spent
 
     def _presence(self, group: Group[Frame], known: int) -> tuple[Frame | None, int, int]:
-        """The next frame of what has changed behind the change ``known``; how far it reaches, what it cost."""
-        names: list[str] = []
-        for name, change in reversed(self._changed.items()):
-            if change <= known:
-                break
-            names.append(name)
-        names.reverse()
-        states: dict[str, object] = {}
-        spent = len(names)
-        reached = self._changes
-        for name in names:
-            spent += group.selection.price(name)
-            if group.selection.device(name) and (device := self._book.get(name)) is not None:
-                states[name] = shown = presence_of(device)
-                spent += PRESENCE_BYTES + len(name) + text_weight(str(shown.get("reason", "")))
-            if len(states) >= PRESENCES or spent >= PIECE_BYTES:
-                reached = self._changed[name]
-                break
+        states, reached, spent = self._states.behind(known, group.selection)
         if not states:
             return None, reached, spent
         message: dict[str, object] = {"type": "presence", "id": group.subscription.id, "devices": states}
@@ -451,7 +430,7 @@ class Hub(Generic[Frame]):
                 continue
             shown = devices[name] = presence_of(device)
             values = shown["values"] = self._values(group, name)
-            spent += PRESENCE_BYTES + len(name) + text_weight(str(shown.get("reason", "")))
+            spent += state_weight(name, shown)
             spent += sum([40 + len(key) for key in values])
             spent += sum([text_weight(value) for _, value in values.values() if type(value) is str])
         message: dict[str, object] = {
@@ -509,7 +488,7 @@ class Hub(Generic[Frame]):
         recovered = after is not None and 0 <= after <= self.offset and (not group.every or after >= self.floor - 1)
         resumed = recovered and group.every
         start = after if resumed and after is not None else self.offset
-        subscriber = Subscriber(member, group, start, self._changes)
+        subscriber = Subscriber(member, group, start, self._states.changes)
         subscriber.recovered = recovered
         subscriber.whole = history or resumed
         if group.every:
@@ -546,7 +525,7 @@ class Hub(Generic[Frame]):
     def _group(self, subscription: Subscription) -> Group[Frame]:
         group = self._groups.get(subscription)
         if group is None:
-            group = self._groups[subscription] = Group(subscription, self.offset, self._changes)
+            group = self._groups[subscription] = Group(subscription, self.offset, self._states.changes)
         return group
 
     def _drop_if_empty(self, group: Group[Frame]) -> None:
@@ -594,16 +573,3 @@ class Hub(Generic[Frame]):
             "downgraded": self.downgraded,
             "failures": self.failures,
         }
-
-
-def presence_of(device: Device) -> dict[str, object]:
-    """A device's state for the wire: times in milliseconds."""
-    shown: dict[str, object] = {"state": "offline", "since": 0, "last_seen": device.last_seen // 1_000_000}
-    status = device.status
-    if status is not None:
-        shown["state"], shown["since"] = status.state, status.since // 1_000_000
-        if status.reason:
-            shown["reason"] = status.reason
-        if not status.confirmed:
-            shown["confirmed"] = False
-    return shown
