@@ -100,6 +100,15 @@ async def test_layout_1_is_migrated_after_a_copy(tmp_path: Path) -> None:
     connection.close()
 
 
+async def test_layout_2_is_read(tmp_path: Path) -> None:
+    """A file that was written when the layout was new gives what it held."""
+    path = tmp_path / "history.db"
+    shutil.copy(FIXTURE.with_name("history-2.db"), path)
+    async with opened(path) as history:
+        assert (set(await found(history)), history.position, history.problems()) == (TRUTH, 1112, [])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["history.db"]
+
+
 async def test_of_a_big_file_all_but_the_chunks_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a copy of the whole would be too big it has the tables that are changed."""
     monkeypatch.setattr("gateway.history.schema.COPIED_WHOLE", 0)

@@ -351,6 +351,18 @@ async def test_a_journal_of_format_1_is_read(tmp_path: Path) -> None:
     assert len(list(directory.glob("*.v1-*"))) == 2
 
 
+async def test_a_journal_of_format_2_is_read(tmp_path: Path) -> None:
+    """A journal with the second version of epoch and cursors is read, with all counts of a cursor."""
+    directory = copy(FORMAT_1.with_name("format-2"), tmp_path / "journal")
+    async with opened(directory) as journal:
+        assert [item for _, item in await held(journal)] == [mixed(number) for number in range(18)]
+        assert journal.epoch == (FORMAT_1.with_name("format-2") / "epoch").read_text().split()[2]
+        assert (journal.stored, journal.problems()) == (15, [])
+        cursor = journal.cursor("mqtt")
+        assert (cursor.began, cursor.delivered, cursor.dead_lettered, cursor.pending) == (0, 3, 1, 11)
+    assert list(directory.glob("*.v*")) == []
+
+
 async def test_an_epoch_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     """A sound epoch file of a later version is refused by name, and nothing is touched."""
     await made(tmp_path, [reading(1)])
