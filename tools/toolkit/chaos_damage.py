@@ -22,6 +22,7 @@ __all__ = ["CASES"]
 
 START_S = 30.0
 FLIPS = 24
+ONE_BIT, HEADER = "one bit flipped", 68  # behind a segment's header it is one record's
 ON_ITS_WAY_S = 0.1
 BACK_WITHIN_S = 4.0  # devices are asked to wait a second
 RECORD = 100  # readings in a record, at the most, at the rate of the load
@@ -41,11 +42,13 @@ async def truncate(rig: Rig) -> None:
 def _flip(rng: random.Random, path: Path) -> str:
     data = bytearray(path.read_bytes())
     used = len(bytes(data).rstrip(b"\0"))
-    count = rng.randrange(1, FLIPS)
-    for _ in range(count):
-        data[rng.randrange(used)] ^= 1 << rng.randrange(8)
+    places = [rng.randrange(used) for _ in range(rng.choice((1, rng.randrange(2, FLIPS))))]
+    for at in places:
+        data[at] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
-    return f"{count} bits flipped in {path.name}"
+    if len(places) == 1 and places[0] >= HEADER and path.suffix == ".seg":
+        return f"{ONE_BIT} at {places[0]} of {path.name}"
+    return f"{len(places)} bits flipped in {path.name}"
 
 
 def _cut(rng: random.Random, path: Path) -> str:
@@ -112,6 +115,8 @@ async def _look(rig: Rig, what: str) -> int:
     # One record at the end may have been torn by the crash, and what was cut off leaves no trace: counted at least.
     torn = await rig.ask(number_of, rig.daemon, "gateway_journal_torn_bytes")
     counted = torn > 0 and (len(gone) <= RECORD or " cut to " in what)
+    if ONE_BIT in what and len(gone) > RECORD:
+        rig.fault(f"one bit took {len(gone)} acked readings with it")
     if gone and not counted and not await rig.ask(said, rig.daemon):
         rig.fault(f"{len(gone)} acked readings are gone, and nothing says so")
     return len(gone)
