@@ -37,7 +37,7 @@ BUCKETS = (
 )  # of the time asked for; the first that gives few enough rows, as far as can be seen
 SAMPLE = 20_000  # rows that tell how many series there are
 AHEAD_NS = 3600 * 10**9  # readings of clocks that run ahead by less than this are part of the history
-FRAME_BYTES = 400_000  # estimated from above; a frame stays below 512 KiB
+FRAME_BYTES = 200_000  # estimated from above; a frame has to stay below 512 KiB, and is built in one step
 ROWS = 4_096  # rows or points looked at in a step
 ENTRIES = 256  # readings, which have to be matched with the subscription's globs
 
@@ -155,6 +155,7 @@ def history_frames(
             room -= 40 + (text_weight(value) if type(value) is str else 0)
             if room <= 0:
                 frame.setdefault(device, {})[metric] = shown
+                yield None
                 yield {"type": "history", "id": subscription.id, "data": frame, "last": False}
                 frame, room, shown = {}, FRAME_BYTES, []
         if shown:
