@@ -6,14 +6,21 @@ They wait more than they work, so several run at once.
 from __future__ import annotations
 
 import asyncio
+import importlib.machinery
+import importlib.util
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tools.toolkit import chaos, chaos_peers
+from tools.toolkit.chaos_rig import Cannot, Rig
+
+ROOT = Path(__file__).parents[2]
 
 AT_ONCE = 3 * (os.cpu_count() or 1)
 # Rounds, and seconds of load in each, that come to a second or two.
@@ -106,3 +113,74 @@ def test_every_case_has_a_short_form_and_a_control() -> None:
     """None is left out here."""
     assert set(SHORT) == set(chaos.CASES)
     assert all(chaos.load(name).controls for name in chaos.CASES)
+
+
+# The command
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``main`` of tools/chaos in this process, with two cases: one that finds something, one that cannot be run."""
+    loader = importlib.machinery.SourceFileLoader("tools_chaos", str(ROOT / "tools" / "chaos"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    spec = importlib.util.spec_from_loader("tools_chaos", loader)
+    assert spec is not None
+    script = importlib.util.module_from_spec(spec)
+    loader.exec_module(script)
+
+    async def lossy(rig: Rig) -> None:
+        rig.notes.append(f"{rig.rounds} rounds")
+        rig.fault("pump-1 7: acked and not in history")
+
+    async def idle(rig: Rig) -> None:
+        raise Cannot("mounting needs root")
+
+    control = {"silent": chaos.Control("", "acked and not in history"), "unseen": chaos.Control("", "twice")}
+    cases = {
+        "lossy": chaos.Case("lossy", "loses things", lossy, control, rounds=3),
+        "idle": chaos.Case("idle", "does nothing", idle, {}),
+    }
+    monkeypatch.setattr(chaos, "CASES", dict.fromkeys(cases, ""))
+    monkeypatch.setattr(chaos, "load", cases.__getitem__)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["tools/chaos", *arguments])
+        status: int = script.main()
+        return status
+
+    return run
+
+
+def test_a_broken_promise_is_exit_status_1(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wrong is said as it is found; a table ends it, in which a case that could not be run says why."""
+    assert command() == 1
+    said = capsys.readouterr()
+    assert "pump-1 7: acked and not in history" in said.err
+    heading, lossy, idle = (line.split() for line in said.out.splitlines())
+    assert heading == ["case", "rounds", "sent", "acked", "stored", "delivered", "lost", "time", "verdict"]
+    assert lossy == ["lossy", "3", "0", "0", "0", "0", "0", "0", "s", "FAILED", "3", "rounds"]
+    assert idle[-5:] == ["s", "skipped", "mounting", "needs", "root"]
+    assert command("idle") == 0
+    assert command("lossy", "--rounds", "7") == 1
+    assert "7 rounds" in capsys.readouterr().out
+
+
+def test_a_control_that_is_not_found_is_exit_status_1(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``--control`` each planted fault has to be found, and that alone counts."""
+    assert command("lossy", "--control") == 1
+    said = capsys.readouterr().err
+    assert "lossy silent: FAILED" in said
+    assert said.count("the control was not found") == 1
+    assert "nothing says 'twice'" in said
+
+
+def test_the_list_and_an_unknown_case(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """``--list`` says what each case does; a case that there is not is exit status 2."""
+    assert command("--list") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "lossy      loses things (controls: silent, unseen)"
+    with pytest.raises(SystemExit) as end:
+        command("nothing")
+    assert end.value.code == 2
+    assert "there are lossy, idle" in capsys.readouterr().err
