@@ -1,21 +1,38 @@
-// The page's state in its address: #device=pump-1&range=1h&state=stale&q=..., and the bare words dark and light.
+// The page's state in its address: #device=pump-1&range=1h&state=stale&q=..., and the bare words dark, light and wall.
 
-export const RANGES = [["5m", "5 m", 300e3], ["1h", "1 h", 3600e3], ["24h", "24 h", 86400e3], ["7d", "7 d", 7 * 86400e3], ["30d", "30 d", 30 * 86400e3]];
-export const SPANS = new Map(RANGES.map(([key, , ms]) => [key, ms]));
+const UNITS = { m: 60e3, h: 3600e3, d: 86400e3 };
+const USUAL = ["1m", "5m", "1h", "24h", "7d"], LONGEST = 366 * UNITS.d;
 const THEMES = new Set(["dark", "light"]);
 const STATES = new Set(["online", "stale", "offline"]);
 const SORTS = new Set(["name", "state", "seen", "value"]);
 
+/** The milliseconds of a range such as 5m, 24h, 30d; 0 when it is none. */
+export function spanOf(range) {
+  const [, n, unit] = /^(\d{1,5})([mhd])$/.exec(range ?? "") ?? [];
+  const ms = unit ? n * UNITS[unit] : 0;
+  return ms <= LONGEST ? ms : 0;
+}
+
+/** The ranges to choose from, shortest first, the last one the whole of what is kept for `days`. */
+export function rangesFor(days) {
+  const all = `${Math.max(1, Math.floor(Math.min(days, LONGEST / UNITS.d)))}d`;
+  return [...USUAL.filter((range) => spanOf(range) < spanOf(all)), all];
+}
+
+/** A range as it is written on its button: 24 h. */
+export const rangeWord = (range) => range.replace(/(\d)([mhd])/, "$1 $2");
+
 /** Reads a hash. Unknown words and bad values are passed over. */
 export function parse(hash) {
-  const found = { device: "", range: "5m", from: 0, to: 0, view: "charts", q: "", state: "", sort: "name", theme: "" };
+  const found = { device: "", range: "5m", from: 0, to: 0, view: "charts", q: "", state: "", sort: "name", theme: "", wall: false };
   for (const part of hash.replace(/^#/, "").split("&")) {
     if (THEMES.has(part)) found.theme = part;
+    if (part === "wall") found.wall = true;
   }
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   found.device = given.get("device") ?? "";
   found.q = given.get("q") ?? "";
-  if (SPANS.has(given.get("range"))) found.range = given.get("range");
+  if (spanOf(given.get("range"))) found.range = given.get("range");
   if (STATES.has(given.get("state"))) found.state = given.get("state");
   if (SORTS.has(given.get("sort"))) found.sort = given.get("sort");
   if (given.get("view") === "table") found.view = "table";
@@ -34,6 +51,6 @@ export function format(state) {
   if (state.q) words.set("q", state.q);
   if (state.state) words.set("state", state.state);
   if (state.sort !== "name") words.set("sort", state.sort);
-  const text = [state.theme, words.toString()].filter(Boolean).join("&");
+  const text = [state.wall ? "wall" : "", state.theme, words.toString()].filter(Boolean).join("&");
   return text ? `#${text}` : "";
 }

@@ -1,6 +1,6 @@
 // The page's wiring: the feed fills the store, the views draw from it, the address holds what is chosen.
 
-import { RANGES, SPANS, format, parse } from "./address.js";
+import { format, parse, rangeWord, rangesFor, spanOf } from "./address.js";
 import { getJson } from "./api.js";
 import { Away } from "./away.js";
 import { DevicePanel } from "./device.js";
@@ -9,12 +9,14 @@ import { count } from "./format.js";
 import { GatewayLive } from "./gateway-live.js";
 import { keys } from "./keys.js";
 import { DeviceList } from "./list.js";
+import { News } from "./news.js";
 import { forgetColours } from "./plot.js";
 import { Store } from "./store.js";
+import { Wall } from "./wall.js";
 import { Way } from "./way.js";
 import { welcome } from "./welcome.js";
 
-const DRAW_MS = 250, LIST_MS = 500;
+const DRAW_MS = 250, LIST_MS = 500, ADDRESS_MS = 150, RETENTION_DAYS = 30;
 const narrow = matchMedia("(max-width: 860px)");
 const $ = (id) => document.getElementById(id);
 
@@ -25,15 +27,32 @@ const away = new Away();
 const way = new Way($("way"), $("problems"));
 const panel = new DevicePanel($("device"), store, live, away);
 const list = new DeviceList($("list"), store, state, { pick, change });
-const ranges = segmented($("ranges"), RANGES.map(([key, word]) => [key, word]), (range) => change({ range, from: 0, to: 0 }));
+const wall = new Wall($("wall"), store, list, () => change({ wall: false }));
+const news = new News((text) => say(text));
 const views = segmented($("views"), [["table", "Table"], ["charts", "Charts"]], (view) => change({ view }));
-let gatewayName = "", everOpen = false;
+let gatewayName = "", everOpen = false, version = "", choices = [], ranges = null, writing = 0, written = 0;
 
-/** Takes a part of the state, shows it and writes it to the address. */
+/** The ranges to choose from end with all that is kept. */
+function offerRanges(days) {
+  const offered = rangesFor(days);
+  if (offered.join() === choices.join()) return;
+  choices = offered;
+  $("ranges").replaceChildren();
+  ranges = segmented($("ranges"), choices.map((key) => [key, rangeWord(key)]), (range) => change({ range, from: 0, to: 0 }));
+  ranges.set(state.from ? "" : state.range);
+}
+
+/** Takes a part of the state, shows it and writes it to the address, where it may move with each frame, only when it rests. */
 function change(part) {
   Object.assign(state, part);
-  history.replaceState(null, "", format(state) || location.pathname + location.search);
+  clearTimeout(writing);
+  if (performance.now() - written > ADDRESS_MS) write(); else writing = setTimeout(write, ADDRESS_MS);
   show(part);
+}
+
+function write() {
+  written = performance.now();
+  history.replaceState(null, "", format(state) || location.pathname + location.search);
 }
 
 function show(part) {
@@ -44,10 +63,11 @@ function show(part) {
   }
   if ("range" in part || "from" in part) {
     ranges.set(state.from ? "" : state.range);
-    panel.show(state.from ? { live: false, from: state.from, to: state.to } : { live: true, span: SPANS.get(state.range) });
+    panel.show(state.from ? { live: false, from: state.from, to: state.to } : { live: true, span: spanOf(state.range) });
   }
   if ("view" in part) { views.set(state.view); panel.view = state.view; }
-  if ("device" in part) { panel.choose(state.device); list.render(); }
+  if ("wall" in part) { wall.on = state.wall; if (!state.wall) list.reveal(); }
+  if ("device" in part || "wall" in part) { panel.choose(state.wall ? "" : state.device); list.render(); }
   badge();
 }
 
@@ -73,7 +93,7 @@ function badge() {
   setClass($("live"), `live ${look}`);
   setText($("live-word"), word);
   const button = $("pause"), act = paused ? "Back to live" : "Pause";
-  button.hidden = $("main").hidden || !store.loaded;
+  button.hidden = $("main").hidden || !store.loaded || state.wall;
   setText($("pause-word"), act);
   setIcon($("pause-icon"), paused ? "play" : "pause");
   if (button.title !== `${act} (space)`) button.title = `${act} (space)`;
@@ -117,12 +137,11 @@ function settle() {
   if ($("welcome").hidden === empty) {
     $("welcome").hidden = !empty;
     $("main").hidden = empty;
-    $("ranges").hidden = empty;
-    $("views").hidden = empty;
+    for (const id of ["ranges", "views", "to-wall"]) $(id).hidden = empty;
     if (empty) welcome($("welcome"), location);
     badge();
   }
-  if (!empty && store.named && !store.get(state.device)) {
+  if (!empty && store.named && !state.wall && !store.get(state.device)) {
     const first = list.firstName || store.devices.keys().next().value;
     state.device = first;
     panel.choose(first);
@@ -163,17 +182,19 @@ function draw() {
     if (aged || revision !== store.revision) {
       revision = store.revision;
       second = now;
-      list.render();
+      if (state.wall) wall.render(); else list.render();
     }
-    panel.render();
+    if (!state.wall) panel.render();
     if (aged) { way.render(); badge(); }
   }
   setTimeout(() => requestAnimationFrame(draw), DRAW_MS);
 }
 
 function zoom(by) {
-  const spans = [...SPANS.keys()], to = spans[Math.max(0, Math.min(spans.length - 1, spans.indexOf(state.range) + by))];
-  change({ range: to, from: 0, to: 0 });
+  // A window of its own, zoomed or panned to, is made shorter or longer around its middle.
+  if (state.from) { panel.scale(2 ** by, 0.5); return; }
+  const next = choices.filter((range) => (spanOf(range) - spanOf(state.range)) * by > 0);
+  if (next.length) change({ range: by < 0 ? next.at(-1) : next[0] });
 }
 
 const turnPage = (by) => $("device").scrollBy({ top: by * $("device").clientHeight * 0.9 });
@@ -184,17 +205,20 @@ const { help } = keys([
   [["ArrowDown", "ArrowUp"], "the same", (key) => list.step(key === "ArrowDown" ? 1 : -1), { wide: true }],
   [["PageDown", "PageUp"], "further down and up in the charts", (key) => turnPage(key === "PageDown" ? 1 : -1), { wide: true }],
   [["+", "-"], "a shorter, a longer range", (key) => zoom(key === "+" ? -1 : 1)],
+  [["ArrowLeft", "ArrowRight"], "to earlier, to later", (key) => panel.pan(key === "ArrowLeft" ? -0.25 : 0.25), { across: true }],
   [["t"], "table or charts", () => change({ view: state.view === "table" ? "charts" : "table" })],
   [[" "], "pause, and go on", turn],
-  [["Escape"], "back to live", () => { if (state.from) goLive(); }],
+  [["w"], "the wall: large values, no controls", () => change({ wall: !state.wall })],
+  [["Escape"], "back to live, off the wall", () => { if (state.wall) change({ wall: false }); else if (state.from) goLive(); }],
   [["drag"], "over a chart: that stretch of time"],
+  [["wheel"], "sideways or with Shift: earlier, later; with Ctrl: shorter, longer"],
   [["double click"], "on a chart: back to live"],
-], { wide: () => !narrow.matches });
+], { wide: () => !narrow.matches, open: (key) => !state.wall || key === "w" || key === "Escape" || key === "?" });
 
 live.addEventListener("state", connection);
 live.addEventListener("hello", () => { askDevicesSoon(); way.poll(); });
 store.addEventListener("appeared", askDevicesSoon);
-store.addEventListener("turned", ({ detail }) => { if (detail.name === state.device) say(`${detail.title} is ${detail.state}`); });
+store.addEventListener("turned", ({ detail }) => news.turned(detail));
 live.subscribe("list", { devices: ["*"], metrics: ["*"], mode: "latest", interval_ms: LIST_MS }, {
   snapshot: (message) => store.snapshot(message),
   update: (message) => store.update(message),
@@ -206,9 +230,15 @@ way.addEventListener("health", ({ detail }) => {
   gatewayName = detail.id ?? "";
   setText($("gateway-id"), gatewayName);
   title();
+  news.problems(detail.problems ?? []);
+  if (detail.history?.retention_days > 0) offerRanges(detail.history.retention_days);
+  // A wall that nobody touches takes the page of a gateway that was updated by itself.
+  if (version && version !== detail.version && state.wall) location.reload();
+  version = detail.version;
 });
 $("pause").addEventListener("click", turn);
 $("help").addEventListener("click", help);
+$("to-wall").addEventListener("click", () => change({ wall: true }));
 $("lost-retry").addEventListener("click", () => live.retryNow());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); panel.redraw(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) askDevicesSoon(); });
@@ -218,6 +248,7 @@ addEventListener("hashchange", () => { Object.assign(state, parse(location.hash)
 const probe = document.body.appendChild(el("div", { class: "probe" }));
 document.documentElement.style.setProperty("--bar", `${probe.offsetWidth - probe.clientWidth}px`);
 probe.remove();
+offerRanges(RETENTION_DAYS);
 show(state);
 live.start();
 way.poll();

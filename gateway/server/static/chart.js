@@ -1,9 +1,11 @@
 // A number over time: its mean as a line, from min to max as a band, between three round lines.
 
 import { axisWords, calmScale } from "./axis.js";
-import { clock, extremes, value } from "./format.js";
+import { clock, count, extremes, unit, value } from "./format.js";
 import { Plot, colours } from "./plot.js";
 import { lowerBound } from "./series.js";
+
+const ROWS = 200;
 
 export class NumberChart extends Plot {
   #scale = null; #data = null;
@@ -25,6 +27,8 @@ export class NumberChart extends Plot {
     this.#scale = calmScale(low, high, this.#scale);
     const [least, most] = n ? extremes(low, high, this.metric.digits) : [];
     this.extentText = n ? `min ${least} max ${most}` : "";
+    const { metric } = this;
+    this.tell(n ? `line chart, ${least} to ${most} ${unit(metric.unit)}, now ${metric.text}` : "", () => this.#rows());
     if (!this.plot || this.plot.cursor.left < 0) this.at("");
     const columns = [data.t, data.mean, data.max, data.min];
     if (this.plot) this.plot.setData(columns); else this.#make(columns);
@@ -40,6 +44,18 @@ export class NumberChart extends Plot {
       y: () => [this.#scale[0], this.#scale[2]],
       axis: { grid: true, points: true, splits: () => this.#scale, values: (_u, splits) => axisWords(splits) },
     });
+  }
+
+  #rows() {
+    const { t, mean, min, max, band } = this.#data, { digits, unit: code } = this.metric, rows = [];
+    let n = 0;
+    for (let i = t.length - 1; i >= 0 && t[i] >= this.from; i -= 1) {
+      if (t[i] > this.to || mean[i] === null) continue;
+      n += 1;
+      if (rows.length < ROWS) rows.push([clock(t[i], { seconds: true }), value(mean[i], digits), ...(band ? extremes(min[i], max[i], digits) : [])]);
+    }
+    const said = unit(code) ? `, ${unit(code)}` : "";
+    return { columns: band ? ["Time", `Mean${said}`, "Min", "Max"] : ["Time", `Value${said}`], rows, note: n > ROWS ? `the newest ${ROWS} of ${count(n)}` : "" };
   }
 
   under(time, i) {

@@ -4,8 +4,9 @@
 import { numbers, steps, storedSpans, summary, texts } from "./assemble.js";
 import { NumberChart } from "./chart.js";
 import { el, icon, setClass, setIcon, setText } from "./dom.js";
+import { csv, fileName, picture, save } from "./export.js";
 import { clock, count, span } from "./format.js";
-import { load } from "./history.js";
+import { load, stepFor } from "./history.js";
 import { TextLog } from "./log.js";
 import { PresenceStrip } from "./presence.js";
 import { usualStep } from "./series.js";
@@ -14,12 +15,14 @@ import { BoolStrip } from "./strip.js";
 import { ValueTable } from "./table.js";
 
 const LIVE_SPAN_S = 300, REFRESH_LEAST = 30_000, REFRESH_MOST = 300_000, RETRY_MS = 5000, SKEW_MS = 2000;
+const MOVING_MS = 120, LEAST_WINDOW = 1000, BUDGET_MS = 8, NOTE_MS = 15_000;
 const KINDS = { number: 0, bool: 1, text: 2 };
 const TERMS = ["stored", "rejected", "duplicate", "throttled", "dropped", "in_flight"];
 
 export class DevicePanel extends EventTarget {
   #root; #store; #live; #away; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
   #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = ""; #patchy = false; #thinned = false;
+  #edition = 0; #job = null; #painting = false; #chosen = 0; #note = ""; #noted = 0;
   #head; #strip = new PresenceStrip(); #ledger; #grid; #table = new ValueTable(); #quiet; #ledgerParts = new Map(); #drawn = ""; #stored = { key: "", spans: [] };
   #seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
@@ -33,12 +36,16 @@ export class DevicePanel extends EventTarget {
     this.#store = store;
     this.#live = live;
     this.#away = away;
-    this.#head = { title: el("h2"), name: el("span", { class: "mute" }), icon: icon("online"), word: el("span"), tag: null, facts: el("span", { class: "facts" }) };
+    this.#head = { title: el("h2"), name: el("span", { class: "mute" }), icon: icon("online"), word: el("span"), tag: null, facts: el("span", { class: "facts" }), csv: null, png: null };
+    const tool = (word, title, act) => el("button", { type: "button", class: "act", text: word, title, on: { click: (event) => this.#export(event.currentTarget, act) } });
+    this.#head.csv = tool("CSV", "Save the readings of this range as CSV", () => this.#csv());
+    this.#head.png = tool("PNG", "Save the charts as a picture", () => this.#png());
     this.#head.tag = el("span", { class: "tag" }, this.#head.icon, this.#head.word);
     this.#ledger = el("p", { class: "ledger", "aria-label": "What became of its readings" });
     this.#grid = el("div", { class: "grid" });
     this.#quiet = el("p", { class: "quiet", hidden: true });
-    this.#root.append(el("div", { class: "card" }, el("div", { class: "head" }, this.#head.title, this.#head.name, this.#head.tag, this.#head.facts), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table.node);
+    this.#root.append(el("div", { class: "card" }, el("div", { class: "head" },
+      el("div", { class: "words" }, this.#head.title, this.#head.name, this.#head.tag, this.#head.facts), el("div", { class: "tools" }, this.#head.csv, this.#head.png)), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table.node);
     this.#root.hidden = true;
   }
 
@@ -58,7 +65,9 @@ export class DevicePanel extends EventTarget {
     this.#skew = -Infinity;
     this.#patchy = this.#thinned = false;
     this.#fresh = 0;
+    this.#note = "";
     this.#forget();
+    this.#chosen = performance.now();
     this.#root.hidden = !name;
     if (!name) return;
     this.#subscription += 1;
@@ -85,7 +94,11 @@ export class DevicePanel extends EventTarget {
     const was = this.#window;
     this.#window = { span: 0, from: 0, to: 0, ...window };
     if (was.live && !window.live) this.#fresh = 0;
+    // A window that moves is drawn from what is at hand until it stands still and the rest is loaded.
+    const base = this.#base, { from, to } = this.window();
     this.#forget();
+    if (!this.#covered && base?.step === stepFor(to - from, base?.busy)) this.#base = base;
+    if (this.#base) this.#loadAt = performance.now() + MOVING_MS;
     this.render();
   }
 
@@ -93,12 +106,20 @@ export class DevicePanel extends EventTarget {
     this.#view = view;
     this.#grid.hidden = view !== "charts";
     this.#table.node.hidden = view !== "table";
-    this.#drawn = "";
-    this.render();
+    this.#head.png.hidden = view !== "charts";
+    this.redraw();
   }
 
   /** Draws everything anew, for a theme or a size that changed. */
-  redraw() { this.#drawn = ""; this.render(); }
+  redraw() {
+    this.#dirty();
+    this.render();
+  }
+
+  #dirty() {
+    this.#drawn = "";
+    this.#edition += 1;
+  }
 
   /** The window as it is now; a live one moves in steps of about a pixel, so that nothing is drawn for less. */
   window() {
@@ -133,13 +154,15 @@ export class DevicePanel extends EventTarget {
     this.#base = null;
     this.#loadAt = 0;
     this.#failed = "";
-    this.#drawn = "";
+    this.#dirty();
   }
+
+  /** Whether the feed's own history holds all of the window. */
+  get #covered() { return this.#window.live && this.#window.span <= LIVE_SPAN_S * 1000 && !this.#patchy; }
 
   /** Loads the window from the store when the feed's own history does not cover it, and again from time to time while it is live. */
   async #load(window) {
-    const covered = window.live && window.span <= LIVE_SPAN_S * 1000 && !this.#patchy;
-    if (!this.#name || covered || this.#loading || performance.now() < this.#loadAt || this.#live.state.phase !== "open") return;
+    if (!this.#name || this.#covered || this.#loading || performance.now() < this.#loadAt || this.#live.state.phase !== "open") return;
     const stop = this.#loading = new AbortController();
     try {
       const now = this.#store.now();
@@ -154,7 +177,7 @@ export class DevicePanel extends EventTarget {
       this.#loadAt = performance.now() + RETRY_MS;
     }
     this.#loading = null;
-    this.#drawn = "";
+    this.#dirty();
     this.render();
   }
 
@@ -172,14 +195,82 @@ export class DevicePanel extends EventTarget {
     this.#strip.draw(device, window, this.#spans(window, interval), this.#heard, this.#away);
     let revisions = 0;
     for (const series of this.#series.values()) revisions += series.revision;
-    const key = this.#view === "table" ? `${Math.floor(now / 1000)} ${window.from}` : `${window.from} ${window.to} ${revisions} ${this.#cards.size}`;
+    const seconds = Math.floor(now / 1000);
+    const key = `${this.#edition} ${window.from} ${this.#view === "table" ? seconds : `${window.to} ${revisions} ${this.#cards.size}`}`;
     if (key === this.#drawn) return;
     this.#drawn = key;
-    if (this.#view === "table") this.#drawTable(device, window, interval);
-    else for (const [metric, card] of this.#cards) if (card.seen) this.#drawCard(device, metric, card, window, interval);
+    this.#job = { device, window, interval, key };
+    if (this.#view === "table") this.#drawTable(device, window, interval); else this.#paint();
     const words = this.#failed || (this.#cards.size ? "" : "No reading of this device yet.");
     this.#quiet.hidden = !words;
     setText(this.#quiet, words);
+  }
+
+  /** Draws the cards that are seen, those first that were drawn longest ago, a few milliseconds' worth a frame. */
+  async #paint() {
+    if (this.#painting) return;
+    this.#painting = true;
+    try {
+      let begun = performance.now();
+      for (let card; (card = this.#outdated());) {
+        const { device, window, interval, key } = this.#job;
+        card.drawn = key;
+        card.drawnAt = performance.now();
+        this.#drawCard(device, card.metric.name, card, window, interval);
+        await null; // plots draw in a microtask of their own
+        if (performance.now() - begun < BUDGET_MS) continue;
+        await frame();
+        begun = performance.now();
+      }
+    } finally {
+      this.#painting = false;
+    }
+    if (!this.#chosen || this.#loading || !this.#series.size) return;
+    performance.clearMeasures("device");
+    performance.measure("device", { start: this.#chosen });
+    this.#chosen = 0;
+  }
+
+  #outdated() {
+    let oldest = null;
+    if (this.#view !== "charts") return oldest;
+    for (const card of this.#cards.values()) {
+      if (card.seen && card.drawn !== this.#job.key && (card.drawnAt ?? 0) <= (oldest?.drawnAt ?? Infinity)) oldest = card;
+    }
+    return oldest;
+  }
+
+  async #export(button, act) {
+    button.disabled = true;
+    try {
+      this.#note = await act();
+    } catch (error) {
+      this.#note = `the export failed: ${error.message}`;
+    }
+    this.#noted = performance.now();
+    button.disabled = false;
+    this.render();
+  }
+
+  async #csv() {
+    const window = this.window(), name = this.#name, { blob, until } = await csv(name, window);
+    save(blob, fileName(name, { from: window.from, to: until }, "csv"));
+    return until < window.to ? `the file became too large and ends at ${clock(until, { seconds: true })}: choose a shorter range for the rest` : "";
+  }
+
+  async #png() {
+    const device = this.#store.get(this.#name), window = this.window(), interval = this.#interval(device);
+    for (const [metric, card] of this.#cards) {
+      this.#drawCard(device, metric, card, window, interval);
+      await frame();
+    }
+    const name = device.title === device.name ? device.name : `${device.title} (${device.name})`;
+    const said = `${clock(window.from, { seconds: true })} to ${clock(window.to, { seconds: true })}`;
+    const canvas = picture(name, said, [...this.#cards.values()].map((card) => card.pictured));
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
+    if (!blob) throw new Error("the picture is too large for this browser");
+    save(blob, fileName(device.name, window, "png"));
+    return "";
   }
 
   /** Milliseconds between readings: stated, else as seen here, else 0. */
@@ -208,6 +299,7 @@ export class DevicePanel extends EventTarget {
     else if (ahead < -SKEW_MS) facts.push(`its clock is ${span(-ahead)} behind, or its readings come that late`);
     if (this.#thinned) facts.push("only the newest values: this page reads too slowly");
     if (!device.confirmed) facts.push("not heard of since the gateway started");
+    if (this.#note && performance.now() - this.#noted < NOTE_MS) facts.push(this.#note);
     setText(head.facts, facts.join(", "));
   }
 
@@ -245,7 +337,10 @@ export class DevicePanel extends EventTarget {
       const known = this.#cards.get(metric.name), kind = this.#series.get(metric.name)?.kind || metric.kind;
       if (known?.kind === kind) continue;
       if (known) { this.#seen.unobserve(known.node); known.destroy(); }
-      const hands = { zoom: (from, to) => this.#ask({ from, to }), live: () => this.#ask(null) };
+      const hands = {
+        zoom: (from, to) => this.#ask({ from, to }), live: () => this.#ask(null),
+        pan: (share) => this.pan(share), scale: (factor, at) => this.scale(factor, at), turned: () => this.redraw(),
+      };
       const card = kind === "number" ? new NumberChart(metric, hands) : kind === "bool" ? new BoolStrip(metric, hands) : new TextLog(metric);
       card.kind = kind;
       card.node.card = card;
@@ -260,10 +355,23 @@ export class DevicePanel extends EventTarget {
     cards.forEach((card, i) => { if (this.#grid.children[i] !== card.node) this.#grid.insertBefore(card.node, this.#grid.children[i] ?? null); });
   }
 
+  /** Moves the window by a share of its length, to later when above zero, at most to now. */
+  pan(share) {
+    const { from, to, live } = this.window(), by = Math.min((to - from) * share, live ? 0 : this.#store.now() - to);
+    if (by) this.#ask({ from: from + by, to: to + by });
+  }
+
+  /** Makes the window `factor` times as long, around the share `at` of it. */
+  scale(factor, at) {
+    const { from, to } = this.window(), length = Math.max(LEAST_WINDOW, (to - from) * factor), middle = from + (to - from) * at;
+    const end = Math.min(this.#store.now(), middle + length * (1 - at));
+    this.#ask({ from: end - length, to: end });
+  }
+
   #ask(window) { this.dispatchEvent(new CustomEvent("window", { detail: window })); }
 
   #drawCard(device, metric, card, window, interval) {
-    const nothing = this.#loading ? "Loading" : "No reading in this range";
+    const nothing = this.#loading || (!this.#covered && !this.#base && !this.#failed) ? "Loading" : "No reading in this range";
     if (card.kind === "number") {
       const data = numbers(metric, this.#base, this.#ring(metric, "number"), window, interval, card.width);
       card.draw(data, window);
@@ -301,6 +409,8 @@ export class DevicePanel extends EventTarget {
     this.#table.draw(device.title, window, [...this.#cards.values()], ({ name }) => summary(numbers(name, this.#base, this.#ring(name, "number"), window, interval, Infinity), window));
   }
 }
+
+const frame = () => new Promise((done) => requestAnimationFrame(done));
 
 /** Milliseconds to the second when they are nearly whole seconds. */
 const about = (ms) => (Math.abs(ms - Math.round(ms / 1000) * 1000) < ms * 0.03 ? Math.round(ms / 1000) * 1000 : ms);

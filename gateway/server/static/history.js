@@ -2,19 +2,21 @@
 
 import { getJson } from "./api.js";
 
-const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400].map((s) => s * 1000);
+const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400].map((s) => s * 1000);
 const COLUMNS = 720, RAW_SPAN = 310_000;
+const RAW_ALL = 20_000; // readings of a short range that are loaded as they came; more are reduced
 const RAW_MOST = 10_000, RAW_TOGETHER = 60_000; // readings of one boolean or text, and of all of a device, that are loaded as they came
 
-/** The step for a span of time in milliseconds: 0 means raw readings. */
-export function stepFor(span) {
-  if (span <= RAW_SPAN) return 0;
+/** The step for a span of time in milliseconds: 0 means raw readings, which a short range shows unless it is `busy`. */
+export function stepFor(span, busy = false) {
+  if (span <= RAW_SPAN && !busy) return 0;
   return STEPS.find((step) => span / step <= COLUMNS) ?? Math.ceil(span / COLUMNS / 86400e3) * 86400e3;
 }
 
 /** A step as the address takes it: 10s, 2m, 1h. */
 export function stepWord(ms) {
   const s = ms / 1000;
+  if (!Number.isInteger(s)) return `${ms}ms`;
   return s % 3600 === 0 ? `${s / 3600}h` : s % 60 === 0 ? `${s / 60}m` : `${s}s`;
 }
 
@@ -24,16 +26,17 @@ async function rowsOf(params, signal) {
 }
 
 /**
- * A device's history between two instants: {step, from, to, truncated, series}. `series` maps a metric to columns {t, mean, min, max, n} of
+ * A device's history between two instants: {step, busy, from, to, truncated, series}; `busy`: see stepFor. `series` maps a metric to columns {t, mean, min, max, n} of
  * its numbers (one column a step; without a step `mean`, `min` and `max` are one array), or to {t, last, step, sampled} for booleans and
  * texts: every reading from `sampled` on (0: all of them), before it one value a step, at the step's end, where it is sure to hold.
  * Raises ApiError.
  */
 export async function load(device, from, to, signal) {
-  const step = stepFor(to - from), params = { device, from: Math.floor(from), to: Math.ceil(to) };
+  const params = { device, from: Math.floor(from), to: Math.ceil(to) };
+  const busy = stepFor(to - from) === 0 && await countOf(params, signal) > RAW_ALL, step = stepFor(to - from, busy);
   if (step === 0) {
     const { rows, truncated } = await rowsOf(params, signal);
-    return { step, from, to, truncated, series: readings(rows) };
+    return { step, busy, from, to, truncated, series: readings(rows) };
   }
   const stepped = { ...params, step: stepWord(step) };
   const answers = await Promise.all(["mean", "min", "max", "last", "count"].map((agg) => rowsOf({ ...stepped, agg }, signal)));
@@ -47,7 +50,12 @@ export async function load(device, from, to, signal) {
   await inTurn(words, 2, async (metric) => {
     series.set(metric, await exact(params, metric, last.get(metric), counts.get(metric) ?? [], step, most, signal));
   });
-  return { step, from, to, truncated: answers.some((answer) => answer.truncated), series };
+  return { step, busy, from, to, truncated: answers.some((answer) => answer.truncated), series };
+}
+
+async function countOf(params, signal) {
+  const { rows } = await rowsOf({ ...params, step: "1d", agg: "count" }, signal);
+  return rows.reduce((sum, row) => sum + row.value, 0);
 }
 
 const isNumber = (v, numeric) => typeof v === "number" || (numeric && typeof v === "string" && /^-?\d{16,}$/.test(v));

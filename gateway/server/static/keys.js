@@ -3,10 +3,11 @@
 import { el } from "./dom.js";
 
 /**
- * Listens for keys. `acts`: [[keys, words, act, {wide}], ...]; `keys`: the names of keys that do the same, `wide`: only where the page itself
- * does not scroll. Without `act` a line only tells. Returns {help()}, which shows the list.
+ * Listens for keys. `acts`: [[keys, words, act, {wide, across}], ...]; `keys`: the names of keys that do the same, `wide`: only where the page
+ * itself does not scroll, `across`: not where what has the focus scrolls sideways. Without `act` a line only tells. `wide()`: whether the page
+ * does not scroll; `open(key)`: whether a key does anything now. Returns {help()}, which shows the list.
  */
-export function keys(acts, { wide }) {
+export function keys(acts, { wide, open }) {
   const byKey = new Map();
   for (const [names, , act, options] of acts) if (act) for (const name of names) byKey.set(name, { act, ...options });
   const dialog = dialogOf(acts);
@@ -18,14 +19,15 @@ export function keys(acts, { wide }) {
     if (dialog.open && event.key !== "?") return;
     if (event.key === " " && event.target.closest?.("button, a, [tabindex]:not(.rows)")) return;
     const known = byKey.get(event.key);
-    if (!known || (known.wide && (!wide() || event.target.closest?.("[tabindex]")))) return;
+    if (!known || !open(event.key) || (known.across && event.target.closest?.(SIDEWAYS)) || (known.wide && (!wide() || event.target.closest?.("[tabindex]")))) return;
     event.preventDefault();
     known.act(event.key);
   });
   return { help };
 }
 
-const WORDS = { " ": "Space", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc", "-": "−", PageDown: "Page ↓", PageUp: "Page ↑" };
+const SIDEWAYS = ".way, .tablebox, .databox, pre";
+const WORDS = { " ": "Space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc", "-": "−", PageDown: "Page ↓", PageUp: "Page ↑" };
 
 function dialogOf(acts) {
   const close = el("button", { type: "button", class: "button", text: "Close" });

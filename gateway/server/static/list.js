@@ -2,8 +2,7 @@
 
 import { cutName, el, icon, setClass, setIcon, setName, setText, svg } from "./dom.js";
 import { age, count, unit } from "./format.js";
-import { Sparks } from "./history.js";
-import { usualStep } from "./series.js";
+import { askSpark, sparkPath } from "./spark.js";
 import { SPARK, sparkOf } from "./store.js";
 
 const SPARE = 4, RESORT_MS = 3000;
@@ -22,7 +21,7 @@ const numberOf = (device) => { const v = device.primary?.value; return typeof v 
 
 export class DeviceList {
   #store; #pick; #state; #root; #input; #sort; #chips = new Map(); #rows; #tall; #none; #pool = []; #shown = [];
-  #members = -1; #sorted = 0; #height = 0; #frame = 0; #sparks = new Sparks(); #narrow = matchMedia("(max-width: 860px)");
+  #members = -1; #sorted = 0; #height = 0; #frame = 0; #narrow = matchMedia("(max-width: 860px)");
 
   /** `state`: {q, state, sort, device}, changed through `change(part)`; `pick(name)` chooses a device. */
   constructor(root, store, state, { pick, change }) {
@@ -68,6 +67,12 @@ export class DeviceList {
     const to = at < 0 ? (by > 0 ? 0 : this.#shown.length - 1) : Math.max(0, Math.min(this.#shown.length - 1, at + by));
     this.#pick(this.#shown[to].device.name);
     this.reveal();
+  }
+
+  /** The devices that pass search and filter, in the present order. */
+  get shown() {
+    this.#arrange(false);
+    return this.#shown.map((entry) => entry.device);
   }
 
   /** The first device in the present order. */
@@ -228,43 +233,10 @@ export class DeviceList {
       return;
     }
     const spark = sparkOf(metric), end = Math.floor((device.state === "online" ? now : Math.min(now, metric.time)) / SPARK.step) * SPARK.step;
-    // Asked for once, and again after each break of the feed: what came late stands in the store.
-    const { opened } = this.#store;
-    if (spark.asked !== opened) {
-      spark.asked = opened;
-      const until = end + SPARK.step;
-      this.#sparks.ask(device.name, metric.name, { end: until, ...SPARK }, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), (points) => {
-        if (!points) { spark.asked = -1; return; }
-        for (const [time, v] of points) if (typeof v === "number" && (time < end || time < spark.first)) spark.add(time, v);
-        this.#soon();
-      });
-    }
+    askSpark(device, metric, end, this.#store.opened, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), () => this.#soon());
     const key = `${metric.name} ${end} ${spark.length} ${spark.lastValue}`;
     if (row.drawn === key) return;
     row.drawn = key;
-    row.path.setAttribute("d", sparkPath(spark, end, silence(spark, device, metric)));
+    row.path.setAttribute("d", sparkPath(spark, end, device, metric));
   }
-}
-
-/** How far apart the points of a sparkline may stand before the line breaks, as in the chart: three and a half intervals, and a little. */
-function silence(spark, device, metric) {
-  const pace = Math.max(metric.pace || usualStep(spark.times) * 0.6, device.interval * 1000);
-  return Math.max(SPARK.step * 1.5, pace * 3.5);
-}
-
-/** The path of a sparkline in a box of 72 by 24, broken where two points stand further apart than `gap`. */
-function sparkPath(spark, end, gap) {
-  const { times, values } = spark, start = end - SPARK.span;
-  let low = Infinity, high = -Infinity, first = 0;
-  while (first < times.length && times[first] < start) first += 1;
-  for (let i = first; i < values.length; i += 1) { low = Math.min(low, values[i]); high = Math.max(high, values[i]); }
-  if (times.length - first < 2) return "";
-  const least = Math.max(Math.abs(low), Math.abs(high)) * 0.002 || 1, room = Math.max(high - low, least), middle = (high + low) / 2;
-  let d = "", before = -Infinity;
-  for (let i = first; i < times.length; i += 1) {
-    const x = Math.min(72, (times[i] - start) / SPARK.span * 72), y = 12 - (values[i] - middle) / room * 20;
-    d += `${times[i] - before > gap ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`;
-    before = times[i];
-  }
-  return d;
 }

@@ -4,7 +4,7 @@ import { el, setText } from "./dom.js";
 import { clock, count, plural, span } from "./format.js";
 import { Card } from "./plot.js";
 
-const ROWS = 100;
+const ROWS = 100, PICTURED = 6;
 
 export class TextLog extends Card {
   #list = el("ul", { class: "log", tabindex: "0" }); #drawn = "";
@@ -38,6 +38,11 @@ export class TextLog extends Card {
       setText(row.children[1], String(text));
       setText(row.children[2], n > 1 && t >= sampled ? `× ${count(n)}` : "");
     });
+  }
+
+  get pictured() {
+    const lines = [...this.#list.children].slice(0, PICTURED).map((row) => `${row.children[0].textContent}  ${row.children[1].textContent}`);
+    return { ...super.pictured, lines };
   }
 
   #tell(n, thin) {

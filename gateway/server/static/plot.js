@@ -1,18 +1,20 @@
 // What the cards of metrics share: the head with the label, the current value large and its age; and the plot on a shared time axis and
-// cursor, which numbers and booleans draw in.
+// cursor, which numbers and booleans draw in, with its data as a table in its place when asked.
 
 import { timeLines } from "./axis.js";
-import { el, setClass, setText } from "./dom.js";
+import { DataTable } from "./datatable.js";
+import { el, icon, setClass, setIcon, setText } from "./dom.js";
 import { span, unit } from "./format.js";
+import { gestures } from "./gestures.js";
 
-const SYNC = "gateway", UNPACED_MS = 300_000;
+const SYNC = "gateway", UNPACED_MS = 300_000, TABLE_MS = 1000;
 const root = document.documentElement;
 let palette = null;
 
 export function colours() {
   if (!palette) {
     const style = getComputedStyle(root), of = (name) => style.getPropertyValue(name).trim();
-    palette = { accent: of("--accent"), band: of("--band"), line: of("--line"), mute: of("--mute"), rem: parseFloat(style.fontSize) };
+    palette = { accent: of("--accent"), band: of("--band"), line: of("--line"), mute: of("--mute"), ink: of("--ink"), bg: of("--bg"), panel: of("--panel"), rem: parseFloat(style.fontSize) };
   }
   return palette;
 }
@@ -31,8 +33,10 @@ export class Card {
     this.big = el("div", { class: "big" }, this.number, " ", this.unit, this.old);
     const title = el("h3", { text: metric.label, title: metric.name });
     if (metric.label !== metric.name) title.append(" ", el("small", { text: metric.name }));
-    this.node = el("article", { class: `card chart ${kind}`, "data-metric": metric.name }, el("div", { class: "top" }, title, this.extent), this.big);
+    this.top = el("div", { class: "top" }, title, this.extent);
+    this.node = el("article", { class: `card chart ${kind}`, "data-metric": metric.name }, this.top, this.big);
     this.seen = false;
+    this.drawn = ""; // the state of the page it was last drawn for
     this.extentText = "";
   }
 
@@ -56,17 +60,24 @@ export class Card {
     setClass(this.extent, text ? "extent at" : "extent");
   }
 
+  get pictured() {
+    return { title: this.metric.label, value: `${this.metric.text} ${unit(this.metric.unit)}`.trim(), extent: this.extentText, canvas: null, lines: [] };
+  }
+
   destroy() { this.node.remove(); }
 }
 
 /** What number charts and strips share: the plot itself, made when its card is first seen. */
 export class Plot extends Card {
-  #lines = { at: [], words: [] };
+  #lines = { at: [], words: [] }; #table = null; #tabled = 0; #button;
 
+  /** `hands`: {zoom(from, to), live(), pan(share), scale(factor, at), turned()}; the last is called when the card shows something else. */
   constructor(metric, kind, hands) {
     super(metric, kind);
     this.hands = hands;
-    this.box = el("div", { class: "plot" });
+    this.box = el("div", { class: "plot", role: "img" });
+    this.#button = el("button", { type: "button", class: "turn", "aria-label": `${metric.label}: as a table`, title: "As a table", "aria-pressed": "false", on: { click: () => this.#turn() } }, icon("rows"));
+    this.top.append(this.#button);
     this.waiting = el("p", { class: "waiting", hidden: true });
     this.box.append(this.waiting);
     this.node.append(this.box);
@@ -75,6 +86,36 @@ export class Plot extends Card {
     this.plot = null;
     this.observer = new ResizeObserver(() => this.#fit());
     this.observer.observe(this.box);
+  }
+
+  /** What a picture of the page shows of this card. */
+  get pictured() { return { ...super.pictured, canvas: this.plot?.ctx.canvas ?? null }; }
+
+  /** Shows the data as a table instead of the plot, and back. */
+  #turn() {
+    const table = this.box.hidden === false;
+    if (table && !this.#table) {
+      this.#table = new DataTable(this.metric.label);
+      this.node.append(this.#table.node);
+    }
+    this.box.hidden = table;
+    this.#table.node.hidden = !table;
+    this.#tabled = 0;
+    this.node.classList.toggle("turned", table);
+    this.#button.setAttribute("aria-pressed", String(table));
+    this.#button.title = table ? "As a chart" : "As a table";
+    setIcon(this.#button.firstChild, table ? "line" : "rows");
+    this.hands.turned();
+  }
+
+  /** Tells what is drawn in words, and draws the table where it is shown; `made()` gives {columns, rows, note}. */
+  tell(words, made) {
+    const label = `${this.metric.label}: ${words || "no reading in this range"}`;
+    if (this.box.getAttribute("aria-label") !== label) this.box.setAttribute("aria-label", label);
+    const now = performance.now();
+    if (!this.box.hidden || now - this.#tabled < TABLE_MS) return;
+    this.#tabled = now;
+    this.#table.draw(made());
   }
 
   #fit() {
@@ -124,6 +165,7 @@ export class Plot extends Card {
       },
     };
     this.plot = new globalThis.uPlot(options, data, this.box);
+    gestures(this.plot.over, { pan: this.hands.pan, zoom: this.hands.scale });
   }
 
   empty(words) {

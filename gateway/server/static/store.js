@@ -93,7 +93,7 @@ class Device {
 
   #primary = null;
 
-  /** The metric that stands for the device in the list: the first number, else the first of any kind. */
+  /** The metric that stands for the device in the list: the first number, else the first of any kind; what was described goes first. */
   get primary() {
     if (this.#primary?.kind === "number") return this.#primary;
     let first = null;
@@ -119,7 +119,9 @@ class Device {
     this.interval = row.interval_s > 0 ? row.interval_s : 0;
     this.ledger = row.ledger ?? this.ledger;
     this.clock = row.clock ?? this.clock;
-    for (const [name, known] of Object.entries(row.metrics ?? {})) {
+    const described = Object.entries(row.metrics ?? {});
+    this.#inOrder(described.map(([name]) => name));
+    for (const [name, known] of described) {
       const metric = this.metric(name);
       const unit = typeof known?.unit === "string" ? known.unit : "";
       if (unit !== metric.unit) {
@@ -129,6 +131,16 @@ class Device {
       metric.numeric ||= known?.integer === true;
     }
     this.#index();
+  }
+
+  /** Puts the metrics named into this order, before all others. */
+  #inOrder(names) {
+    const before = [...this.metrics.keys()];
+    if (names.every((name, i) => before[i] === name)) return;
+    for (const name of names) this.metric(name);
+    const told = new Set(names), others = [...this.metrics.keys()].filter((name) => !told.has(name));
+    this.metrics = new Map([...names, ...others].map((name) => [name, this.metrics.get(name)]));
+    this.#primary = null;
   }
 
   /** Takes {state, since, reason, last_seen, confirmed}; keeps the changes seen by this page, at most 200 (the oldest goes). */

@@ -4,7 +4,7 @@ import { clock, count, span } from "./format.js";
 import { Plot, colours } from "./plot.js";
 import { lowerBound } from "./series.js";
 
-const LEAST_PX = 2;
+const LEAST_PX = 2, ROWS = 200;
 
 export class BoolStrip extends Plot {
   #data = { t: [], v: [], step: 0, sampled: 0 }; #end = 0;
@@ -18,6 +18,7 @@ export class BoolStrip extends Plot {
     this.#data = data;
     this.#end = Math.min(to, end);
     this.#tell();
+    this.tell(this.extentText && `strip, ${this.extentText}, now ${this.metric.text}`, () => this.#rows());
     if (!this.plot || this.plot.cursor.left < 0) this.at("");
     const columns = [data.t, data.v];
     if (this.plot) this.plot.setData(columns);
@@ -51,6 +52,12 @@ export class BoolStrip extends Plot {
       i = j;
     }
     return runs;
+  }
+
+  #rows() {
+    const runs = this.#runs(), at = (time) => clock(time, { seconds: true });
+    const rows = runs.slice(-ROWS).reverse().map(([from, to, v]) => [at(from), at(to), v ? "on" : "off", span(to - from)]);
+    return { columns: ["From", "To", "State", "For"], rows, note: runs.length > ROWS ? `the newest ${ROWS} of ${count(runs.length)}` : "" };
   }
 
   /** Long runs as they are; then what is too short to be drawn: alone with its least width, several together as a mixture of their shares. */
