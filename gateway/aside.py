@@ -13,13 +13,14 @@ A number follows where such a name is taken.  Bound: of one kind of file (segmen
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
 import time
 from pathlib import Path
 
-__all__ = ["KEPT", "asides", "dated", "forget", "keep_copy", "remove", "set_aside", "sync_directory"]
+__all__ = ["KEPT", "asides", "dated", "forget", "keep_copy", "read_start", "remove", "set_aside", "sync_directory"]
 
 KEPT = 8
 
@@ -33,6 +34,20 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def read_start(path: Path, size: int) -> bytes | None:
+    """The first ``size`` bytes of a file; ``None`` for a directory, or where the disk cannot read them.
+
+    Raises ``FileNotFoundError``, and other ``OSError``.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EISDIR):
+            return None
+        raise
 
 
 def remove(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.aside import sync_directory
+from gateway.aside import read_start, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +36,10 @@ class Kept(msgspec.Struct, frozen=True):
 def read(path: Path) -> Kept:
     """Read the file.  One of a newer version gives its number and no epoch.  Raises ``OSError`` when it cannot be."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST)
+        data = read_start(path, _MOST)
     except FileNotFoundError:
         return Kept()
-    except IsADirectoryError:
+    if data is None:
         return Kept(VERSION)
     try:
         lines = data.decode("ascii").splitlines()

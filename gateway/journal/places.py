@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.aside import sync_directory
+from gateway.aside import read_start, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,11 +167,10 @@ def load(path: Path) -> Loaded:
     Raises ``OSError`` when it cannot be read, :class:`NewerVersion`.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(2 * SLOT)
+        data = read_start(path, 2 * SLOT)
     except FileNotFoundError:
         return Loaded()
-    except IsADirectoryError:
+    if data is None:
         return Loaded(damaged=True)
     slots = [found for at in (0, SLOT) if (found := unpack_slot(data[at : at + SLOT])) is not None]
     if not slots:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.aside import keep_copy, remove, set_aside
+from gateway.aside import keep_copy, read_start, remove, set_aside
 from gateway.errors import JournalError
 from gateway.journal import identity, places, record
 from gateway.journal.places import Gone
@@ -126,8 +126,9 @@ def _list(directory: Path) -> list[_Found]:
 
 
 def _header(path: Path) -> record.Header | None:
-    with path.open("rb") as file:
-        data = file.read(4096)
+    data = read_start(path, 4096)
+    if data is None:
+        return None
     try:
         return record.unpack_header(data)
     except record.NewerVersion as error:

@@ -505,3 +505,14 @@ async def test_offsets_go_on_behind_a_place_that_is_known(tmp_path: Path) -> Non
         await fill(journal, [reading(1)])
     async with opened(tmp_path) as journal:
         assert [offset for offset, _ in await held(journal)] == [(1 << 40) + JUMP]
+
+
+async def test_unreadable_sectors_do_not_stop_a_start(tmp_path: Path) -> None:
+    """Where the disk cannot read the start of a file it counts as damaged, like any other."""
+    items = await made(tmp_path, [reading(1)])
+    for name in ("epoch", "cursors"):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).symlink_to("/proc/self/mem")  # the first read of it fails with EIO
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items
+        assert journal.stats()["set_aside"] == 2
