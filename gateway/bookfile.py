@@ -12,6 +12,7 @@ rows]`` without a checksum.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import struct
@@ -92,6 +93,9 @@ class BookFile:
             self._set_aside("damaged", "it is a directory")
             return None
         except OSError as error:
+            if error.errno == errno.EIO:
+                self._set_aside("damaged", "the disk cannot read it")
+                return None
             raise GatewayError(
                 f"{self._path} cannot be read: {error.strerror}", hint="check its owner and the disk"
             ) from error

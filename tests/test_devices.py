@@ -163,6 +163,13 @@ def test_a_directory_in_the_place_of_the_snapshot(tmp_path):
     assert [path.name[:24] for path in tmp_path.iterdir()] == ["devices.msgpack.damaged-"]
 
 
+def test_a_snapshot_that_the_disk_cannot_read(tmp_path):
+    """It is put out of the way like any damage."""
+    (tmp_path / "devices.msgpack").symlink_to("/proc/self/mem")  # the first read of it fails with EIO
+    book = loaded(tmp_path / "devices.msgpack")
+    assert (book.offset, len(book.problems())) == (None, 1)
+
+
 async def test_no_flipped_bit_and_no_cut_gives_a_wrong_book(book, tmp_path):
     """Whatever byte of the file is damaged, nothing of it is believed."""
     for name in "abc":
