@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -272,7 +273,8 @@ class Client:
             decoder = _from_json if message.kind == "text" else _from_msgpack
             request = decoder.decode(message.data)  # type: ignore[arg-type]
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            self._error(self._id_of(message), "bad_request", str(error))
+            id, more = self._named(message)
+            self._error(id, "bad_request", str(error), **more)
             return
         if isinstance(request, Subscribe):
             self._subscribe(request)
@@ -283,19 +285,21 @@ class Client:
             self._error("", "unsupported", "commands are not taken here", ref=request.ref)
 
     @staticmethod
-    def _id_of(message: Message) -> str:
-        """The ``id`` of a request that is not understood, so that its sender knows which it was."""
+    def _named(message: Message) -> tuple[str, dict[str, object]]:
+        """``id`` and ``ref`` of a request that is not understood, so that its sender knows which it was."""
+        decode = msgspec.json.decode if message.kind == "text" else msgspec.msgpack.decode
         try:
-            body = message.decode()
-        except (ValueError, RecursionError):
-            return ""
-        id = body.get("id") if isinstance(body, dict) else ""
-        return id[:64] if isinstance(id, str) else ""
+            body = decode(message.data)  # type: ignore[arg-type]
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return "", {}
+        if not isinstance(body, dict):
+            return "", {}
+        id, ref = body.get("id"), body.get("ref")
+        return id[:64] if isinstance(id, str) else "", {"ref": ref[:64]} if isinstance(ref, str) else {}
 
     def _subscribe(self, request: Subscribe) -> None:
         endpoint = self._endpoint
-        self._end(request.id)
-        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+        if request.id not in self._subscriptions and len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             self._error(request.id, "too_many_subscriptions", f"at most {MAX_SUBSCRIPTIONS} on a connection")
             return
         for globs in (request.devices, request.metrics):
@@ -303,12 +307,13 @@ class Client:
                 detail = f"a list has more than {MAX_PATTERNS} globs with * or ?, or more than {MAX_STARS} * in all"
                 self._error(request.id, "bad_request", detail)
                 return
+        self._end(request.id)
         subscription = Subscription(
             id=request.id,
             devices=tuple(sorted(set(request.devices))),
             metrics=tuple(sorted(set(request.metrics))),
             mode=request.mode,
-            ticks=max(1, -(-int(request.interval_ms) // GRID_MS)),
+            ticks=max(1, math.ceil(request.interval_ms / GRID_MS)),
             format=self.format,
         )
         self._subscriptions[request.id] = subscription
