@@ -19,6 +19,7 @@ import enum
 __all__ = ["GIVE_UP_S", "MAX_SESSION", "Session", "Verdict"]
 
 GIVE_UP_S = 10.0
+MAX_GAPS = 64  # remembered above what was taken; further ones are not counted as missing
 MAX_SESSION = 64  # characters of a session's name
 
 
@@ -39,7 +40,7 @@ class Session:
     ``resumable`` is false for a session that only lives as long as its connection.
     """
 
-    __slots__ = ("durable", "heard", "held", "held_full", "held_since", "highest", "id", "resumable", "unheard")
+    __slots__ = ("durable", "gaps", "heard", "held", "held_full", "held_since", "highest", "id", "resumable")
 
     def __init__(self, id: str, *, resumable: bool = True, highest: int = 0) -> None:
         self.id = id
@@ -47,7 +48,7 @@ class Session:
         self.highest = highest
         self.durable = highest
         self.heard = highest  # the greatest number that came, kept or not
-        self.unheard = 0  # how many between ``highest`` and ``heard`` never came
+        self.gaps: list[tuple[int, int]] = []  # above ``highest``, first and last number of what never came
         self.held = 0
         self.held_since = 0.0
         self.held_full = False  # held for want of room, not for the rate
@@ -58,27 +59,39 @@ class Session:
             return DUPLICATE
         heard = self.heard
         if seq > heard:
-            if heard:
-                self.unheard += seq - heard - 1
+            if heard and seq > heard + 1 and len(self.gaps) < MAX_GAPS:
+                self.gaps.append((heard + 1, seq - 1))
             self.heard = seq
+        elif self.gaps:
+            self._fill(seq)
         if self.held and seq > self.held:
             if now - self.held_since < GIVE_UP_S:
                 return HELD
             self.held = 0
         return NEW
 
+    def _fill(self, seq: int) -> None:
+        """A number that had been left out came late."""
+        for index, (first, last) in enumerate(self.gaps):
+            if first <= seq <= last:
+                parts = [(first, seq - 1), (seq + 1, last)]
+                self.gaps[index : index + 1] = [(a, b) for a, b in parts if a <= b]
+                return
+
     def accept(self, seq: int) -> int:
         """``seq`` was taken, or refused for good: the sequence moves on; returns how many before it never came.
 
         One that came and was held back is not missing, also when it was given up later.
         """
-        missing = min(self.unheard, seq - self.highest - 1)
         self.highest = seq
-        if seq >= self.heard:
+        if seq > self.heard:
             self.heard = seq
-            self.unheard = 0
-        else:
-            self.unheard -= missing
+        missing = 0
+        while self.gaps and self.gaps[0][0] < seq:
+            first, last = self.gaps.pop(0)
+            missing += min(last, seq - 1) - first + 1
+            if last > seq:
+                self.gaps.insert(0, (seq + 1, last))
         if self.held <= seq:
             self.held = 0
         return missing

@@ -67,6 +67,7 @@ class Socket:
     """The gateway's end of a connection."""
 
     subprotocol = None
+    close_code = 1006
 
     def __init__(self, query: dict[str, str], named: set[int]) -> None:
         self.query = query

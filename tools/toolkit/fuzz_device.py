@@ -45,6 +45,8 @@ class Socket:
 
     pending_bytes = 0
     reason_lost = ""
+    close_code = 1006
+    peer_gone = False
     remote = ("127.0.0.1", 5)
 
     def __init__(self, subprotocol: str | None, query: str) -> None:
