@@ -5,6 +5,7 @@ Plain context managers, no test framework: tools use them too.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -70,8 +71,13 @@ class Server:
         """Start and wait until it answers; raises ``RuntimeError`` with the log's end when it does not."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            # A copy of the environment: the process's own may be changed by another thread while it is handed over.
             self.process = subprocess.Popen(
-                [self._path, *self.arguments()], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [self._path, *self.arguments()],
+                env=dict(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         deadline = time.monotonic() + START_S
         while not self.is_up():

@@ -54,7 +54,7 @@ def need(program: str, package: str) -> str:
 
 async def execute(*command: str | Path) -> None:
     """Run a command to its end; raises :class:`Cannot` where it fails."""
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False)
+    done = await asyncio.to_thread(subprocess.run, command, env=dict(os.environ), capture_output=True, check=False)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()
         raise Cannot(f"{command[0]} failed: {words[-1] if words else done.returncode}")
