@@ -42,7 +42,7 @@ SHORT = {
     "clock": (2, 1.0),
     "storm": (1, 0.3),
     "slowloris": (1, 0.3),
-    "sigstop": (3, 0.5),
+    "sigstop": (3, 0.8),
 }
 CONTROLS = [
     (name, control)

@@ -32,6 +32,8 @@ Journal.append = early
 """
 
 CURSOR_BEFORE_FAR_SIDE = """
+import os
+os.environ["GATEWAY_BATCH__MAX_DELAY_MS"] = "10"
 from gateway.journal import journal, cursor
 journal.PERSIST_S = 0.02
 read = cursor.Cursor.read
