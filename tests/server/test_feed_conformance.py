@@ -68,7 +68,7 @@ async def test_hello(gw: Running, offered: list[str], chosen: str | None) -> Non
     async with gw.live(**({"subprotocols": offered} if offered else {})) as ws:
         assert ws.subprotocol == chosen
         hello = await Feed(ws).next("hello")
-        assert hello["auth"] == "ok"
+        assert (hello["auth"], hello["heartbeat_s"]) == ("ok", 5)
         assert abs(hello["time"] - time.time() * 1000) < 60_000
         assert {"subscriptions", "globs", "max_message_bytes"} <= set(hello["limits"])
         async with feed(gw) as other:
