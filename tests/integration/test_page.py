@@ -2,177 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from websockets.sync.client import ClientConnection, connect
 
-from tests.servers import Missing, find
+from tests.integration.browser import Page, connected, stored, window
 from tools.toolkit.servers import Daemon
 
-WAIT_S = 15.0
 FIRST_VIEW_BYTES = 150 * 1024
 
-HOSTILE = (
-    "<img src=x onerror=window.pwned=1>",
-    "<script>window.pwned=1</script>",
-    "<svg/onload=window.pwned=1>",
-    "javascript:window.pwned=1",
-    '"><b onmouseover=window.pwned=1>x</b>',
-    "' autofocus onfocus=window.pwned=1 x='",
-    "{{constructor.constructor('window.pwned=1')()}}",
-    "${window.pwned=1}",
-    "</title><script>window.pwned=1</script>",
+RUN = "window.pwned=1"
+HARM = (
+    f"<script>{RUN}</script>",
+    f"<img src=x onerror={RUN}>",
+    f"<svg/onload={RUN}>",
+    f"<svg><animate onbegin={RUN} attributeName=x dur=1s></svg>",
     "<iframe srcdoc='<script>parent.pwned=1</script>'></iframe>",
-    "\u202e<a href=javascript:window.pwned=1>x</a>",
+    f"<details open ontoggle={RUN}>",
+    f"<body onload={RUN}>",
+    f"<input autofocus onfocus={RUN}>",
+    f"<video><source onerror={RUN}></video>",
+    f"<math><mtext><img src=x onerror={RUN}></mtext></math>",
+    f"<a href=javascript:{RUN}>x</a>",
+    f"<style>@keyframes a{{}}</style><b style=animation-name:a onanimationstart={RUN}>x</b>",
+    f"<object data=javascript:{RUN}></object>",
+    f"<form action=javascript:{RUN}><button>x</button></form>",
+    f"<template><img src=x onerror={RUN}></template>",
+    f"<meta http-equiv=refresh content='0;url=javascript:{RUN}'>",
+    f"javascript:{RUN}//",
+    f"{{{{constructor.constructor('{RUN}')()}}}}",
+    f"${{{RUN}}}",
+    f"');{RUN}//",
 )
+AROUND = (
+    *("{}", '"><!--{}', "'>{}", "</title></textarea></style></script>{}", "]]>{}"),
+    *("\u202e{}", "%3C{}", "&lt;{}", "{}\n{}", "`{}`"),
+)
+HOSTILE = tuple(around.replace("{}", harm) for around in AROUND for harm in HARM)
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A headless Chromium; skips where it or its driver is not on the machine."""
-    try:
-        binary, driver = find("chromium", "chromium"), find("chromedriver", "chromium-driver")
-    except Missing as missing:
-        pytest.skip(str(missing))
-    profile = tmp_path_factory.mktemp("chromium")
-    options = Options()
-    options.binary_location = binary
-    options.add_argument("--headless=new")
-    options.add_argument("--window-size=1280,900")
-    for switch in ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
-        options.add_argument(f"--{switch}")
-    for switch in ("background-networking", "component-update"):
-        options.add_argument(f"--disable-{switch}")
-    options.add_argument(f"--user-data-dir={profile}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options=options, service=Service(driver))
-    try:
-        yield browser
-    finally:
-        browser.quit()
-        shutil.rmtree(profile, ignore_errors=True)
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A running gateway of this test's own."""
-    with Daemon(tmp_path, {"GATEWAY_ID": "barn-north"}) as running:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A running gateway for those tests that have no need to be alone; their devices have names of their own."""
+    with Daemon(tmp_path_factory.mktemp("shared"), {"GATEWAY_ID": "barn-north"}) as running:
         yield running
-
-
-class Page:
-    """The page in the browser, in the words of somebody who looks at it."""
-
-    def __init__(self, browser: Chrome, daemon: Daemon, hash: str = "") -> None:
-        self.browser = browser
-        browser.get("about:blank")
-        browser.get_log("browser")
-        browser.get(f"{daemon.address}/{hash}")
-
-    def text(self, selector: str) -> str:
-        """What the first element that matches shows, spaces and lines as one space; nothing when it is not seen."""
-        script = "const it = document.querySelector(arguments[0]); return it?.checkVisibility() ? it.innerText : ''"
-        return " ".join(str(self.run(script, selector)).split())
-
-    def row(self, device: str) -> str:
-        return self.text(f'.row[data-device="{device}"]')
-
-    def card(self, metric: str) -> str:
-        return self.text(f'.chart[data-metric="{metric}"]')
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.browser.execute_script(script, *arguments)
-
-    def wait(self, what: str, holds: Callable[[], object]) -> None:
-        """Until ``holds()``; fails with the page's text."""
-        deadline = time.monotonic() + WAIT_S
-        while not holds():
-            assert time.monotonic() < deadline, f"not within {WAIT_S} s: {what}\n{self.text('body')[:2000]}"
-            time.sleep(0.05)
-
-    def press(self, text: str) -> None:
-        """The button with this text."""
-        self.browser.find_element(By.XPATH, f"//button[normalize-space()='{text}']").click()
-
-    def keys(self, *keys: str) -> None:
-        """Type where the focus is."""
-        ActionChains(self.browser).send_keys(*keys).perform()
-
-    def width(self) -> tuple[int, int]:
-        """Of the window, and of what the page takes in it."""
-        return tuple(self.run("return [innerWidth, document.documentElement.scrollWidth]"))
-
-    def complaints(self) -> list[str]:
-        """Errors in the console, policy violations among them, without those of a gateway that is away."""
-        lines = (entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE")
-        return [line for line in lines if "ERR_CONNECTION" not in line and "WebSocket connection" not in line]
-
-
-@contextmanager
-def window(browser: Chrome, width: int, height: int, *, mobile: bool = False) -> Iterator[None]:
-    """A window of this size, a phone's if ``mobile``."""
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        yield
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def stored(daemon: Daemon, device: str, metric: str, count: int) -> bool:
-    """Whether so many readings of a metric can be read."""
-    query = f"/api/v1/history?device={device}&metric={metric}&from=-60d&to=-0.001s&step=60d&agg=count"
-    return bool(sum(row["value"] for row in json.loads(daemon.get(query)[1])) == count)
-
-
-class Device:
-    """A device over one connection; ``seq`` is the last one used."""
-
-    def __init__(self, connection: ClientConnection, seq: int) -> None:
-        self._connection = connection
-        self._seq = seq
-
-    def describe(self, **body: object) -> None:
-        self._connection.send(json.dumps({"type": "describe", **body}))
-
-    def send(self, **values: object) -> None:
-        """Send one reading and wait for its ack."""
-        self._seq += 1
-        self._connection.send(json.dumps({"seq": self._seq, "values": values}))
-        while json.loads(self._connection.recv(5)).get("seq") != self._seq:
-            pass
-
-    def past(self, rows: list[tuple[int, dict[str, object]]]) -> None:
-        """Send readings with their times in milliseconds and wait until all are acked."""
-        for start in range(0, len(rows), 500):
-            batch = []
-            for ts, values in rows[start : start + 500]:
-                self._seq += 1
-                batch.append({"ts": ts, "seq": self._seq, "values": values})
-            self._connection.send(json.dumps(batch))
-        while json.loads(self._connection.recv(10)).get("seq") != self._seq:
-            pass
-
-
-@contextmanager
-def connected(daemon: Daemon, name: str) -> Iterator[Device]:
-    """A device that is connected."""
-    url = f"ws://127.0.0.1:{daemon.port}/v1/devices/{name}?session=boot"
-    with connect(url, compression=None, proxy=None) as connection:
-        yield Device(connection, json.loads(connection.recv(5))["last_seq"])
 
 
 def test_number_from_frame_to_page(chromium: Chrome, daemon: Daemon) -> None:
@@ -214,10 +94,10 @@ def test_offline_is_shown_with_its_reason(chromium: Chrome, daemon: Daemon) -> N
         page.wait("the reason", lambda: "offline since" in page.text(".head") and "closed" in page.text(".head"))
 
 
-def test_a_clock_that_is_off_is_told(chromium: Chrome, daemon: Daemon) -> None:
+def test_a_clock_that_is_off_is_told(chromium: Chrome, shared: Daemon) -> None:
     """A device whose times are an hour ahead is shown as such, and the readings are counted."""
-    page = Page(chromium, daemon, "#device=ahead")
-    with connected(daemon, "ahead") as device:
+    page = Page(chromium, shared, "#device=ahead")
+    with connected(shared, "ahead") as device:
         device.past([(int(time.time() * 1000) + 3_600_000, {"level": 1}), (1_600_000_000_000, {"level": 1})])
         page.wait("the clock", lambda: re.search(r"its clock is (1 h|59 m)[^,]* ahead", page.text(".head")))
         page.wait("the count", lambda: "1 with a time ahead" in page.text(".ledger"))
@@ -225,26 +105,33 @@ def test_a_clock_that_is_off_is_told(chromium: Chrome, daemon: Daemon) -> None:
 
 
 def test_hostile_strings_stay_text(chromium: Chrome, daemon: Daemon) -> None:
-    """What a device says is shown as text and never runs, also when the content security policy is off."""
+    """Two hundred hostile values, names and units are shown as text and never run, also without the security policy."""
+    assert len(set(HOSTILE)) == 200
+    short = [text for text in HOSTILE if len(text) <= 32 and "\n" not in text]  # as long as a unit may be
     chromium.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
     try:
-        with connected(daemon, "evil") as evil:
-            evil.describe(name=HOSTILE[0], metrics={"note": {"unit": HOSTILE[1]}, "n": {"unit": HOSTILE[2]}})
-            evil.send(note=HOSTILE[0], n=1)
+        with ExitStack() as stack:
+            for k in range(0, 200, 10):
+                device = stack.enter_context(connected(daemon, f"evil-{k}"))
+                units = {f"n{i}": {"unit": short[(k + i) % len(short)]} for i in range(10)}
+                device.describe(name=HOSTILE[k], metrics=units)
+                device.send(**{f"n{i}": i for i in range(10)})
+            evil = stack.enter_context(connected(daemon, "evil"))
+            now = int(time.time() * 1000)
+            evil.past([(now - 100 + k, {f"note{i}": HOSTILE[50 * i + k] for i in range(4)}) for k in range(50)])
             page = Page(chromium, daemon, "#device=evil")
-            for payload in HOSTILE:
-                evil.send(note=payload, n=1)
             shown = "return [...document.querySelectorAll('.chart .log span')].map((row) => row.textContent)"
-            page.wait("all of them in the log", lambda: set(page.run(shown)) == set(HOSTILE))
-            page.wait("the name", lambda: page.text(".head h2") == HOSTILE[0])
-            page.wait("a unit", lambda: HOSTILE[2] in page.card("n"))
-            for view in ("table", "charts"):
-                page.run(
-                    "location.hash = arguments[0]", f"#device=evil&view={view}&q=<img src=x onerror=window.pwned=1>"
-                )
-                page.wait("the search's words", lambda: page.row("evil") or "is called" in page.text(".none-found"))
+            page.wait("all of them in the logs", lambda: set(page.run(shown)) == set(HOSTILE))
+            page.wait("a name", lambda: HOSTILE[0] in page.run("return document.querySelector('.rows').textContent"))
+            search = "%3Cimg src=x onerror=window.pwned=1%3E"
+            for hash in ("#device=evil-0", "#device=evil-0&view=table", f"#device=evil&q={search}", "#wall"):
+                page.run("location.hash = arguments[0]", hash)
+                page.run("document.querySelectorAll('.turn').forEach((button) => button.click())")
+                page.wait("a drawing", lambda hash=hash: page.text(".tile" if "wall" in hash else ".head h2"))
+            page.wait("a unit on the wall", lambda: len(page.run("return document.querySelectorAll('.tile')")) == 12)
             elements = (
-                "return document.querySelectorAll('img, iframe, a, script:not([src]), [onerror], [onload]').length"
+                "return document.querySelectorAll('img, iframe, object, video, form, a, meta[http-equiv], "
+                "script:not([src]), [onerror], [onload], [onfocus], [ontoggle]').length"
             )
             assert page.run(elements) == 0
             assert page.run("return window.pwned ?? null") is None
@@ -264,6 +151,7 @@ def test_recovers_after_restart(chromium: Chrome, daemon: Daemon) -> None:
     assert page.text("#live-word") == "Not live"
     assert "1.5" in page.row("pump-1")
     page.wait("the countdown", lambda: "trying again in" in page.text("#lost"))
+    assert page.faults() == []
     daemon.start()
     with connected(daemon, "pump-1") as pump:
         pump.send(pressure=2.5)
@@ -286,6 +174,7 @@ def test_empty_page_changes_when_the_first_device_knocks(chromium: Chrome, daemo
     for language, word in (("Python", "websockets"), ("JavaScript", "new WebSocket"), ("Arduino", "WebSocketsClient")):
         chromium.find_element(By.XPATH, f"//section[@id='welcome']//button[text()='{language}']").click()
         assert word in page.text("#welcome pre")
+    assert page.faults() == []
     with connected(daemon, address.rpartition("/")[2]) as first:
         first.send(temperature=22.5)
         page.wait("the device", lambda: "22.5" in page.row("my-first-device"))
@@ -293,11 +182,11 @@ def test_empty_page_changes_when_the_first_device_knocks(chromium: Chrome, daemo
         assert page.text("#welcome") == ""
 
 
-def test_drag_pauses_and_double_click_goes_live(chromium: Chrome, daemon: Daemon) -> None:
+def test_drag_pauses_and_double_click_goes_live(chromium: Chrome, shared: Daemon) -> None:
     """A drag over a chart shows that stretch and counts what comes meanwhile; a double click goes back to live."""
-    with connected(daemon, "pump-1") as pump:
+    with connected(shared, "drag-1") as pump:
         pump.send(level=1)
-        page = Page(chromium, daemon)
+        page = Page(chromium, shared, "#device=drag-1")
         page.wait("the chart", lambda: page.run("return document.querySelector('.chart .u-over') !== null"))
         over = chromium.find_element(By.CSS_SELECTOR, ".chart .u-over")
         ActionChains(chromium).move_to_element(over).click_and_hold().move_by_offset(40, 0).move_by_offset(
@@ -313,30 +202,30 @@ def test_drag_pauses_and_double_click_goes_live(chromium: Chrome, daemon: Daemon
         assert "from=" not in chromium.current_url
 
 
-def test_first_view_is_small_and_from_here(chromium: Chrome, daemon: Daemon) -> None:
+def test_first_view_is_small_and_from_here(chromium: Chrome, shared: Daemon) -> None:
     """The first view takes less than 150 KiB over the wire, and asks no other host."""
-    page = Page(chromium, daemon)
+    page = Page(chromium, shared)
     page.wait("the feed", lambda: page.text("#live-word") == "LIVE")
     resources = page.run(
         "return [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
         ".map((entry) => [entry.name, entry.encodedBodySize])"
     )
-    assert [name for name, _ in resources if not name.startswith(daemon.address)] == []
+    assert [name for name, _ in resources if not name.startswith(shared.address)] == []
     assert sum(size for _, size in resources) < FIRST_VIEW_BYTES
     assert len(resources) > 10
 
 
-def test_list_row_reads_short_and_whole(chromium: Chrome, daemon: Daemon) -> None:
+def test_list_row_reads_short_and_whole(chromium: Chrome, shared: Daemon) -> None:
     """A row says the name whole, the id and the age; the state in words only where it is not online."""
     names = [f"heating-circuit-{i}" for i in range(1, 4)]
-    with window(chromium, 1440, 900), connected(daemon, names[0]) as first, connected(daemon, names[1]) as second:
+    with window(chromium, 1440, 900), connected(shared, names[0]) as first, connected(shared, names[1]) as second:
         for device, name in ((first, "Air compressor 12"), (second, "North greenhouse heating circuit, upper part 12")):
             device.describe(name=name, metrics={"flow": {"unit": "m3/h"}})
             device.send(flow=1.5)
-        with connected(daemon, names[2]) as third:
+        with connected(shared, names[2]) as third:
             third.describe(metrics={"flow": {"unit": "m3/h"}})
             third.send(flow=1.25)
-        page = Page(chromium, daemon)
+        page = Page(chromium, shared)
         page.wait("the rows", lambda: all(page.row(name) for name in names) and "Air" in page.row(names[0]))
         page.wait("offline in words", lambda: "offline" in page.row(names[2]))
         assert "online" not in page.row(names[0])
@@ -358,11 +247,11 @@ def test_list_row_reads_short_and_whole(chromium: Chrome, daemon: Daemon) -> Non
         assert ends[0] <= ends[1], "the end of a long name is seen"
 
 
-def test_page_is_as_tall_as_its_window(chromium: Chrome, daemon: Daemon) -> None:
+def test_page_is_as_tall_as_its_window(chromium: Chrome, shared: Daemon) -> None:
     """On the desk the window itself never scrolls: the list ends at its edge, and many charts scroll by themselves."""
-    with window(chromium, 1440, 900), connected(daemon, "pump-1") as pump:
+    with window(chromium, 1440, 900), connected(shared, "tall-1") as pump:
         pump.send(**{f"m{i}": i for i in range(12)})
-        page = Page(chromium, daemon)
+        page = Page(chromium, shared, "#device=tall-1")
         page.wait("the charts", lambda: "11" in page.card("m11"))
         heights = (
             "return [document.documentElement.scrollHeight - innerHeight,"
@@ -380,17 +269,17 @@ def test_page_is_as_tall_as_its_window(chromium: Chrome, daemon: Daemon) -> None
         assert page.run("return scrollY") == 0
 
 
-def test_booleans_and_texts_say_the_same_on_every_range(chromium: Chrome, daemon: Daemon) -> None:
+def test_booleans_and_texts_say_the_same_on_every_range(chromium: Chrome, shared: Daemon) -> None:
     """Booleans and texts are shown from their readings on long ranges too: all changes, and when they were."""
     now = int(time.time() * 1000)
     rows: list[tuple[int, dict[str, object]]] = [
         (now - (150 - k) * 20_000, {"door": 50 <= k < 52 or k >= 100, "mode": ("idle", "heating", "idle")[k // 50]})
         for k in range(150)
     ]
-    with connected(daemon, "gate") as gate:
+    with connected(shared, "gate") as gate:
         gate.past(rows)
-        page = Page(chromium, daemon)
-        page.wait("the history", lambda: stored(daemon, "gate", "door", len(rows)))
+        page = Page(chromium, shared, "#device=gate")
+        page.wait("the history", lambda: stored(shared, "gate", "door", len(rows)))
         for label in ("1 h", "24 h", "30 d"):
             page.press(label)
             page.wait(f"the boolean over {label}", lambda: re.search(r"on 3[45] %, 3 changes", page.card("door")))
@@ -424,9 +313,9 @@ def test_too_many_booleans_are_called_sampled(chromium: Chrome, tmp_path: Path) 
         page.wait("each of an hour", lambda: re.search(r"on \d+ %, \d+ changes", page.card("run")))
 
 
-def fits_a_phone(chromium: Chrome, daemon: Daemon, width: int, metric: str) -> None:
+def fits_a_phone(chromium: Chrome, daemon: Daemon, device: str, width: int, metric: str) -> None:
     with window(chromium, width, 800, mobile=True):
-        page = Page(chromium, daemon)
+        page = Page(chromium, daemon, f"#device={device}")
         page.wait("the charts", lambda: all(page.card(name) for name in (metric, "a", "s", "big")))
         assert page.width() == (width, width)
         inside = (
@@ -439,18 +328,18 @@ def fits_a_phone(chromium: Chrome, daemon: Daemon, width: int, metric: str) -> N
         assert page.width() == (width, width)
 
 
-def test_longest_names_fit_a_phone(chromium: Chrome, daemon: Daemon) -> None:
+def test_longest_names_fit_a_phone(chromium: Chrome, shared: Daemon) -> None:
     """The longest legal names and texts are cut or broken: nothing makes a phone's page wider than its window."""
     device, metric = "x" * 64, "m" * 128
-    with connected(daemon, device) as odd:
+    with connected(shared, device) as odd:
         odd.describe(
             name="A long name that somebody typed in by accident, twice or so", metrics={"a": {"unit": "W" * 30}}
         )
         odd.send(**{metric: 1e9 + 0.125, "a": 1, "s": "x" * 1024, "big": 9007199254740993})
         for width in (360, 400):
-            fits_a_phone(chromium, daemon, width, metric)
+            fits_a_phone(chromium, shared, device, width, metric)
         with window(chromium, 1440, 900):
-            page = Page(chromium, daemon, "#view=table")
+            page = Page(chromium, shared, f"#device={device}&view=table")
             page.wait("the table", lambda: metric in page.text(".values").replace(" ", ""))
             fits = "const it = document.querySelector('.tablebox'); return it.scrollWidth <= it.clientWidth"
             assert page.run(fits)
@@ -485,13 +374,13 @@ def test_keys_are_told_and_pause_is_a_button(chromium: Chrome, daemon: Daemon) -
         page.wait("live", lambda: page.text("#live-word") == "LIVE")
 
 
-def test_metric_says_its_name_and_true_extremes(chromium: Chrome, daemon: Daemon) -> None:
+def test_metric_says_its_name_and_true_extremes(chromium: Chrome, shared: Daemon) -> None:
     """A chart's head and the table name the metric exactly; extremes have the decimals they need."""
-    with connected(daemon, "pump-1") as pump:
+    with connected(shared, "metric-1") as pump:
         pump.describe(metrics={"count": {"integer": True}})
         for a, count in ((22.5, 9007199254740993), (20, 9007199254740995)):
             pump.send(a=a, count=count)
-        page = Page(chromium, daemon)
+        page = Page(chromium, shared, "#device=metric-1")
         page.wait("the extremes", lambda: "min 20.0 max 22.5" in page.card("a"))
         page.wait("the long integer", lambda: "9,007,199,254,740,995" in page.card("count"))
         assert page.text('.chart[data-metric="a"] h3') == "A a"

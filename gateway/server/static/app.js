@@ -46,7 +46,7 @@ function offerRanges(days) {
 function change(part) {
   Object.assign(state, part);
   clearTimeout(writing);
-  if (performance.now() - written > ADDRESS_MS) write(); else writing = setTimeout(write, ADDRESS_MS);
+  if (part.from && performance.now() - written < ADDRESS_MS) writing = setTimeout(write, ADDRESS_MS); else write();
   show(part);
 }
 
@@ -149,7 +149,7 @@ function settle() {
   }
 }
 
-let asking = 0, asked = 0, allAt = 0;
+let asking = 0, asked = -Infinity, allAt = 0;
 
 /** Names, units and ledgers: of the chosen device each two seconds, of all as often as their number allows. */
 async function askDevices() {
@@ -159,6 +159,7 @@ async function askDevices() {
     try {
       const { body } = await getJson("api/v1/devices", { params: all ? {} : { device: state.device } });
       store.rows(body, all);
+      if (all && !allAt) drawNow();
       if (all) allAt = now + Math.min(20_000, Math.max(2000, body.length * 15));
     } catch { /* no answer: what is known stays, the feed tells about the connection */ }
   }
@@ -169,10 +170,10 @@ async function askDevices() {
 function askDevicesSoon() {
   allAt = 0;
   clearTimeout(asking);
-  asking = setTimeout(askDevices, Math.max(150, asked + 1000 - performance.now()));
+  asking = setTimeout(askDevices, Math.max(50, asked + 1000 - performance.now()));
 }
 
-let revision = -1, second = 0;
+let revision = -1, second = 0, timer = 0, frame = 0;
 
 /** Four times a second at the most, and only what has changed; once a second the ages. */
 function draw() {
@@ -187,7 +188,14 @@ function draw() {
     if (!state.wall) panel.render();
     if (aged) { way.render(); badge(); }
   }
-  setTimeout(() => requestAnimationFrame(draw), DRAW_MS);
+  timer = setTimeout(() => { frame = requestAnimationFrame(draw); }, DRAW_MS);
+}
+
+/** Does not wait for the next turn: the first of all that is shown. */
+function drawNow() {
+  clearTimeout(timer);
+  cancelAnimationFrame(frame);
+  draw();
 }
 
 function zoom(by) {
@@ -220,7 +228,10 @@ live.addEventListener("hello", () => { askDevicesSoon(); way.poll(); });
 store.addEventListener("appeared", askDevicesSoon);
 store.addEventListener("turned", ({ detail }) => news.turned(detail));
 live.subscribe("list", { devices: ["*"], metrics: ["*"], mode: "latest", interval_ms: LIST_MS }, {
-  snapshot: (message) => store.snapshot(message),
+  snapshot: (message) => {
+    store.snapshot(message);
+    if (!message.more) drawNow();
+  },
   update: (message) => store.update(message),
   presence: (message) => store.presence(message),
 });

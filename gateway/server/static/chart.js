@@ -3,12 +3,12 @@
 import { axisWords, calmScale } from "./axis.js";
 import { clock, count, extremes, unit, value } from "./format.js";
 import { Plot, colours } from "./plot.js";
-import { lowerBound } from "./series.js";
+import { lowerBound, usualStep } from "./series.js";
 
-const ROWS = 200;
+const ROWS = 200, NEAR_PX = 6;
 
 export class NumberChart extends Plot {
-  #scale = null; #data = null;
+  #scale = null; #data = null; #near = 0;
 
   constructor(metric, hands) { super(metric, "number", hands); }
 
@@ -17,6 +17,7 @@ export class NumberChart extends Plot {
     this.from = from;
     this.to = to;
     this.#data = data;
+    this.#near = Math.max(usualStep(data.t) * 2, (to - from) / this.width * NEAR_PX);
     let low = Infinity, high = -Infinity, n = 0;
     for (let i = lowerBound(data.t, from); i < data.t.length && data.t[i] <= to; i += 1) {
       if (data.mean[i] === null) continue;
@@ -41,6 +42,7 @@ export class NumberChart extends Plot {
         stroke: () => colours().accent, width: 1.6, points: { show: (u, _s, i0, i1) => i1 - i0 < 12, size: 4, fill: () => colours().accent },
       }, quiet, quiet],
       bands: [{ series: [2, 3], fill: () => colours().band }],
+      near: () => this.#near,
       y: () => [this.#scale[0], this.#scale[2]],
       axis: { grid: true, points: true, splits: () => this.#scale, values: (_u, splits) => axisWords(splits) },
     });
@@ -60,7 +62,7 @@ export class NumberChart extends Plot {
 
   under(time, i) {
     const { t, mean, min, max, band } = this.#data, { digits } = this.metric;
-    if (i === null || i === undefined || mean[i] === null || mean[i] === undefined) return `${clock(time, { seconds: true })}  no reading`;
+    if (mean[i] === null || mean[i] === undefined || Math.abs(t[i] - time) > this.#near) return `${clock(time, { seconds: true })}  no reading`;
     const [least, most] = extremes(min[i], max[i], digits), range = band && max[i] > min[i] ? ` (${least} to ${most})` : "";
     return `${clock(t[i], { seconds: true })}  ${value(mean[i], digits)}${range}`;
   }

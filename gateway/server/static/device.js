@@ -22,7 +22,7 @@ const TERMS = ["stored", "rejected", "duplicate", "throttled", "dropped", "in_fl
 export class DevicePanel extends EventTarget {
   #root; #store; #live; #away; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
   #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = ""; #patchy = false; #thinned = false;
-  #edition = 0; #job = null; #painting = false; #chosen = 0; #note = ""; #noted = 0;
+  #edition = 0; #job = null; #painting = false; #asked = 0; #whole = false; #note = ""; #noted = 0;
   #head; #strip = new PresenceStrip(); #ledger; #grid; #table = new ValueTable(); #quiet; #ledgerParts = new Map(); #drawn = ""; #stored = { key: "", spans: [] };
   #seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
@@ -41,7 +41,7 @@ export class DevicePanel extends EventTarget {
     this.#head.csv = tool("CSV", "Save the readings of this range as CSV", () => this.#csv());
     this.#head.png = tool("PNG", "Save the charts as a picture", () => this.#png());
     this.#head.tag = el("span", { class: "tag" }, this.#head.icon, this.#head.word);
-    this.#ledger = el("p", { class: "ledger", "aria-label": "What became of its readings" });
+    this.#ledger = el("p", { class: "ledger", role: "group", "aria-label": "What became of its readings" });
     this.#grid = el("div", { class: "grid" });
     this.#quiet = el("p", { class: "quiet", hidden: true });
     this.#root.append(el("div", { class: "card" }, el("div", { class: "head" },
@@ -67,7 +67,8 @@ export class DevicePanel extends EventTarget {
     this.#fresh = 0;
     this.#note = "";
     this.#forget();
-    this.#chosen = performance.now();
+    this.#whole = false;
+    this.#asked = performance.now();
     this.#root.hidden = !name;
     if (!name) return;
     this.#subscription += 1;
@@ -77,6 +78,7 @@ export class DevicePanel extends EventTarget {
         take(message);
         if (message.last === false) return;
         this.#patchy = message.complete === false;
+        this.#whole = true;
         this.#forget();
       },
       mode: (message) => { this.#thinned = message.mode === "latest"; },
@@ -94,6 +96,7 @@ export class DevicePanel extends EventTarget {
     const was = this.#window;
     this.#window = { span: 0, from: 0, to: 0, ...window };
     if (was.live && !window.live) this.#fresh = 0;
+    this.#asked = performance.now();
     // A window that moves is drawn from what is at hand until it stands still and the rest is loaded.
     const base = this.#base, { from, to } = this.window();
     this.#forget();
@@ -225,10 +228,15 @@ export class DevicePanel extends EventTarget {
     } finally {
       this.#painting = false;
     }
-    if (!this.#chosen || this.#loading || !this.#series.size) return;
-    performance.clearMeasures("device");
-    performance.measure("device", { start: this.#chosen });
-    this.#chosen = 0;
+    this.#measure();
+  }
+
+  /** Notes in the browser's trace how long it took from the choice of a device or a window until all of it was drawn. */
+  #measure() {
+    if (!this.#asked || !this.#whole || !(this.#covered || this.#base) || this.#loading) return;
+    performance.clearMeasures("shown");
+    performance.measure("shown", { start: this.#asked, detail: { points: [...this.#series.values()].reduce((sum, { data }) => sum + data.length, 0) } });
+    this.#asked = 0;
   }
 
   #outdated() {
@@ -305,7 +313,6 @@ export class DevicePanel extends EventTarget {
 
   #drawLedger(device) {
     const { ledger } = device;
-    this.#ledger.hidden = !ledger;
     if (!ledger) return;
     const sum = TERMS.reduce((total, term) => total + (ledger[term] ?? 0), 0), off = (ledger.received ?? 0) - sum;
     this.#term("received", "", ledger.received ?? 0, false);

@@ -5,7 +5,7 @@ import { age, count, unit } from "./format.js";
 import { askSpark, sparkPath } from "./spark.js";
 import { SPARK, sparkOf } from "./store.js";
 
-const SPARE = 4, RESORT_MS = 3000;
+const SPARE = 10, RESORT_MS = 3000;
 const TROUBLE = { offline: 0, stale: 1, online: 2 };
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 const WORDS = { "": "All", online: "Online", stale: "Stale", offline: "Offline" };

@@ -75,7 +75,7 @@ export class Plot extends Card {
   constructor(metric, kind, hands) {
     super(metric, kind);
     this.hands = hands;
-    this.box = el("div", { class: "plot", role: "img" });
+    this.box = el("div", { class: "plot", role: "img", "aria-label": `${metric.label}: loading` });
     this.#button = el("button", { type: "button", class: "turn", "aria-label": `${metric.label}: as a table`, title: "As a table", "aria-pressed": "false", on: { click: () => this.#turn() } }, icon("rows"));
     this.top.append(this.#button);
     this.waiting = el("p", { class: "waiting", hidden: true });
@@ -125,8 +125,8 @@ export class Plot extends Card {
 
   get width() { return this.plot?.bbox ? this.plot.bbox.width / devicePixelRatio : 400; }
 
-  /** `axis`: {grid, points, splits, values} of the values. */
-  make(data, { series, bands, y, axis, hooks }) {
+  /** `axis`: {grid, points, splits, values} of the values; `near()`: how many milliseconds a reading may be away from the cursor. */
+  make(data, { series, bands, y, axis, hooks, near = () => Infinity }) {
     const { rem } = colours(), font = `${rem * 0.75}px system-ui, "Inter", sans-serif`;
     const stroke = () => colours().mute, none = { show: false };
     const moments = (u, _axis, from, to) => {
@@ -148,6 +148,7 @@ export class Plot extends Card {
         },
       ],
       cursor: {
+        hover: { prox: () => near() / (this.to - this.from) * this.width },
         y: false, drag: { x: true, y: false, setScale: false, dist: 6 },
         points: { show: (u, i) => (i === 1 && axis.points ? el("div", { class: "u-cursor-pt" }) : null), stroke: () => colours().accent, fill: () => colours().accent },
         sync: { key: SYNC, scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } },

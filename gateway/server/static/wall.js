@@ -101,7 +101,8 @@ export class Wall {
     setText(tile.unit, code);
     const since = device.since ? ` since ${clock(device.since)}` : "", why = device.reason ? `: ${device.reason}` : "";
     const ago = device.lastSeen ? `, ${age(now - device.lastSeen)} ago` : "";
-    setText(tile.said, unsure ? `was ${device.state}` : device.state === "online" ? (!metric ? "" : several ? device.title : metric.label) : `${device.state}${since}${why}${why ? "" : ago}`);
+    const whose = several && metric ? device.title : "", state = unsure ? `was ${device.state}` : device.state === "online" ? "" : `${device.state}${since}${why || ago}`;
+    setText(tile.said, [whose, state].filter(Boolean).join(", ") || (metric?.label ?? ""));
     this.#spark(tile, device, metric, now);
   }
 
