@@ -21,6 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.running import receive, send
+from tools.toolkit.chaos_device import Fleet, until
 from tools.toolkit.chaos_rig import Rig
 
 DEVICES = ["a", "b"]
@@ -367,3 +368,54 @@ async def test_history_while_the_store_lacks_what_the_journal_has(tmp_path: Path
         await then.until(lambda: bool(stream.updates))
         assert stream.got == joined(stream.history, then.sent)
         await rig.kill()
+
+
+async def watch(url: str, found: dict[str, list[int]]) -> bool:
+    """Subscribe to all with history, and note what comes of each device to the end; whether its history is whole."""
+    whole = True
+    async with connect(f"{url}/v1/live", compression=None, max_size=None) as ws:
+        await send(ws, {"type": "subscribe", "mode": "every", "metrics": ["n"], "history_s": 3 * HISTORY_S})
+        try:
+            while True:
+                message = json.loads(await ws.recv())
+                for device, series in message.get("data", {}).items():
+                    found.setdefault(device, []).extend(value for _, value in series["n"])
+                whole = whole and message.get("complete", True)
+        except ConnectionClosed:
+            return whole
+
+
+async def test_joining_under_load_over_crashes(tmp_path: Path) -> None:
+    """Devices go on from what was kept, so that whoever joins at any moment of any life sees 1, 2, 3 and so on."""
+    rng = random.Random(11)
+    async with Rig(tmp_path) as rig:
+        rig.fleet = Fleet(3)
+        count = 0
+        for commit_ms in (150, 400, 40):
+            await rig.start(GATEWAY_JOURNAL__COMMIT_MS=str(commit_ms))
+            url = f"ws://127.0.0.1:{rig.daemon.port}"
+            seen: list[dict[str, list[int]]] = []
+            watching = []
+            async with rig.load(600.0) as fleet:
+                for _ in range(4):
+                    seen.append({})
+                    watching.append(asyncio.create_task(watch(url, seen[-1])))
+                    await asyncio.sleep(rng.uniform(0.1, 0.4))
+                acked = {device.name: device.acked for device in fleet.devices}
+                assert await until(
+                    lambda seen=seen, acked=acked: all(  # type: ignore[misc]
+                        some.get(name, [0])[-1] >= most for some in seen for name, most in acked.items()
+                    ),
+                    TIMEOUT_S,
+                )
+                await rig.kill()
+                whole = await asyncio.gather(*watching)
+            for some, complete in zip(seen, whole, strict=True):
+                for device in fleet.devices:
+                    values = some.get(device.name, [])
+                    if complete:
+                        assert values == list(range(1, len(values) + 1)), device.name
+                        assert len(values) >= acked[device.name]
+                        count += 1
+            assert not [fault for device in fleet.devices for fault in device.faults]
+        assert count >= 9
