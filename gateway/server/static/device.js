@@ -45,7 +45,7 @@ export class DevicePanel extends EventTarget {
     this.#grid = el("div", { class: "grid" });
     this.#quiet = el("p", { class: "quiet", hidden: true });
     this.#root.append(el("div", { class: "card" }, el("div", { class: "head" },
-      el("div", { class: "words" }, this.#head.title, this.#head.name, this.#head.tag, this.#head.facts), el("div", { class: "tools" }, this.#head.csv, this.#head.png)), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table.node);
+      this.#head.title, el("div", { class: "words" }, this.#head.name, this.#head.tag, this.#head.facts), el("div", { class: "tools" }, this.#head.csv, this.#head.png)), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table.node);
     this.#root.hidden = true;
   }
 
