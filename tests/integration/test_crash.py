@@ -4,6 +4,7 @@ order of system calls can.  Crashes themselves are cases of ``tools/chaos`` (tes
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
@@ -34,8 +35,8 @@ async def test_an_ack_is_written_after_the_sync_of_its_record(tmp_path: Path, pa
             assert await until(lambda: min(device.acked for device in fleet.devices) >= ACKS, 20)
         await rig.terminate(15)
         # strace is not our child, and writes on for a moment.
-        ended = f"{rig.daemon.pid} +++ exited with 0"
-        assert await until(lambda: ended in trace.read_text(errors="replace")[-10_000:], 10)
+        ended = re.compile(rf"^{rig.daemon.pid} +\+\+\+ exited with 0", re.MULTILINE).search
+        assert await until(lambda: ended(trace.read_text(errors="replace")[-10_000:]), 10)
     text = await asyncio.to_thread(trace.read_text, errors="replace")
     checked, faults = acks_before_sync(text, [device.name for device in fleet.devices])
     assert checked >= 10
