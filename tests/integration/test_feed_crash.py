@@ -31,6 +31,8 @@ TIMEOUT_S = 20.0
 HISTORY_S = 3600
 SLOW_HISTORY = """
 import asyncio, gateway.history
+
+pytestmark = pytest.mark.alone
 write = gateway.history.History.write
 async def slow(self, batch):
     await asyncio.sleep(30)

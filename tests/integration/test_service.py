@@ -19,6 +19,8 @@ from websockets.exceptions import ConnectionClosed
 
 from tools.toolkit.servers import Daemon
 
+pytestmark = pytest.mark.alone
+
 STOP_S = 10.0
 FIRST_MS = int(time.time() * 1000) - 3_600_000
 

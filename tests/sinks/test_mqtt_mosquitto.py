@@ -26,6 +26,8 @@ from tests.servers import Missing, Mosquitto
 from .broker import Subscriber
 from .memory import MemoryCursor, batch, reading
 
+pytestmark = pytest.mark.alone
+
 ALL = "allow_anonymous true\nmax_queued_messages 1000000\n"  # by default mosquitto drops for subscribers that lag
 
 

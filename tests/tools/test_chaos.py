@@ -20,6 +20,8 @@ import pytest
 from tools.toolkit import chaos, chaos_peers
 from tools.toolkit.chaos_rig import Cannot, Rig
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 AT_ONCE = 3 * (os.cpu_count() or 1)

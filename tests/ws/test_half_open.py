@@ -22,6 +22,8 @@ CLIENT = """
 import asyncio, sys
 from websockets.asyncio.client import connect
 
+pytestmark = pytest.mark.alone
+
 async def main():
     async with connect(sys.argv[1], ping_interval=None, compression=None) as client:
         print("open", flush=True)

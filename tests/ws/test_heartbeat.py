@@ -14,6 +14,8 @@ from gateway.ws.heartbeat import Beat, Heartbeat
 
 from .support import BINARY, CLOSE, PING, PONG, TEXT, Clock, Frame, eventually, frame, no_loop_errors, open_raw, serving
 
+pytestmark = pytest.mark.alone
+
 
 class Loop:
     """A loop that keeps its one timer for the test to fire."""

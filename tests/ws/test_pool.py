@@ -16,6 +16,8 @@ from gateway.ws import Connection, Message, Pool, Server, message_handler
 
 from .support import Member, eventually, many_files, serving, swarm
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 
 

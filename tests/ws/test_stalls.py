@@ -19,6 +19,8 @@ from gateway.ws import Connection, ConnectionClosed, Router, Server, websocket_h
 
 from .support import Raw, eventually, no_loop_errors, open_raw, serving
 
+pytestmark = pytest.mark.alone
+
 BOTH_LOOPS = True
 
 LARGE = b"x" * (8 << 20)  # more than the buffers of both kernels hold
