@@ -69,7 +69,7 @@ export class Card {
 
 /** What number charts and strips share: the plot itself, made when its card is first seen. */
 export class Plot extends Card {
-  #lines = { at: [], words: [] }; #table = null; #tabled = 0; #button;
+  #lines = { at: [], words: [] }; #table = null; #made = null; #pending = 0; #button;
 
   /** `hands`: {zoom(from, to), live(), pan(share), scale(factor, at), turned()}; the last is called when the card shows something else. */
   constructor(metric, kind, hands) {
@@ -100,7 +100,6 @@ export class Plot extends Card {
     }
     this.box.hidden = table;
     this.#table.node.hidden = !table;
-    this.#tabled = 0;
     this.node.classList.toggle("turned", table);
     this.#button.setAttribute("aria-pressed", String(table));
     this.#button.title = table ? "As a chart" : "As a table";
@@ -108,14 +107,24 @@ export class Plot extends Card {
     this.hands.turned();
   }
 
-  /** Tells what is drawn in words, and draws the table where it is shown; `made()` gives {columns, rows, note}. */
+  /** Tells what is drawn in words, and draws the table where it is shown, once a second; `made()` gives {columns, rows, note}. */
   tell(words, made) {
     const label = `${this.metric.label}: ${words || "no reading in this range"}`;
     if (this.box.getAttribute("aria-label") !== label) this.box.setAttribute("aria-label", label);
-    const now = performance.now();
-    if (!this.box.hidden || now - this.#tabled < TABLE_MS) return;
-    this.#tabled = now;
-    this.#table.draw(made());
+    this.#made = made;
+    if (this.box.hidden && !this.#pending) {
+      this.#table.draw(made());
+      this.#made = null;
+      this.#pending = setTimeout(() => this.#again(), TABLE_MS);
+    }
+  }
+
+  #again() {
+    this.#pending = 0;
+    if (!this.box.hidden || !this.#made) return;
+    this.#table.draw(this.#made());
+    this.#made = null;
+    this.#pending = setTimeout(() => this.#again(), TABLE_MS);
   }
 
   #fit() {
@@ -175,6 +184,7 @@ export class Plot extends Card {
   }
 
   destroy() {
+    clearTimeout(this.#pending);
     this.observer.disconnect();
     this.plot?.destroy();
     super.destroy();
