@@ -84,9 +84,12 @@ class Viewer(Client):
         self.bytes = 0
         self.newest: dict[str, float] = {}
         self.own_port = 0
+        self._then_stop = False
 
-    async def open(self, receive_buffer: int = 0) -> None:
-        """Connect and subscribe; ``receive_buffer`` bounds what the kernel takes for it (SO_RCVBUF)."""
+    async def open(self, receive_buffer: int = 0, *, then_stop: bool = False) -> None:
+        """Connect and subscribe; ``receive_buffer`` bounds what the kernel takes for it (SO_RCVBUF); ``then_stop``:
+        read nothing behind the snapshot."""
+        self._then_stop = then_stop
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -97,10 +100,6 @@ class Viewer(Client):
         self.own_port = sock.getsockname()[1]
         await loop.create_connection(lambda: self, sock=sock)
         await asyncio.wait_for(self.opened, 20)
-
-    def stop_reading(self) -> None:
-        """Read nothing from now on."""
-        self.transport.pause_reading()
 
     def read_again(self) -> None:
         """Read what there is, with room for it."""
@@ -127,6 +126,8 @@ class Viewer(Client):
             self.transport.write(self._subscribe)
         elif found.type == "snapshot" and not found.more and not self.opened.done():
             self.opened.set_result(None)
+            if self._then_stop:
+                self.transport.pause_reading()
         elif found.type == "error":
             raise ValueError(payload.decode())
 
