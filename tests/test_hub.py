@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.devices import DeviceBook
-from gateway.hub import Hub, Subscription, presence
+from gateway.hub import MSGPACK, Hub, Subscription, presence
 from gateway.hub import hub as hub_module
 from gateway.liveness import Status
 from gateway.reading import Reading
@@ -311,17 +311,50 @@ def test_unsubscribe_ends_the_stream_and_its_costs(bench):
     assert (bench.hub.stats()["groups"], bench.hub._fresh) == (0, [])
 
 
-def test_large_integers_are_digits(bench):
-    """What a browser cannot hold is sent as digits."""
-    member = Member()
-    bench.join(member)
-    bench.publish("a", 1, n=2**53, m=2**53 - 1, k=-(2**53))
+@pytest.mark.parametrize("mode", ["latest", "every"])
+def test_large_integers_are_digits_in_json_alone(bench, mode):
+    """What a browser cannot hold is sent as digits: newest, kept aside, late or in a snapshot; MessagePack holds it."""
+    large = {"n": 2**53, "m": 2**53 - 1, "k": -(2**53), "f": 2.0**60, "b": True}
+    digits = large | {"n": str(2**53), "k": str(-(2**53))}
+    members = {"json": Member(), MSGPACK: Member()}
+    for format, member in members.items():
+        bench.join(member, format=format, mode=mode)
+    for n in range(3):  # `kept` is in no later reading than the first, `late` is older than what is there
+        bench.publish("a", 10 + n, **large, **({"kept": 2**60} if n == 0 else {}))
+        bench.publish("a", 5, n=-(2**62))
+        bench.tick()
+    for format, want in (("json", digits), (MSGPACK, large)):
+        wire = str if format == "json" else int
+        for n, update in enumerate(members[format].take("update")):
+            data = update["data"]["a"]
+            newest = [[10 + n, want["n"]]] if mode == "latest" else [[10 + n, want["n"]], [5, wire(-(2**62))]]
+            kept = {"kept": [[10, wire(2**60)]]} if n == 0 else {}
+            assert repr(data) == repr({name: [[10 + n, value]] for name, value in want.items()} | {"n": newest} | kept)
+        late = Member()
+        bench.join(late, format=format, mode=mode)
+        shown = late.take("snapshot")[0]["devices"]["a"]["values"]
+        assert shown == {name: [12, value] for name, value in want.items()} | {"kept": [10, wire(2**60)]}
+    # A value that only came late.
+    bench.publish("a", 6, n=2**61, only=2**61)
     bench.tick()
-    assert member.take("update")[0]["data"]["a"] == {
-        "n": [[1, str(2**53)]],
-        "m": [[1, 2**53 - 1]],
-        "k": [[1, str(-(2**53))]],
-    }
+    for format, member in members.items():
+        wire = str if format == "json" else int
+        data = member.take("update")[-1]["data"]["a"]
+        assert data == {"n": [[6, wire(2**61)]], "only": [[6, wire(2**61)]]}
+
+
+def test_formats_do_not_share_and_each_is_encoded_once(bench):
+    """One frame a tick for all of a format, whatever number of subscribers."""
+    for format in ("json", MSGPACK):
+        for _ in range(10):
+            bench.join(Member(), format=format)
+    bench.publish("a", 1, n=2**60)
+    bench.tick()
+    bench.tick()
+    before = bench.hub.frames
+    bench.publish("a", 2, n=2**60)
+    bench.tick()
+    assert bench.hub.frames == before + 2
 
 
 def test_large_updates_come_in_pieces(bench):

@@ -4,11 +4,12 @@ from .accumulator import Entry
 from .group import PENDING_MAX, Member
 from .hub import GRID_S, RECENT_MAX, Hub
 from .presence import presence_of
-from .selection import Selection, Subscription
+from .selection import MSGPACK, Selection, Subscription
 from .series import Series, text_weight, wire_value
 
 __all__ = [
     "GRID_S",
+    "MSGPACK",
     "PENDING_MAX",
     "RECENT_MAX",
     "Entry",

@@ -73,11 +73,13 @@ class Every:
     def take(self) -> tuple[Data, int] | None:
         """The next piece and the offset that it reaches to; None without any."""
         data: Data = {}
+        selection = self.selection
+        exact = selection.exact
         room, taken, size = PIECE_BYTES, 0, 0
         for _, reading in self.entries:
             taken += 1
             values = reading.values
-            names = self.selection.metrics(values)
+            names = selection.metrics(values)
             series = data.get(reading.device)
             if series is None:
                 series = data[reading.device] = {}
@@ -85,10 +87,10 @@ class Every:
             for name in names:
                 points = series.get(name)
                 if points is None:
-                    series[name] = [point(reading.time, values[name])]
+                    series[name] = [point(reading.time, values[name], exact)]
                     room -= len(name)
                 else:
-                    points.append(point(reading.time, values[name]))
+                    points.append(point(reading.time, values[name], exact))
             size += weight(values.values() if names is values else [values[name] for name in names])
             if size >= room:
                 break

@@ -458,8 +458,8 @@ class Hub(Generic[Frame]):
         if series is None or selection.no_metrics:
             return {}
         if selection.all_metrics:
-            return dict(series.points())  # type: ignore[arg-type]
-        return {name: shown for name, shown in series.points() if selection.metric(name)}  # type: ignore[misc]
+            return dict(series.points(selection.exact))  # type: ignore[arg-type]
+        return {name: shown for name, shown in series.points(selection.exact) if selection.metric(name)}  # type: ignore[misc]
 
     @staticmethod
     def _shown(subscriber: Subscriber[Frame], devices: list[str]) -> None:

@@ -9,7 +9,9 @@ import msgspec
 from ..globs import any_of, is_pattern
 from ..reading import Value
 
-__all__ = ["Selection", "Subscription"]
+__all__ = ["MSGPACK", "Selection", "Subscription"]
+
+MSGPACK = "gateway.v1.msgpack"  # the format that holds integers of 64 bits as they are
 
 ALL = ("*",)
 PRESENCE_ONLY = ("none",)  # the list of metrics that subscribes to presence alone
@@ -17,7 +19,10 @@ PATTERN_PRICE = 20  # of one pattern and one name, as `Selection.price` counts
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """One subscription; equal ones share a group.  ``ticks`` is the interval in units of the grid."""
+    """One subscription; equal ones share a group.  ``ticks`` is the interval in units of the grid.
+
+    ``format`` is the subprotocol: :data:`MSGPACK`, or one that browsers read as JSON.
+    """
 
     id: str
     devices: tuple[str, ...]
@@ -32,6 +37,7 @@ class Selection:
 
     def __init__(self, subscription: Subscription) -> None:
         devices, metrics = subscription.devices or ALL, subscription.metrics or ALL
+        self.exact = subscription.format == MSGPACK  # large integers are shown as they are
         self.no_metrics = metrics == PRESENCE_ONLY
         self._device = any_of(devices)
         self._metric = any_of(() if self.no_metrics else metrics)

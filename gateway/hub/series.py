@@ -28,9 +28,9 @@ def wire_value(value: Value) -> Value:
     return value
 
 
-def point(time: int, value: Value) -> list[Value]:
-    """``[ms, value]`` as on the wire; ``time`` in nanoseconds."""
-    return [time // 1_000_000, wire_value(value)]
+def point(time: int, value: Value, exact: bool = False) -> list[Value]:
+    """``[ms, value]`` as on the wire; ``time`` in nanoseconds.  ``exact``: large integers are left as they are."""
+    return [time // 1_000_000, value if exact else wire_value(value)]
 
 
 def text_weight(text: str) -> int:
@@ -81,15 +81,15 @@ class Series(msgspec.Struct, gc=False):
         values = self.last.values
         return len(older) + sum([name not in older for name in values]) if older else len(values)
 
-    def points(self) -> Iterator[tuple[str, list[Value]]]:
-        """Each metric with its newest ``[ms, value]``."""
+    def points(self, exact: bool = False) -> Iterator[tuple[str, list[Value]]]:
+        """Each metric with its newest :func:`point`."""
         last = self.last
         time, values = last.time, last.values
         for name, value in values.items():
-            yield name, point(time, value)
+            yield name, point(time, value, exact)
         for name, (time, value, _) in self.older.items():
             if name not in values:
-                yield name, point(time, value)
+                yield name, point(time, value, exact)
 
     def changed(self, known: int, selection: Selection) -> Points:
         """The covered metrics that came behind offset ``known``, each with one point.
@@ -100,10 +100,12 @@ class Series(msgspec.Struct, gc=False):
         last = self.last
         values = last.values
         if self.at > known:
-            ms = last.time // 1_000_000
+            ms, exact = last.time // 1_000_000, selection.exact
             for name in selection.metrics(values):
                 value = values[name]
-                found[name] = [[ms, wire_value(value) if type(value) is int else value]]
+                if type(value) is int and not (exact or -SAFE_INTEGER <= value <= SAFE_INTEGER):
+                    value = str(value)
+                found[name] = [[ms, value]]
         if self.older:
             self._add(found, self.older, known, selection, values)
         if self.late:
@@ -116,4 +118,4 @@ class Series(msgspec.Struct, gc=False):
     ) -> None:
         for name, (time, value, offset) in kept.items():
             if offset > known and name not in but and selection.metric(name):
-                found[name] = [point(time, value)]
+                found[name] = [point(time, value, selection.exact)]

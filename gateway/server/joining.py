@@ -111,6 +111,7 @@ def history_frames(
     The lists are used up.
     """
     selection = Selection(subscription)
+    exact = selection.exact
     series: dict[tuple[str, str], list[Point]] = {}
     missed: Counter[Row] = Counter()
     for entries in _steps(join.missed, ENTRIES):
@@ -151,7 +152,7 @@ def history_frames(
         room -= 16 + len(device) + len(metric)
         shown: list[list[Value]] = []
         for time, value in points:
-            shown.append([time, wire_value(value)])
+            shown.append([time, value if exact else wire_value(value)])
             room -= 40 + (text_weight(value) if type(value) is str else 0)
             if room <= 0:
                 frame.setdefault(device, {})[metric] = shown

@@ -21,7 +21,7 @@ import msgspec
 from ..errors import HistoryError, Overloaded
 from ..globs import is_pattern
 from ..history import History
-from ..hub import GRID_S, PENDING_MAX, Hub, Subscription
+from ..hub import GRID_S, MSGPACK, PENDING_MAX, Hub, Subscription
 from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
 from .joining import Join, Question, history_frames
@@ -46,8 +46,6 @@ HISTORY_S = 30.0  # for a client to make room for one; then the rest is left out
 FAILURES_S = 10.0  # between log lines about them
 DELAYS = 600  # ticks whose delay is remembered: half a minute
 GRID_MS = round(GRID_S * 1000)
-
-MSGPACK = "gateway.v1.msgpack"
 
 Globs = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=MAX_GLOB)], ...], msgspec.Meta(max_length=MAX_GLOBS)]
 
