@@ -1,8 +1,10 @@
 """Opening a journal's directory: what is held, what is set aside, where offsets go on.  Blocking; no thread of its own.
 
 Everything is looked at before anything is changed, so that a file of a newer version is refused and all is left as it
-was.  Only the newest segment is read through: its end is torn after a crash and is cut.  Older ones are checked record
-by record when a cursor reads them.  Nothing that can be read is thrown away; what cannot is renamed, not removed.
+was.  Only the newest segment is read through: its end is torn after a crash and is cut.  What stands there and cannot be
+one torn record is damage, and is left where it is: nothing is written behind it, and its file is set aside when all
+cursors have passed.  Older ones are checked record by record when a cursor reads them.  Nothing that can be read is
+thrown away; what cannot is renamed, not removed.
 
 The epoch is the one that the epoch file names, if a segment or the cursors' file bears it too; else the newest
 segment's, else that of the cursors' file.  Where neither is left there is nothing that offsets could be compared with,
@@ -29,6 +31,7 @@ from gateway.journal import identity, places, record
 from gateway.journal.places import Gone
 from gateway.journal.reader import Damage, RecordFile
 from gateway.journal.segment import KIND, Segment, parse_name
+from gateway.journal.torn import judge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +99,7 @@ def recover(directory: Path) -> Recovered:
     kept = result.segments
     for segment in kept:
         if segment.end > segment.base:
-            result.end = segment.end
+            result.end = max(result.end, segment.end)
         result.stored = max(result.stored, segment.end_readings)
     if state is not None:
         result.places = dict(state.cursors)
@@ -257,7 +260,10 @@ def _find_before(segment: Segment, seed: int) -> bool:
 
 
 def _scan(segment: Segment, seed: int, result: Recovered, *, newest: bool) -> None:
-    """Find the segment's end by reading it; of the newest, cut the torn end and make the rest durable."""
+    """Find the segment's end by reading it; of the newest, cut the torn end and make the rest durable.
+
+    What is lost at the newest's end goes to ``result``: the segment itself ends behind what can be read.
+    """
     with contextlib.closing(RecordFile(segment.path, seed)) as file:
         last = record.HEADER_SIZE
         segment.end, segment.end_readings = segment.base, segment.before
@@ -275,10 +281,16 @@ def _scan(segment: Segment, seed: int, result: Recovered, *, newest: bool) -> No
     fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if segment.size > end:
-            torn = os.pread(fd, segment.size - end, end)
-            result.torn_bytes += len(torn.rstrip(b"\0"))  # zeros were written ahead of the records
-            os.ftruncate(fd, end)
-            segment.size = end
+            rest = os.pread(fd, segment.size - end, end)
+            lost = judge(rest, segment.end, segment.end_readings)
+            if lost is None:
+                result.torn_bytes += len(rest.rstrip(b"\0"))  # zeros were written ahead of the records
+                os.ftruncate(fd, end)
+                segment.size = end
+            else:
+                result.damages.append(Damage(segment.path, end, segment.end, lost.end))
+                segment.damaged_at.add(end)
+                result.end, result.stored = lost
         # The last record may never have been synced, or its sync may have failed and been forgotten by the kernel:
         # writing it again makes its pages dirty, so that this sync is a real one.
         os.pwrite(fd, os.pread(fd, end - last, last), last)

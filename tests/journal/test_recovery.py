@@ -143,6 +143,69 @@ async def test_a_damaged_record_costs_itself_alone(tmp_path: Path, at: str) -> N
         assert (cursor.lost, cursor.pending) == (1, 0)
 
 
+async def crashed(directory: Path, count: int) -> tuple[list[tuple[int, Item]], list[int]]:
+    """A journal of ``count`` readings, a record each, whose places know nothing; and where the records start."""
+    items = await made(directory, [reading(number) for number in range(count)])
+    (directory / "cursors").unlink()
+    (path,) = segments(directory)
+    data = path.read_bytes()
+    return items, [at for at in range(len(data)) if data.startswith(record.MARK, at)]
+
+
+async def test_several_damaged_records_at_the_end_are_no_torn_write(tmp_path: Path) -> None:
+    """At most one record is torn by a crash: more of them are damage, which is counted, reported and kept."""
+    items, starts = await crashed(tmp_path, 8)
+    (path,) = segments(tmp_path)
+    data = bytearray(path.read_bytes())
+    for at in starts[5:]:
+        data[at + 60] ^= 1
+    path.write_bytes(data)
+    for _ in range(2):
+        async with opened(tmp_path) as journal:
+            assert await held(journal) == items[:5]
+            stats = journal.stats()
+            assert (stats["damages"], stats["damaged_segments"], stats["torn_bytes"]) == (1, 1, 0)
+            assert "damaged" in journal.problems()[0]
+            assert journal.stored == 8
+            assert journal.next_offset > items[-1][0] + DAMAGED_JUMP
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("sink")
+        batch = await cursor.read(0, max_delay=0)
+        (offset,) = await fill(journal, [reading(9)])
+        cursor.confirm(batch.end)
+        cursor.confirm((await cursor.read(batch.end, max_delay=0)).end)
+        assert (cursor.delivered, cursor.lost, cursor.pending) == (6, 3, 0)
+    assert not path.exists()
+    (aside,) = tmp_path.glob("*.seg.damaged-*")
+    assert aside.read_bytes() == data
+
+
+async def test_one_damaged_record_at_the_end_is_torn(tmp_path: Path) -> None:
+    """A single record that is not whole cannot be told from a torn one, and is cut."""
+    items, starts = await crashed(tmp_path, 4)
+    (path,) = segments(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[starts[-1] + 60] ^= 1
+    path.write_bytes(data)
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items[:3]
+        assert (journal.stats()["damages"], journal.stored, journal.problems()) == (0, 3, [])
+        assert journal.stats()["torn_bytes"] == len(data.rstrip(b"\0")) - starts[-1]
+
+
+async def test_whole_records_behind_damage_in_the_newest_segment_are_read(tmp_path: Path) -> None:
+    """After a crash, too, damage in the middle costs itself alone."""
+    items, starts = await crashed(tmp_path, 8)
+    (path,) = segments(tmp_path)
+    data = bytearray(path.read_bytes())
+    for at in (*starts[2:5], starts[7]):
+        data[at + 60] ^= 1
+    path.write_bytes(data)
+    async with opened(tmp_path) as journal:
+        assert await held(journal) == items[:2] + items[5:7]
+        assert (journal.stats()["damages"], journal.stored) == (1, 7)
+
+
 async def test_every_flipped_bit_never_gives_a_wrong_value(memory_path: Path) -> None:
     """Whatever byte of a segment is damaged, what is read is a part of what was written."""
     whole = memory_path / "whole"
