@@ -24,6 +24,8 @@ from tests.running import receive, send
 from tools.toolkit.chaos_device import Fleet, until
 from tools.toolkit.chaos_rig import Rig
 
+pytestmark = pytest.mark.alone
+
 DEVICES = ["a", "b"]
 COMMITS_MS = [300, 2000, 20, 300, 300]  # of each life; a reading is sent every 60 ms or so
 READINGS = (8, 16)
@@ -31,8 +33,6 @@ TIMEOUT_S = 20.0
 HISTORY_S = 3600
 SLOW_HISTORY = """
 import asyncio, gateway.history
-
-pytestmark = pytest.mark.alone
 write = gateway.history.History.write
 async def slow(self, batch):
     await asyncio.sleep(30)
