@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tools.toolkit.servers import Daemon
 
-__all__ = ["WAIT_S", "Device", "Page", "connected", "downloads", "stored", "window"]
+__all__ = ["WAIT_S", "Device", "Page", "Trace", "connected", "downloads", "stored", "traced", "window"]
 
 WAIT_S = 15.0
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
@@ -106,6 +107,43 @@ def downloads(browser: Chrome, folder: Path) -> Iterator[Callable[[], list[Path]
         yield lambda: sorted(path for path in folder.iterdir() if path.suffix in (".csv", ".png"))
     finally:
         browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "default"})
+
+
+class Trace:
+    """What a browser's trace tells of its pages."""
+
+    longest_ms = (
+        0.0  # the longest task of a page's main thread, in processor time: what others take of it does not count
+    )
+
+
+@contextmanager
+def traced(browser: Chrome) -> Iterator[Trace]:
+    """Trace the browser; the result is there at the end."""
+    address = browser.capabilities["goog:chromeOptions"]["debuggerAddress"]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{address}/json/version", timeout=10) as answer:
+        url = json.load(answer)["webSocketDebuggerUrl"]
+    config = {"includedCategories": ["toplevel"], "excludedCategories": ["*"]}
+    trace = Trace()
+    events: list[dict[str, Any]] = []
+    with connect(url, max_size=None, compression=None, proxy=None) as link:
+        start = {"transferMode": "ReportEvents", "traceConfig": config}
+        link.send(json.dumps({"id": 1, "method": "Tracing.start", "params": start}))
+        link.recv(10)
+        yield trace
+        link.send(json.dumps({"id": 2, "method": "Tracing.end"}))
+        while (message := json.loads(link.recv(20))).get("method") != "Tracing.tracingComplete":
+            events += message["params"]["value"] if message.get("method") == "Tracing.dataCollected" else []
+    mains = {
+        (it["pid"], it["tid"])
+        for it in events
+        if it.get("name") == "thread_name" and it["args"]["name"] == "CrRendererMain"
+    }
+    tasks = [it for it in events if it.get("name") == "ThreadControllerImpl::RunTask" and "tdur" in it]
+    times = [it["tdur"] / 1000 for it in tasks if (it["pid"], it["tid"]) in mains]
+    assert times, "the browser traced no task"
+    trace.longest_ms = max(times)
 
 
 def stored(daemon: Daemon, device: str, metric: str, count: int) -> bool:

@@ -342,7 +342,7 @@ def test_longest_names_fit_a_phone(chromium: Chrome, shared: Daemon) -> None:
             page = Page(chromium, shared, f"#device={device}&view=table")
             page.wait("the table", lambda: metric in page.text(".values").replace(" ", ""))
             fits = "const it = document.querySelector('.tablebox'); return it.scrollWidth <= it.clientWidth"
-            assert page.run(fits)
+            page.wait("room for it", lambda: page.run(fits))
 
 
 def test_keys_are_told_and_pause_is_a_button(chromium: Chrome, daemon: Daemon) -> None:

@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
-from tests.integration.browser import Page, connected, downloads, stored, window
+from tests.integration.browser import Page, connected, downloads, stored, traced, window
 from tests.integration.crowd import Crowd
 from tools.toolkit.servers import Daemon
 
@@ -28,12 +28,6 @@ SETTINGS = {
     "GATEWAY_LIMITS__DEVICE_BURST": "1000000",
     "GATEWAY_LIMITS__MAX_MESSAGE_BYTES": "1000000",
 }
-
-# Tasks above 50 ms since the call, as the browser itself tells them; the one that asks is not of the page.
-TASKS = (
-    "window.tasks = []; new PerformanceObserver((list) => tasks.push(...list.getEntries())).observe({type: 'longtask'})"
-)
-LONGEST = "return Math.max(0, ...tasks.filter((task) => task.startTime > arguments[0]).map((task) => task.duration))"
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +91,6 @@ def test_thousand_devices_scroll(chromium: Chrome, crowded: Daemon) -> None:
     """A list of a thousand devices is scrolled through without a task above 50 ms, with some rows in the document."""
     page = Page(chromium, crowded)
     page.wait("the rows", lambda: f"All {MANY:,}" in page.text(".chips") and page.row("room-1"))
-    page.run(TASKS)
     scroll = (
         "const done = arguments[0], box = document.querySelector('.rows'), {left, top} = box.getBoundingClientRect();"
         "const begun = performance.now(), end = box.scrollHeight - box.clientHeight; let frames = 0, blank = 0;"
@@ -106,14 +99,15 @@ def test_thousand_devices_scroll(chromium: Chrome, crowded: Daemon) -> None:
         " const share = (performance.now() - begun) / 1200;"
         " box.scrollTop = Math.min(1, share) * end;"
         " frames += 1;"
-        " if (share < 1) requestAnimationFrame(step); else setTimeout(() => done([begun, frames, blank]), 100);"
+        " if (share < 1) requestAnimationFrame(step); else setTimeout(() => done([frames, blank]), 100);"
         "};"
         "requestAnimationFrame(step)"
     )
 
     def measure() -> tuple[float, int, int]:
-        begun, frames, blank = page.browser.execute_async_script(scroll)
-        return page.run(LONGEST, begun), frames, blank
+        with traced(chromium) as trace:
+            frames, blank = page.browser.execute_async_script(scroll)
+        return trace.longest_ms, frames, blank
 
     longest, frames, blank = best(measure, lambda result: result[0] <= TASK_MS and result[1] > 20)
     assert longest <= TASK_MS
@@ -127,7 +121,6 @@ def test_hundred_thousand_points(chromium: Chrome, crowded: Daemon) -> None:
     """A device with a hundred thousand points is shown whole within a second, no task being above 50 ms."""
     page = Page(chromium, crowded, "#device=room-500")
     page.wait("another device", lambda: page.card("temperature"))
-    page.run(TASKS)
     shown = (
         "const it = performance.getEntriesByName('shown').at(-1);"
         "return it ? [it.startTime, it.duration, it.detail.points] : [0, 0, 0]"
@@ -137,17 +130,17 @@ def test_hundred_thousand_points(chromium: Chrome, crowded: Daemon) -> None:
         page.run("location.hash = '#device=room-500'")
         page.wait("another device", lambda: page.text(".head h2") == "Room 500" and page.run(shown)[2] < 1000)
         page.run("performance.clearMeasures()")
-        page.run("location.hash = arguments[0]", hash)
-        page.wait("the points", lambda: page.run(shown)[2] >= points)
-        start, duration, _ = page.run(shown)
-        return duration, page.run(LONGEST, start)
+        with traced(chromium) as trace:
+            page.run("location.hash = arguments[0]", hash)
+            page.wait("the points", lambda: page.run(shown)[2] >= points)
+        return page.run(shown)[1], trace.longest_ms
 
     for hash in ("#device=big", "#device=big&range=1h"):
         took, longest = best(
             lambda hash=hash: choose(hash, POINTS * 10), lambda result: result[0] < 1000 and result[1] <= TASK_MS
         )
-        assert took < 1000, hash
-        assert longest <= TASK_MS, hash
+        assert took < 1000, (hash, took)
+        assert longest <= TASK_MS, (hash, longest)
     page.wait("the band", lambda: "min 0.0 max 99.9" in page.card("m0"))
 
 
