@@ -239,7 +239,7 @@ class App:
                 drops_oldest=settings.journal.on_full == "drop_oldest",
             ),
         )
-        live = self.live = LiveEndpoint(hub, history, journal.epoch)
+        live = self.live = LiveEndpoint(hub, history, journal, journal.epoch)
         named = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
         health = self.health = Health(
             id=settings.id,

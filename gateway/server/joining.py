@@ -2,7 +2,8 @@
 
 In one step of the loop the hub takes a subscription, the store is asked (its answer is what lies below its end at that
 moment, whenever it is read), and what the hub remembers above that end is put beside it: :class:`Join`.  Updates begin
-where that ends.  One that resumes is sent all that it missed as updates: those readings are left out of the history.
+where that ends.  What the hub does not remember of it is read from the journal, see ``stretch``.  One that resumes is
+sent all that it missed as updates: those readings are left out of the history.
 
 Many rows are put together in pieces, each of some milliseconds, since the loop has others to serve.
 """
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -22,10 +23,10 @@ from ..history import History, Row
 from ..history.column import column
 from ..history.downsample import Buckets
 from ..history.runs import Run
-from ..hub import Entry, Selection, Subscription, text_weight, wire_value
+from ..hub import Entry, Hub, Selection, Subscription, text_weight, wire_value
 from ..reading import Value
 
-__all__ = ["Join", "Question", "history_frames"]
+__all__ = ["Join", "Points", "Question", "history_frames", "in_time_order", "thin"]
 
 POINTS_RAW = 10_000  # a series; beyond it is downsampled
 POINTS_DOWNSAMPLED = 2_000
@@ -43,19 +44,43 @@ ENTRIES = 256  # readings, which have to be matched with the subscription's glob
 
 T = TypeVar("T")
 Point = tuple[int, Value]  # ms, value
+Points = dict[tuple[str, str], list[Point]]  # by device and metric
 Frame = dict[str, dict[str, list[list[Value]]]]
 
 _time = itemgetter(0)
 
 
 class Join(msgspec.Struct, frozen=True):
-    """Where history ends and updates begin; times in nanoseconds."""
+    """Where history ends and updates begin; times in nanoseconds.
+
+    By offsets: the store's answer, ``lacks``, ``above``, updates.
+    """
 
     start: int
     end: int
     above: list[Entry]  # shown, not in the store's answer, and not in updates
-    complete: bool  # whether `above` is all of it
+    lacks: range = range(0)  # offsets of what was shown as well, but is not in `above`
     missed: list[Entry] = []  # maybe in the store's answer, and in updates
+
+    @classmethod
+    def now(cls, hub: Hub[Any], stored: int, now: int, history_s: float, begin: int | None) -> Self:
+        """That of this moment, ``now``, where the store has all below offset ``stored``.
+
+        Updates begin behind offset ``begin``; None: behind what was shown by now.
+        """
+        if begin is None:
+            begin = hub.offset
+        return cls(
+            now - int(history_s * 1e9),
+            now,
+            above=[entry for entry in hub.since(stored - 1) if entry[0] <= begin],
+            lacks=range(stored, min(hub.floor, begin + 1)),
+            missed=[entry for entry in hub.since(begin) if entry[0] < stored],
+        )
+
+    def covers(self, time: int) -> bool:
+        """Whether readings of this time are part of the history."""
+        return self.start <= time < self.end + AHEAD_NS
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -104,15 +129,20 @@ class Question:
 
 
 def history_frames(
-    subscription: Subscription, join: Join, rows: list[Row], complete: bool, texts: list[Row] | None = None
+    subscription: Subscription,
+    join: Join,
+    rows: list[Row],
+    complete: bool,
+    texts: list[Row] | None = None,
+    between: Points | None = None,
 ) -> Iterator[dict[str, object] | None]:
     """The ``history`` messages of a subscription; None after each step that has not led to one.
 
-    The lists are used up.
+    ``between`` is what the join lacks.  All that is given is used up.
     """
     selection = Selection(subscription)
     exact = selection.exact
-    series: dict[tuple[str, str], list[Point]] = {}
+    series: Points = {}
     missed: Counter[Row] = Counter()
     for entries in _steps(join.missed, ENTRIES):
         missed.update(_rows(entries, join, selection))
@@ -134,7 +164,10 @@ def history_frames(
             if type(value) is str and (device, metric) not in numbers and selection.metric(metric):
                 series.setdefault((device, metric), []).append((time // 1_000_000, value))
         yield None
-    mixed = set()
+    mixed = set(between or ())
+    for key in list(between or ()):
+        series.setdefault(key, []).extend((between or {}).pop(key))
+    yield None
     for entries in _steps(join.above, ENTRIES):
         for time, device, metric, value in _rows(entries, join, selection):
             mixed.add((device, metric))
@@ -145,7 +178,7 @@ def history_frames(
     for key in list(series):
         points = series.pop(key)
         if key in mixed:
-            points.sort(key=_time)  # late ones; stable, so that equal times keep their order
+            in_time_order(points)
         if len(points) > POINTS_RAW:
             points = yield from thin(points)
         device, metric = key
@@ -176,19 +209,24 @@ def _steps(items: list[T], size: int) -> Iterator[list[T]]:
 
 def _rows(entries: Sequence[Entry], join: Join, selection: Selection) -> Iterator[Row]:
     for _, reading in entries:
-        if reading.time >= join.start and selection.device(reading.device):
+        if join.covers(reading.time) and selection.device(reading.device):
             for metric in selection.metrics(reading.values):
                 yield reading.time, reading.device, metric, reading.values[metric]
 
 
-def thin(points: list[Point]) -> Generator[None, None, list[Point]]:
-    """At most :data:`POINTS_DOWNSAMPLED`, as the store would downsample: means of numbers, the last of texts.
+def in_time_order(points: list[Point]) -> None:
+    """Sort late ones in; those of equal times keep their order."""
+    points.sort(key=_time)
+
+
+def thin(points: list[Point], most: int = POINTS_DOWNSAMPLED) -> Generator[None, None, list[Point]]:
+    """About ``most`` (2 or more), as the store would downsample: means of numbers, the last of texts.
 
     Yields after each step; the list is used up.
     """
     first, last = points[0][0], points[-1][0]
     texts = any(type(value) is str for _, value in points)
-    buckets = Buckets((last - first) // (POINTS_DOWNSAMPLED - 1) + 1, "last" if texts else "mean")
+    buckets = Buckets((last - first) // (most - 1) + 1, "last" if texts else "mean")
     for order, piece in enumerate(_steps(points, ROWS)):
         yield
         times = array("q", [time for time, _ in piece])

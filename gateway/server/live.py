@@ -25,6 +25,7 @@ from ..hub import GRID_S, MSGPACK, PENDING_MAX, Hub, Subscription
 from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
 from .joining import Join, Question, history_frames
+from .stretch import Log, Stretch
 
 __all__ = ["LiveEndpoint", "encode_frame"]
 
@@ -110,12 +111,14 @@ class LiveEndpoint:
         self,
         hub: Hub[Prepared],
         history: History,
+        journal: Log,
         epoch: str,
         *,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.hub = hub
         self.history = history
+        self.journal = journal
         self.epoch = epoch
         self.now = now
         self.clients: set[Client] = set()
@@ -321,9 +324,11 @@ class Client:
         if not request.history_s:
             hub.release(self, subscription)
             return
-        join = self._join(request.history_s, after if recovered and subscription.mode == "every" else None)
+        begin = after if recovered and subscription.mode == "every" else None
+        join = Join.now(hub, endpoint.history.end, endpoint.now(), request.history_s, begin)
         question = Question(endpoint.history, subscription, join)
-        task = asyncio.create_task(self._history(subscription, join, question))
+        stretch = Stretch(endpoint.journal, subscription, join)
+        task = asyncio.create_task(self._history(subscription, join, question, stretch))
         self._reading[request.id] = task
         endpoint.tasks.add(task)
         task.add_done_callback(endpoint.tasks.discard)
@@ -340,24 +345,12 @@ class Client:
 
     # -- history -------------------------------------------------------------------------------------------------
 
-    def _join(self, history_s: float, after: int | None) -> Join:
-        """Where this moment's history ends; updates begin behind ``after``, None: behind what was shown by now."""
-        hub, stored, now = self._endpoint.hub, self._endpoint.history.end, self._endpoint.now()
-        begin = hub.offset if after is None else after
-        return Join(
-            now - int(history_s * 1e9),
-            now,
-            above=[entry for entry in hub.since(stored - 1) if entry[0] <= begin],
-            complete=stored >= min(hub.floor, begin + 1),
-            missed=[entry for entry in hub.since(begin) if entry[0] < stored],
-        )
-
-    async def _history(self, subscription: Subscription, join: Join, question: Question) -> None:
+    async def _history(self, subscription: Subscription, join: Join, question: Question, stretch: Stretch) -> None:
         """Send history, then let the hub go on.  Cancelled when the subscription ends before that."""
         endpoint = self._endpoint
         try:
             async with self._line:  # one after the other for each client, so that a slow one waits for itself alone
-                await self._send_history(subscription, join, question)
+                await self._send_history(subscription, join, question, stretch)
         except (HistoryError, Overloaded) as error:
             self._error(subscription.id, "history_failed", str(error))
         except Exception:
@@ -366,16 +359,17 @@ class Client:
         del self._reading[subscription.id]
         endpoint.hub.release(self, subscription)
 
-    async def _send_history(self, subscription: Subscription, join: Join, question: Question) -> None:
+    async def _send_history(self, subscription: Subscription, join: Join, question: Question, stretch: Stretch) -> None:
         endpoint = self._endpoint
         async with endpoint.histories:
             answer = await question.answer()
+            whole = await stretch.read()
         await self._until(lambda: not endpoint.hub.joining(self, subscription))
-        complete = join.complete and answer.complete
+        complete = whole and answer.complete
         if join.missed and not answer.raw:
             complete = False  # what is in updates can be taken out of rows, not out of their means
             join.missed.clear()
-        for frame in history_frames(subscription, join, answer.rows, complete, answer.texts):
+        for frame in history_frames(subscription, join, answer.rows, complete, answer.texts, stretch.points):
             if frame is not None:
                 await self._until(lambda: self._ws.pending_bytes <= HISTORY_PENDING)
                 self._say(frame)
