@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 class Row(msgspec.Struct, array_like=True):
     """What is kept of a device; times in nanoseconds, ``counts`` those of its ledger.
 
-    ``learned`` is the usual pause between its messages in seconds, ``old`` and ``future`` count times far off.
+    ``learned`` is the usual pause between its messages in seconds, ``old`` and ``future`` count times far off;
+    ``heard``, ``held`` and ``gaps`` are the session's, above ``seq``.
     """
 
     name: str
@@ -55,6 +57,9 @@ class Row(msgspec.Struct, array_like=True):
     learned: float = 0.0
     old: int = 0
     future: int = 0
+    heard: int = 0
+    held: int = 0
+    gaps: list[tuple[int, int]] = []
 
 
 class _Payload(msgspec.Struct, array_like=True):
@@ -78,6 +83,8 @@ class BookFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.problems: list[str] = []
+        self._lock = threading.Lock()  # the periodic save, one ahead of its time and the last may meet
+        self._written = -1
 
     def load(self, epoch: str) -> tuple[int, list[Row]] | None:
         """The journal's offset that the file reflects, and its rows; ``None`` where there is nothing to go by.
@@ -124,18 +131,23 @@ class BookFile:
             f"The device book could not be used ({words}) and is made anew from the journal: kept as {name}"
         )
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, offset: int) -> None:
         """Replace the content by what :func:`pack` gave, so that after a crash it is the old or the new one, whole.
 
-        Blocks; may be called from any thread.  Raises ``OSError``.
+        One that reflects less of the journal than what stands there (``offset``) is left out.  Blocks; may be called
+        from any thread.  Raises ``OSError``.
         """
         temporary = self._path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-        sync_directory(self._path.parent)
+        with self._lock:
+            if offset < self._written:
+                return
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+            sync_directory(self._path.parent)
+            self._written = offset
 
 
 def pack(epoch: str, offset: int, rows: list[Row]) -> bytes:

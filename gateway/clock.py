@@ -20,6 +20,8 @@ __all__ = ["CLOCK_OFF_MS", "Action", "Clock", "ClockRules"]
 Action = Literal["flag", "correct", "refuse"]
 
 WINDOW_NS = 300 * 1_000_000_000
+AHEAD_NS = 86_400 * 1_000_000_000
+UNSET_NS = 1_577_836_800 * 1_000_000_000  # 2020: a clock that stands before it was not set since the power came
 CLOCK_OFF_MS = 60_000  # a device's clock that differs by more is worth a word
 SECOND = 1_000_000_000
 
@@ -65,7 +67,11 @@ class Clock:
         Raises :class:`~gateway.errors.Refusal` (``bad_time``) where the rules say so.
         """
         if time < 0:
-            return self._assign(received), ASSIGNED
+            time = self._assign(received)
+            if time - received > rules.future_ns:
+                self.future += 1
+                return time, ASSIGNED | FUTURE
+            return time, ASSIGNED
         behind = received - time
         least = self._least
         if not 0 <= received - self._began < WINDOW_NS:
@@ -90,8 +96,17 @@ class Clock:
         return time, flag
 
     def _assign(self, received: int) -> int:
-        self.last = time = received if received > self.last else self.last + 1
-        return time
+        """The time of receipt, later than the last one assigned.
+
+        Where our clock was far ahead once, the times would stay there: beyond a day it begins anew.  A clock that was
+        never set is no reason for it.
+        """
+        ahead = self.last - received
+        if ahead < 0 or (ahead > AHEAD_NS and received > UNSET_NS):
+            self.last = received
+        else:
+            self.last += 1
+        return self.last
 
     @property
     def skew_ms(self) -> int | None:

@@ -176,6 +176,10 @@ class DeviceBook:
     def _restore(self, row: Row) -> None:
         device = self._known(row.name)
         device.session = Session(row.session, resumable=row.resumable, highest=row.seq)
+        device.session.heard = max(row.heard, row.seq)
+        device.session.gaps = list(row.gaps)
+        if row.held > row.seq:
+            device.session.hold(row.held, self._clock())
         device.status = liveness.restored(row.state, row.since, row.reason) if row.state else None
         device.last_seen = row.last_seen
         device.clock = Clock(row.last_time)
@@ -240,6 +244,9 @@ class DeviceBook:
                 device.rhythm.learned,
                 device.clock.old,
                 device.clock.future,
+                device.session.heard,
+                device.session.held,
+                device.session.gaps,
             )
             for device in self._devices.values()
         ]
@@ -248,7 +255,7 @@ class DeviceBook:
     async def save(self, epoch: str, offset: int) -> None:
         """Write and sync the snapshot; raises ``OSError``."""
         data = self.snapshot(epoch, offset)
-        await asyncio.to_thread(self._file.write, data)
+        await asyncio.to_thread(self._file.write, data, offset)
 
     def is_integer(self, device: str, metric: str) -> bool:
         """Whether the device declared the metric an integer.  May be called from any thread: it only looks up."""

@@ -14,8 +14,6 @@ interval it stated (``describe``), else three times the longest pause among its 
 
 from __future__ import annotations
 
-from collections import deque
-
 import msgspec
 
 __all__ = [
@@ -153,17 +151,18 @@ class Losses:
     """Losses that came together: many at once are one event, of the network rather than of the devices."""
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque()
+        self._recent: dict[str, float] = {}  # device, when it was lost last
         self._began = 0.0
         self._ended = 0.0
         self._worst = (0, 0)
 
-    def note(self, now: float, connected: int) -> bool:
+    def note(self, now: float, connected: int, device: str) -> bool:
         """A device was lost at ``now``, when ``connected`` others still were; whether a storm has just begun."""
         recent = self._recent
-        while recent and now - recent[0] > STORM_S:
-            recent.popleft()
-        recent.append(now)
+        recent.pop(device, None)
+        while recent and now - next(iter(recent.values())) > STORM_S:
+            del recent[next(iter(recent))]
+        recent[device] = now
         count, of = len(recent), len(recent) + connected
         if count < STORM_LEAST or count < STORM_SHARE * of:
             return False

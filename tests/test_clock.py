@@ -54,12 +54,30 @@ def test_refused_in_words():
     assert (clock.old, clock.future) == (1, 1)
 
 
-@given(st.lists(st.integers(-2 * DAY, 2 * DAY), max_size=20))
+@given(st.lists(st.one_of(st.integers(-DAY // 2, DAY // 2), st.integers(-NOW, -NOW + DAY)), max_size=20))
 def test_assigned_times_strictly_increase_whatever_our_clock_does(jumps):
-    """No two readings without a time share one, also when the gateway's clock jumps by days."""
+    """No two readings without a time share one, also when the gateway's clock jumps by hours or was not set."""
     clock = Clock()
     times = [clock.stamp(-1, NOW + jump, RULES)[0] for jump in jumps]
     assert times == sorted(set(times))
+
+
+def test_our_clock_was_ahead():
+    """Times of receipt that would lie in the future are flagged and counted; beyond a day they begin anew."""
+    clock = Clock(last=NOW + DAY // 2)
+    assert clock.stamp(-1, NOW, RULES) == (NOW + DAY // 2 + 1, ASSIGNED | FUTURE)
+    assert clock.future == 1
+    clock = Clock(last=NOW + 3650 * DAY)
+    assert clock.stamp(-1, NOW, RULES) == (NOW, ASSIGNED)
+    assert clock.stamp(-1, NOW, RULES) == (NOW + 1, ASSIGNED)
+    assert clock.future == 0
+
+
+def test_our_clock_was_not_set():
+    """A start in 1970 goes on behind the last time: nothing is reordered, and the flag says that it is not now."""
+    clock = Clock(last=NOW)
+    assert clock.stamp(-1, 5 * S, RULES) == (NOW + 1, ASSIGNED | FUTURE)
+    assert clock.stamp(-1, NOW + DAY, RULES) == (NOW + DAY, ASSIGNED)
 
 
 def test_skew_is_the_least_delay():

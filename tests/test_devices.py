@@ -1,16 +1,18 @@
 """The device book: sessions, acks, snapshots and replay."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from gateway.aside import KEPT
-from gateway.bookfile import pack
+from gateway.bookfile import BookFile, pack
 from gateway.devices import DeviceBook
 from gateway.errors import GatewayError, Overloaded
 from gateway.liveness import Status
 from gateway.reading import ASSIGNED, Batch, Description, Mark, Presence, Reading
+from gateway.session import Session, Verdict
 
 
 @pytest.fixture
@@ -229,7 +231,7 @@ async def test_a_description_that_cannot_be_written_costs_itself_alone(book, tmp
 
 def test_fields_that_are_added_later_have_defaults(tmp_path):
     """A row with fewer fields, or with more, is read."""
-    for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, 0.0, 0, 0, "more", {"and": 1}]):
+    for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, 0.0, 0, 0, 0, 0, [], "more", {"and": 1}]):
         path = tmp_path / "devices.msgpack"
         path.write_bytes(pack("epoch", 5, [row]))
         assert [device.name for device in loaded(path)] == ["a"]
@@ -257,3 +259,26 @@ async def test_rhythm_and_clock_survive(book, tmp_path):
     await book.save("epoch", 50)
     (again,) = loaded(tmp_path / "devices.msgpack")
     assert (again.clock.old, again.clock.future, again.rhythm.usual) == (3, 4, 600.0)
+
+
+async def test_what_came_and_was_held_survives(book, tmp_path):
+    """After a restart nothing behind a held number is taken before it comes again, and what came is not missing."""
+    session = book.open("a").session = Session("boot", highest=5)
+    for seq in (6, 7, 10):
+        session.judge(seq, 0.0)
+    session.hold(6, 0.0)
+    await book.save("epoch", 50)
+    (again,) = loaded(tmp_path / "devices.msgpack")
+    assert again.session.judge(11, time.monotonic()) is Verdict.HELD
+    assert again.session.judge(6, time.monotonic()) is Verdict.NEW
+    assert again.session.accept(6) == 0
+    assert again.session.judge(11, time.monotonic()) is Verdict.NEW
+    assert again.session.accept(11) == 2
+
+
+def test_a_snapshot_never_replaces_a_later_one(tmp_path):
+    """Of two saves that meet, the one that reflects less of the journal is left out."""
+    file = BookFile(tmp_path / "devices.msgpack")
+    file.write(pack("epoch", 9, [["late"]]), 9)
+    file.write(pack("epoch", 5, [["early"]]), 5)
+    assert [device.name for device in loaded(tmp_path / "devices.msgpack")] == ["late"]

@@ -97,17 +97,23 @@ def test_stale_says_why():
 def test_a_storm_is_reported_once():
     """Forty of fifty lost within a second are one event; nine are not, nor are many among very many."""
     losses = Losses()
-    assert [losses.note(index / 100, 49 - index) for index in range(40)].count(True) == 1
+    assert [losses.note(index / 100, 49 - index, f"d{index}") for index in range(40)].count(True) == 1
     assert losses.words(60.4).startswith("40 of 50 devices were lost within 5 s, 60 s ago")
     assert losses.words(10_000) == ""
     few = Losses()
-    assert not any(few.note(index / 100, 0) for index in range(9))
+    assert not any(few.note(index / 100, 0, f"d{index}") for index in range(9))
     assert few.words(1) == ""
     many = Losses()
-    assert not any(many.note(index / 100, 10_000) for index in range(100))
+    assert not any(many.note(index / 100, 10_000, f"d{index}") for index in range(100))
 
 
 def test_losses_one_by_one_are_no_storm():
     """Ten over a minute."""
     losses = Losses()
-    assert not any(losses.note(index * 6.0, 20 - index) for index in range(10))
+    assert not any(losses.note(index * 6.0, 20 - index, f"d{index}") for index in range(10))
+
+
+def test_one_that_flaps_is_no_storm():
+    """Twelve losses of one device are one device lost."""
+    losses = Losses()
+    assert not any(losses.note(index / 10, 0, "d") for index in range(12))

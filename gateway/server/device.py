@@ -53,6 +53,7 @@ OVERLOAD_S = 10.0  # of nothing but overloaded, then 1013
 OVERLOAD_RETRY_MS = (5_000, 15_000)  # drawn from, so that not all come back at once
 OWED_S = 0.25  # until an ack that had to wait is tried again
 SLICE = 2_000  # devices looked at in one step of the loop
+LATE_S = 3.0  # between two rounds of ``watch``: then the gateway itself was away
 CLOCK_ROUNDS = 10  # of ``watch``, between two looks at the clocks
 HANG_UP_S = 0.5  # between two looks whether a device that is not read has closed
 ACKS = ("durable", "delivered", "none")
@@ -133,6 +134,7 @@ class DeviceEndpoint:
         self.connected = 0  # devices that have a connection
         self.losses = Losses()
         self._rounds = 0
+        self._watched = monotonic()
         self._clocks_off: list[tuple[str, int]] = []
         self.messages = 0
         self.notices_dropped = 0
@@ -151,6 +153,8 @@ class DeviceEndpoint:
 
     async def watch(self) -> None:
         """To be called once a second: who has been silent for too long is stale.  In slices, for the loop's sake."""
+        now = self.monotonic()
+        late, self._watched = now - self._watched > LATE_S, now
         self._rounds += 1
         look = self._rounds % CLOCK_ROUNDS == 0
         off: list[tuple[str, int]] = []
@@ -162,7 +166,10 @@ class DeviceEndpoint:
             link = device.link
             if link is None or link.paused or device.status is None:
                 continue
-            quiet = device.rhythm.silence(self.monotonic())
+            if late:  # we stood still: what waits in the sockets was not read yet
+                device.rhythm.begin(now)
+                continue
+            quiet = device.rhythm.silence(now)
             if quiet:
                 status = liveness.silent(device.status, quiet, device.rhythm.usual, self.now())
                 if status is not None:
@@ -368,7 +375,7 @@ class Connection:
         if endpoint.stopping or device.status is None:
             return
         now = endpoint.monotonic()
-        if broken and endpoint.losses.note(now, endpoint.connected):
+        if broken and endpoint.losses.note(now, endpoint.connected, device.name):
             log.warning("%s: a network or an access point that failed?", endpoint.losses.words(now))
         status = liveness.lost(device.status, reason, endpoint.now())
         if status is not None:
@@ -574,6 +581,7 @@ class Connection:
             self._resume.cancel()
             self._resume = None
         if seconds <= 0 or self._ws.peer_gone:
+            self.device.rhythm.begin(self._endpoint.monotonic())  # what it could not say is no pause of its own
             self._ws.resume()
             return
         self._ws.pause()

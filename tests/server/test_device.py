@@ -738,3 +738,31 @@ async def test_many_lost_at_once_are_one_event(tmp_path, caplog):
         problems = [problem["text"] for problem in (await gw.json("/healthz"))["problems"]]
         assert any(text.startswith("12 of 12 devices were lost within 5 s") for text in problems), problems
         assert caplog.text.count("were lost within") == 1
+
+
+async def test_the_gateways_own_standstill_makes_nobody_stale(tmp_path):
+    """A round of the watch that comes late begins anew for all: what waits in the sockets was not read yet."""
+    async with gateway(tmp_path) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"type": "describe", "interval_s": 0.1}, {"seq": 1, "a": 1})
+        await acked(ws, 1)
+        endpoint = gw.app.devices
+        (device,) = endpoint.book
+        device.rhythm.heard -= 100
+        endpoint._watched -= 100
+        await endpoint.watch()
+        assert device.status.state == "online"
+        device.rhythm.heard -= 100
+        await endpoint.watch()
+        assert device.status.state == "stale"
+
+
+async def test_a_pause_for_the_rate_is_not_learned(tmp_path):
+    """What a device could not say under policy delay is no pause of its own."""
+    limits = {"device_rate": 10, "device_burst": 10, "policy": "delay"}
+    async with gateway(tmp_path, limits=limits) as gw, gw.device("d") as ws:
+        await receive(ws, "welcome")
+        await send(ws, [{"seq": n, "a": n} for n in range(1, 31)], {"seq": 31, "a": 31})
+        await acked(ws, 31)
+        (device,) = gw.app.devices.book
+        assert device.rhythm.usual == 0.0
