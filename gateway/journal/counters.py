@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gateway.journal.reader import Damage
     from gateway.journal.recovery import Recovered
     from gateway.journal.writer import Committed
 
 __all__ = ["Counters"]
 
 LATENCIES = 512  # commits whose latency is remembered
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(slots=True)
@@ -44,8 +48,16 @@ class Counters:
         self.foreign_segments = recovered.foreign
         self.set_aside = recovered.set_aside
         self.vanished = recovered.vanished
-        self.damages = len(recovered.damages)
         self.damaged_segments = sum(1 for segment in recovered.segments if segment.damaged_at)
+        for damage in recovered.damages:
+            self.noted(damage, place_is_new=True, file_is_new=False)
+
+    def noted(self, damage: Damage, place_is_new: bool, file_is_new: bool) -> None:
+        """A place that cannot be read was come across."""
+        self.damages += place_is_new
+        self.damaged_segments += file_is_new
+        if place_is_new:
+            log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
 
     def committed(self, committed: Committed, size: int, latency: float) -> None:
         """A group is durable: ``size`` bytes, told ``latency`` seconds after its first append."""

@@ -63,6 +63,8 @@ class Cursor:
         self._journal = journal
         self._handed = Handed()
         self._dropped_from: Position | None = None
+        # Nothing from the first offset up to the second can be read; and the readings ever stored below that.
+        self._void = (0, 0, 0)
         self._reader: Reader | None = None
         self._reading: asyncio.Future[Taken] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -98,9 +100,11 @@ class Cursor:
         self._handed.forget(offset)
         while True:
             journal.check_open()
-            offset = journal.next_held(offset)
+            asked, offset = offset, journal.next_held(offset)
             durable = journal.durable_offset
             if offset >= durable:
+                self._void = (asked, durable, journal.stored)
+                self._pass_void()
                 await self._wait(offset + 1, None)
                 continue
             found = journal.ring.find(offset)
@@ -113,8 +117,9 @@ class Cursor:
             else:
                 taken = await self._from_disk(offset, max_readings)
                 if taken is None:
-                    # Unreadable to the end; or the disk gives nothing now.
-                    await self._wait(durable + 1, loop.time() + READ_AGAIN_S)
+                    if journal.next_held(offset) == offset:  # the disk gives nothing now
+                        await self._wait(durable + 1, loop.time() + READ_AGAIN_S)
+                    offset = asked
                     continue
                 batch, before = taken
             self._handed.add(batch, before)
@@ -142,6 +147,7 @@ class Cursor:
         if offset > self._handed.end:  # passed over unread
             readings = max(readings, self._journal.readings_below(offset))
         self.position = Position(offset, readings)
+        self._pass_void()
         self._journal.moved(self)
 
     def is_drained(self, offset: int) -> bool:
@@ -179,7 +185,7 @@ class Cursor:
 
     def drop_below(self, position: Position) -> None:
         """What lies below ``position`` is gone to make room."""
-        if position.offset <= self.position.offset:
+        if not self._is_behind(position):
             return
         if self._dropped_from is None:
             self._dropped_from = self.position
@@ -189,7 +195,7 @@ class Cursor:
 
     def lose_below(self, position: Position) -> None:
         """What lies below ``position`` has vanished."""
-        if position.offset > self.position.offset:
+        if self._is_behind(position):
             self.lost += position.readings - self.position.readings
             self.position = position
 
@@ -199,6 +205,30 @@ class Cursor:
             self._reader.close()
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _is_behind(self, position: Position) -> bool:
+        """Whether anything lies below ``position`` that is not confirmed.
+
+        The place of a reader that keeps its own does not move over gaps: the next start compares the two.
+        """
+        if self.own_place and position.readings == self.position.readings:
+            return False
+        return position.offset > self.position.offset
+
+    def _pass_void(self) -> None:
+        """What cannot be read behind the last item handed out is lost, once that item is confirmed.
+
+        The offset stays: a reader of its own place knows no later one, and none below it comes again.
+        """
+        start, end, stored = self._void
+        position = self.position
+        if start <= position.offset < end and stored > position.readings:
+            log.warning(
+                "cursor %r: %d readings from offset %d on are lost", self.name, stored - position.readings, start
+            )
+            self.lost += stored - position.readings
+            self.position = Position(position.offset, stored)
+            self._journal.moved(self)
 
     def _take_back(self, offset: int) -> None:
         """Items dropped while their delivery was under way turned out to be delivered up to ``offset``."""

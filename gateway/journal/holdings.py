@@ -23,6 +23,7 @@ class Holdings:
 
     def __init__(self, segments: Iterable[Segment]) -> None:
         self.segments = tuple(segments)
+        self._barren = (0, 0)  # nothing between these offsets can be read
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -68,11 +69,22 @@ class Holdings:
 
     def next_held(self, offset: int) -> int | None:
         """The least offset from ``offset`` on that a segment speaks for, ``None`` if there is none."""
+        held = self._next_held(offset)
+        return self._next_held(self._barren[1]) if held is not None and self._is_barren(held) else held
+
+    def _is_barren(self, offset: int) -> bool:
+        return self._barren[0] <= offset < self._barren[1]
+
+    def _next_held(self, offset: int) -> int | None:
         segments = self.segments
         index = self._index(offset)
         if index and offset < segments[index - 1].end:
             return offset
         return next((segment.base for segment in segments[index:] if segment.end > segment.base), None)
+
+    def give_up(self, start: int, end: int) -> None:
+        """Nothing from ``start`` up to ``end`` can be read.  The last such stretch is kept in mind."""
+        self._barren = (start, end)
 
     def readings_below(self, offset: int) -> int:
         """How many readings were stored below ``offset``, as far as the segments' headers tell: at least."""

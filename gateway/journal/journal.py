@@ -28,6 +28,7 @@ import contextlib
 import errno
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import JournalError, Overloaded
@@ -39,7 +40,7 @@ from gateway.journal.flushes import Flushes
 from gateway.journal.holdings import Holdings
 from gateway.journal.opening import Opened, take
 from gateway.journal.places import Gone, Place, Places, moved
-from gateway.journal.reader import Damage, Reader, SpareReaders, Taken, seek_readings
+from gateway.journal.reader import Reader, SpareReaders, Taken, seek_readings
 from gateway.journal.recovery import JUMP
 from gateway.journal.ring import Ring
 from gateway.journal.roster import Roster
@@ -147,8 +148,6 @@ class Journal:
         self._cursors = Roster(recovered.places)
         self._gone, self._problems = recovered.gone, recovered.problems
         self._counts.opened(recovered)
-        for damage in recovered.damages:
-            log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
         self._writer = Writer(
             self.directory,
             opened.home,
@@ -436,6 +435,7 @@ class Journal:
                 self._problems.append(f"The {name} has lost what it once had: part of that is no longer in the journal")
                 kept = None
             readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
+            readings = max(readings, kept.readings if kept is not None and kept.offset <= offset else 0)
             place = moved(kept, offset, min(readings, self.stored))
         cursor = Cursor(self, name, place, own_place=start is not None)
         # What was let go while the cursor was not open counts as dropped.
@@ -462,7 +462,7 @@ class Journal:
     def _readings_below(self, offset: int) -> int:
         """How many readings were stored below ``offset``, exactly; may read a segment."""
         if self.next_held(offset) >= self.durable_offset:
-            return self.stored
+            return self._holdings.readings_below(offset)
         try:
             return seek_readings(self._holdings.segments, self.seed, offset, self.durable_offset)
         except OSError as error:
@@ -548,24 +548,22 @@ class Journal:
         return taken.batch
 
     def start_reading(self, reader: Reader, offset: int, max_items: int) -> asyncio.Future[Taken]:
-        """Read in a reader thread."""
+        """Read what is not in memory, in a reader thread."""
+        limit = self.ring.start_behind(offset, self.durable_offset)
         future = self._loop.run_in_executor(
-            self._executor, reader.read, self._holdings.segments, offset, self.durable_offset, max_items
+            self._executor, reader.read, self._holdings.segments, offset, limit, max_items
         )
-        future.add_done_callback(self._read_done)
+        future.add_done_callback(partial(self._read_done, offset, limit))
         return future
 
-    def _read_done(self, future: asyncio.Future[Taken]) -> None:
-        if not future.cancelled() and future.exception() is None:
-            self._note(future.result().damages)
-
-    def _note(self, damages: list[Damage]) -> None:
-        for damage in damages:
-            place_is_new, file_is_new = self._holdings.note(damage)
-            self._counts.damages += place_is_new
-            self._counts.damaged_segments += file_is_new
-            if place_is_new:
-                log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
+    def _read_done(self, offset: int, limit: int, future: asyncio.Future[Taken]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            return
+        taken = future.result()
+        if taken.barren:
+            self._holdings.give_up(offset, limit)
+        for damage in taken.damages:
+            self._counts.noted(damage, *self._holdings.note(damage))
 
     def problems(self) -> list[str]:
         """What was found wrong with the files since the start, in words."""

@@ -46,12 +46,15 @@ class Damage(NamedTuple):
 class Taken(NamedTuple):
     """What one call read.
 
-    ``before`` is the readings ever stored below ``batch.base``; ``batch`` is ``None`` where nothing is left to read.
+    ``before`` is the readings ever stored below ``batch.base``.  ``batch`` is ``None`` where nothing is left to read;
+    then these are the readings below the last item that lies below the offset asked for, and ``barren`` says whether
+    all files were looked into: what was stored up to the limit is lost.
     """
 
     batch: Batch | None
     before: int
     damages: list[Damage]
+    barren: bool = False
 
 
 class RecordFile:
@@ -180,6 +183,8 @@ class Reader:
         self._head: record.Head | None = None  # of the record decoded last
         self._since = 0  # nothing can be read from here to its base
         self._barren = (0, 0)  # nothing can be read between these offsets either
+        self._passed = 0  # readings below the last item that was passed
+        self._missing = False  # whether a file could not be found
         self._items: list[Item] = []
 
     def close(self) -> None:
@@ -223,7 +228,7 @@ class Reader:
             self.close()
             raise
         if not out:
-            return Taken(None, 0, damages)
+            return Taken(None, self._passed, damages, not self._missing)
         return Taken(Batch(base, out, record.count_readings(out)), before, damages)
 
     def _advance(
@@ -231,6 +236,7 @@ class Reader:
     ) -> record.Head | None:
         """Decode the next record that holds ``offset`` or, past a gap, lies behind it."""
         start = offset
+        self._missing = False
         if self._barren[0] <= offset < self._barren[1]:
             offset = self._barren[1]
         for segment, stop in self._from(segments, offset, limit):
@@ -240,12 +246,15 @@ class Reader:
                 try:
                     file = self._file = RecordFile(segment.path, self._seed)
                 except FileNotFoundError:
+                    self._missing = True
                     continue  # dropped meanwhile
                 self._next = segment.base
+                self._passed = segment.before
             while (found := file.next(self._next, stop)) is not None:
                 head, payload = found
                 self._next = head.end
                 if head.end <= offset:
+                    self._passed = head.before + head.readings
                     continue
                 try:
                     items = record.decode(payload)
@@ -261,7 +270,8 @@ class Reader:
             damages += file.damages
             file.damages.clear()
             self._next = max(self._next, stop)
-        self._barren = (start, max(start, self._next))
+        if not self._missing:
+            self._barren = (start, max(start, self._next))
         return None
 
     def _from(self, segments: Sequence[Segment], offset: int, limit: int) -> Iterator[tuple[Segment, int]]:
@@ -307,8 +317,10 @@ class SpareReaders:
 
 
 def seek_readings(segments: Sequence[Segment], seed: int, offset: int, limit: int) -> int:
-    """How many readings were ever stored below ``offset``, read from disk.  Raises ``OSError``."""
+    """How many readings were ever stored below ``offset``, read from disk.  Raises ``OSError``.
+
+    Where nothing at or behind ``offset`` can be read, it is so many at least.
+    """
     reader = Reader(seed)
     with contextlib.closing(reader):
-        taken = reader.read(segments, offset, limit, 1)
-        return taken.before if taken.batch is not None else -1
+        return reader.read(segments, offset, limit, 1).before

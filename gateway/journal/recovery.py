@@ -1,8 +1,8 @@
 """Opening a journal's directory: what is held, what is set aside, where offsets go on.  Blocking; no thread of its own.
 
 Everything is looked at before anything is changed, so that a file of a newer version is refused and all is left as it
-was.  Only the newest segment is read through: its end is torn after a crash and is cut.  What stands there and cannot be
-one torn record is damage, and is left where it is: nothing is written behind it, and its file is set aside when all
+was.  Only the newest segment is read through: its end is torn after a crash and is cut.  What stands there and cannot
+be one torn record is damage, and is left where it is: nothing is written behind it, and its file is set aside when all
 cursors have passed.  Older ones are checked record by record when a cursor reads them.  Nothing that can be read is
 thrown away; what cannot is renamed, not removed.
 

@@ -50,6 +50,11 @@ class Ring:
         while self.cost > self._limit and len(self._entries) > 1:
             self.cost -= self._entries.popleft().cost
 
+    def start_behind(self, offset: int, default: int) -> int:
+        """The first offset that is held, if it lies behind ``offset``; else ``default``."""
+        entries = self._entries
+        return entries[0].batch.base if entries and entries[0].batch.base > offset else default
+
     def find(self, offset: int) -> Entry | None:
         """The entry that holds ``offset``."""
         entries = self._entries

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import JournalError
-from gateway.journal import Cursor, Journal, Position
+from gateway.journal import Cursor, Journal, Position, record
 from gateway.journal.recovery import JUMP
 from gateway.reading import Batch, Item, Mark
 
-from .support import copy, fill, mixed, opened, reading, segments, settled, until
+from .support import copy, fill, held, mixed, opened, reading, segments, settled, until
 
 SMALL_RING = 1  # holds one batch
+
+
+def is_done(cursor: Cursor) -> bool:
+    """Whether nothing is pending."""
+    return cursor.pending == 0
 
 
 async def drain(cursor: Cursor, most: int = 1000, upto: int | None = None) -> list[tuple[int, Item]]:
@@ -262,6 +268,20 @@ def total(cursor: Cursor) -> int:
     return cursor.began + cursor.delivered + cursor.dead_lettered + cursor.overflowed + cursor.lost + cursor.pending
 
 
+async def test_a_reader_of_its_own_place_finds_it_after_idle_starts(tmp_path: Path) -> None:
+    """However often it is started with nothing new, a reader that has all is not told that it lost something."""
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("history", start=0)
+        offset = (await fill(journal, [reading(number) for number in range(5)]))[-1] + 1
+        await cursor.read(0, max_delay=0)
+        cursor.confirm(offset)
+    for _ in range(4):
+        async with opened(tmp_path) as journal:
+            cursor = journal.cursor("history", start=offset)
+            assert (cursor.delivered, cursor.pending, cursor.began) == (5, 0, 0)
+            assert journal.problems() == []
+
+
 async def test_what_was_there_before_a_cursor_is_not_its_own(tmp_path: Path) -> None:
     """What was stored and let go before a cursor began counts neither as delivered nor as dropped, also later on."""
     async with opened(tmp_path, segment_bytes=1) as journal:
@@ -505,3 +525,136 @@ async def test_marks_and_presence_are_items_too(tmp_path: Path) -> None:
         assert (len(batch.items), batch.readings) == (4, 0)
         assert cursor.pending == 0
         assert not cursor.is_drained(batch.end)
+
+
+async def damaged(directory: Path, left: int, how: str) -> list[int]:
+    """Eight readings in a closed journal of which the last are unreadable; their offsets."""
+    async with opened(directory) as journal:
+        offsets = await fill(journal, [reading(number) for number in range(8)])
+    (path,) = segments(directory)
+    data = bytearray(path.read_bytes())
+    starts = [at for at in range(len(data)) if data.startswith(record.MARK, at)]
+    if how == "cut":
+        del data[starts[left] + 10 :]
+    else:
+        (directory / "cursors").unlink()  # a crash
+        for at in starts[left:]:
+            data[at + 60] ^= 1
+    path.write_bytes(data)
+    return offsets
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+async def test_what_is_lost_at_the_end_does_not_stay_pending(tmp_path: Path, how: str) -> None:
+    """A cursor that has read all that can be read counts the rest as lost, though nothing new comes; once."""
+    offsets = await damaged(tmp_path, 5, how)
+    for start in range(3):
+        async with opened(tmp_path) as journal:
+            cursor = journal.cursor("sink")
+            offset = cursor.position.offset
+            if not start:
+                for most in (2, 3):
+                    batch = await cursor.read(offset, max_readings=most, max_delay=0)
+                    cursor.confirm(batch.end)
+                    assert (cursor.lost, cursor.pending) == (0, 8 - (batch.end - offsets[0]))
+                    offset = batch.end
+            elif how == "cut":
+                assert (cursor.lost, cursor.pending) == (3, 0)
+            task = asyncio.create_task(cursor.read(offset, max_delay=0))
+            await until(partial(is_done, cursor))
+            assert (cursor.lost, cursor.delivered) == (3, 5)
+            assert cursor.is_drained(offset)
+            assert not task.done()
+            assert "damaged" in "".join(journal.problems()) or start
+            task.cancel()
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("sink")
+        offset = cursor.position.offset
+        task = asyncio.create_task(cursor.read(offset, max_delay=0))
+        await asyncio.sleep(0)
+        (new,) = await fill(journal, [reading(9)])
+        batch = await task
+        assert (batch.base, len(batch.items)) == (new, 1)
+        cursor.confirm(batch.end)
+        assert (cursor.lost, cursor.delivered, cursor.pending) == (3, 6, 0)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+async def test_what_is_in_hand_is_not_lost_with_the_rest(tmp_path: Path, how: str) -> None:
+    """What is lost behind readings that are not confirmed yet counts when these are, and no sooner."""
+    offsets = await damaged(tmp_path, 5, how)
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("history", start=offsets[0])
+        batch = await cursor.read(offsets[0], max_delay=0)
+        assert batch.end == offsets[5]
+        task = asyncio.create_task(cursor.read(batch.end, max_delay=0))
+        await asyncio.sleep(0.02)
+        cursor.confirm(offsets[2])
+        assert (cursor.lost, cursor.delivered, cursor.pending) == (0, 2, 6)
+        cursor.confirm(offsets[5])
+        assert (cursor.lost, cursor.delivered, cursor.pending) == (3, 5, 0)
+        assert cursor.position.offset == offsets[5]
+        task.cancel()
+    for _ in range(2):
+        async with opened(tmp_path) as journal:
+            cursor = journal.cursor("history", start=offsets[5])
+            task = asyncio.create_task(cursor.read(offsets[5], max_delay=0))
+            await until(partial(is_done, cursor))
+            assert (cursor.lost, cursor.delivered) == (3, 5)
+            assert len(journal.problems()) <= 1
+            task.cancel()
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+@pytest.mark.parametrize("known", [3, 5, 7])
+async def test_a_place_of_its_own_in_what_is_lost(tmp_path: Path, how: str, known: int) -> None:
+    """A reader that opens where something was lost counts what lies behind its place as lost, as far as is known."""
+    offsets = await damaged(tmp_path, 5, how)
+    async with opened(tmp_path) as journal:
+        cursor = journal.cursor("history", start=offsets[known])
+        assert cursor.began == min(known, 5)
+        offset = cursor.position.offset
+        if known < 5:
+            offset = (await cursor.read(offset, max_delay=0)).end
+            cursor.confirm(offset)
+        task = asyncio.create_task(cursor.read(offset, max_delay=0))
+        await until(lambda: cursor.pending == 0)
+        assert cursor.lost == 3
+        task.cancel()
+
+
+async def test_damage_at_the_end_of_what_is_written_now(tmp_path: Path) -> None:
+    """What a running journal's newest file has lost is passed over, and what is written behind it is read."""
+    async with opened(tmp_path, ring_bytes=SMALL_RING) as journal:
+        cursor = journal.cursor("sink")
+        offsets = await fill(journal, [reading(number) for number in range(6)])
+        (path,) = segments(tmp_path)
+        data = bytearray(path.read_bytes())
+        starts = [at for at in range(len(data)) if data.startswith(record.MARK, at)]
+        for at in starts[3:]:
+            data[at + 60] ^= 1
+        with path.open("r+b") as file:
+            file.write(data)
+        batch = await cursor.read(0, max_delay=0)
+        assert batch.end == offsets[3]
+        cursor.confirm(batch.end)
+        batch = await cursor.read(batch.end, max_delay=0)
+        assert batch.base == offsets[5]  # still in memory
+        cursor.confirm(batch.end)
+        assert (cursor.lost, cursor.delivered, cursor.pending) == (2, 4, 0)
+        assert [offset for offset, _ in await held(journal)] == [*offsets[:3], offsets[5]]
+
+
+async def test_files_that_are_away_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be found is not lost: files that are moved away and back are read then."""
+    monkeypatch.setattr("gateway.journal.cursor.READ_AGAIN_S", 0.01)
+    async with opened(tmp_path / "a") as journal:
+        await fill(journal, [reading(number) for number in range(4)])
+    async with opened(tmp_path / "a") as journal:
+        cursor = journal.cursor("sink")
+        (tmp_path / "a").rename(tmp_path / "b")
+        task = asyncio.create_task(cursor.read(cursor.position.offset, max_delay=0))
+        await asyncio.sleep(0.05)
+        assert (cursor.lost, cursor.pending) == (0, 4)
+        (tmp_path / "b").rename(tmp_path / "a")
+        assert (await task).readings == 4

@@ -171,7 +171,7 @@ async def test_several_damaged_records_at_the_end_are_no_torn_write(tmp_path: Pa
     async with opened(tmp_path) as journal:
         cursor = journal.cursor("sink")
         batch = await cursor.read(0, max_delay=0)
-        (offset,) = await fill(journal, [reading(9)])
+        await fill(journal, [reading(9)])
         cursor.confirm(batch.end)
         cursor.confirm((await cursor.read(batch.end, max_delay=0)).end)
         assert (cursor.delivered, cursor.lost, cursor.pending) == (6, 3, 0)

@@ -54,7 +54,7 @@ def test_marks_inside_of_a_record_are_its_own() -> None:
         assert judge(single[:cut], BASE, BEFORE) is None
 
 
-@pytest.mark.parametrize("place", [*range(0, 40), len(FIRST) - 3])
+@pytest.mark.parametrize("place", [*range(40), len(FIRST) - 3])
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_records_are_damage(count: int, place: int) -> None:
     """Whatever byte is wrong in each of several records that stand there, it is damage."""
