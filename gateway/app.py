@@ -16,6 +16,7 @@ import logging
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -59,6 +60,7 @@ SINKS_STOP_S = 2.0  # and what a sink takes to part from its far side
 HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
 FILES_KEPT = 100  # file descriptors for files and sinks
 HANDSHAKES = 1024  # connections that are not answered yet
+STOP_S = 9.5  # for all of a stop, whatever a disk does
 AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
 
@@ -75,6 +77,7 @@ class App:
         self.live: LiveEndpoint | None = None
         self.server: Any = None
         self.pipeline: Pipeline | None = None
+        self.devices: DeviceEndpoint | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
@@ -225,7 +228,7 @@ class App:
         keeper: _BookKeeper,
     ) -> None:
         settings = self.settings
-        devices = DeviceEndpoint(
+        devices = self.devices = DeviceEndpoint(
             book,
             pipeline,
             delivery,
@@ -514,4 +517,15 @@ async def run(settings: Settings) -> None:
         systemd.notify("READY=1", f"STATUS=listening on {host}:{app.port}")
         await stop.wait()
         systemd.notify("STOPPING=1")
+        # A disk that takes seconds for a sync could hold a step up: what was acked is on it, all else can be left.
+        last = threading.Timer(STOP_S, _leave)
+        last.daemon = True
+        last.start()
+    last.cancel()
     log.info("stopped")
+
+
+def _leave() -> None:
+    log.error("the stop took longer than %g s: leaving what is not on disk, none of it was acked", STOP_S)
+    logging.shutdown()
+    os._exit(1)
