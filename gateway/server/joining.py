@@ -164,9 +164,14 @@ def history_frames(
             if type(value) is str and (device, metric) not in numbers and selection.metric(metric):
                 series.setdefault((device, metric), []).append((time // 1_000_000, value))
         yield None
-    mixed = set(between or ())
-    for key in list(between or ()):
-        series.setdefault(key, []).extend((between or {}).pop(key))
+    between = between or {}
+    mixed = set(between)
+    for key in list(between):
+        points = between.pop(key)
+        if key in series:
+            series[key] += points
+        else:
+            series[key] = points
     yield None
     for entries in _steps(join.above, ENTRIES):
         for time, device, metric, value in _rows(entries, join, selection):

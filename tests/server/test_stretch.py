@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.devices import DeviceBook
 from gateway.errors import JournalError
+from gateway.history import History
 from gateway.hub import Hub, Subscription
 from gateway.hub import hub as hub_module
 from gateway.liveness import Status
@@ -21,6 +22,8 @@ from gateway.reading import Batch, Item, Mark, Reading
 from gateway.server import joining, stretch
 from gateway.server.joining import Join, history_frames
 from gateway.server.stretch import Stretch
+from tests.running import acked, gateway, receive, send
+from tests.server.feeding import FAST, feed
 
 MS = 1_000_000
 ALL = Subscription("main", (), (), "every", 1, "json")
@@ -322,3 +325,64 @@ async def test_journal_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> 
 
     assert await whole(Broken({1: reading(1, v=1)}), lacking(0, 2)) == ({}, False)
     assert "no disk" in caplog.text
+
+
+# -- in a gateway -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["every", "latest"])
+@pytest.mark.parametrize("rows_max", [10**6, 60], ids=["raw", "downsampled"])
+async def test_history_that_lags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, rows_max: int) -> None:
+    """A history that has the first part, a memory of the last few, all on disk but the newest: nothing is missing."""
+    monkeypatch.setattr(hub_module, "RECENT_MAX", 20)
+    monkeypatch.setattr(joining, "ROWS_MAX", rows_max)
+    go_on = asyncio.Event()
+    go_on.set()
+    write = History.write
+
+    async def lagging(history: History, batch: Batch) -> int:
+        await go_on.wait()
+        return await write(history, batch)
+
+    monkeypatch.setattr(History, "write", lagging)
+    settings = FAST | {"journal": {"commit_ms": 200}}
+    async with gateway(tmp_path, **settings) as gw, gw.device("a") as ws, feed(gw) as one:
+        await receive(ws, "welcome")
+        start = (await gw.json("/healthz"))["time"] - 1000
+
+        async def say(first: int, last: int) -> None:
+            await send(ws, [{"ts": start + n, "n": float(n), "seq": n} for n in range(first, last + 1)])
+
+        await say(1, 100)
+        await acked(ws, 100)
+        await gw.rows("a", until=100)
+        go_on.clear()
+        await say(101, 300)
+        await acked(ws, 300)
+        await say(301, 400)
+        assert gw.app.live is not None
+        for _ in range(1000):
+            if gw.app.live.hub.offset > gw.app.live.journal.durable_offset + 50:
+                break
+            await asyncio.sleep(0.005)
+        snapshot = await one.subscribe(mode=mode, history_s=600, interval_ms=50)
+        assert snapshot["devices"]["a"]["values"]["n"][1] == 400
+        await say(401, 410)
+        points = []
+        last = False
+        while not last:
+            history = await one.next("history")
+            points += history["data"]["a"]["n"]
+            last = history["last"]
+            assert history.get("complete", True)
+        updates: list[float] = []
+        while updates[-1:] != [410]:
+            updates += [value for _, value in (await one.next("update"))["data"]["a"]["n"]]
+        go_on.set()
+    assert updates == [float(n) for n in range(401, 411)] if mode == "every" else updates
+    if rows_max > 400:
+        assert points == [[start + n, float(n)] for n in range(1, 401)]
+    else:
+        assert points[-300:] == [[start + n, float(n)] for n in range(101, 401)]
+        assert 1 <= len(points) - 300 <= 60
+        assert all(value <= 100 for _, value in points[:-300])
