@@ -113,8 +113,15 @@ async def test_the_end_of_the_grace_time_is_told(tmp_path) -> None:
 async def test_a_stop_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever holds a step up, the process ends: nothing that was acked is at stake."""
     left: list[int] = []
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def leave(status: int) -> None:
+        left.append(status)
+        loop.call_soon_threadsafe(gone.set)
+
     monkeypatch.setattr(app, "STOP_S", 0.1)
-    monkeypatch.setattr(app.os, "_exit", left.append)
+    monkeypatch.setattr(app.os, "_exit", leave)
     monkeypatch.setattr(app.logging, "shutdown", lambda: None)
 
     class Hanging:
@@ -126,8 +133,7 @@ async def test_a_stop_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch, caplog
         async def running(self) -> AsyncIterator[None]:
             os.kill(os.getpid(), signal.SIGTERM)
             yield
-            while not left:
-                await asyncio.sleep(0.01)
+            await gone.wait()
 
     monkeypatch.setattr(app, "App", Hanging)
     async with asyncio.timeout(10):
