@@ -77,7 +77,7 @@ def _session(session: dict[str, Any]) -> str:
     kind = "can be resumed" if session["resumable"] else "ends with its connection"
     text = f"Session {plain(session['id'])}, which {kind}"
     if not session["taken_seq"]:
-        return f"{text}; no seq yet."
+        return f"{text}; no seq yet." if not session["held_seq"] else f"{text}; nothing of it is kept yet."
     return f"{text}; everything up to seq {session['last_seq']:,} is decided and on disk."
 
 

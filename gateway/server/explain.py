@@ -13,9 +13,15 @@ import msgspec
 
 from ..clock import CLOCK_OFF_MS, Action, ClockRules
 from ..devices import Device
+from .ownclock import own_clock_problem
 from .refusals import Refused
 
-__all__ = ["SinkFacts", "explain"]
+__all__ = ["DROPPED_HINT", "SinkFacts", "explain"]
+
+DROPPED_HINT = (
+    "GATEWAY_JOURNAL__MAX_BYTES is what the journal may hold for a sink that is away; with "
+    "GATEWAY_JOURNAL__ON_FULL=refuse nothing stored is dropped, and devices are refused instead"
+)
 
 ACTIONS: dict[Action, str] = {
     "flag": "kept at that time",
@@ -69,6 +75,9 @@ def explain(
 ) -> dict[str, object]:
     """All about ``device``: plain values, for JSON and for the command that prints it.  ``now`` in nanoseconds."""
     status, session = device.status, device.session
+    own_clock = own_clock_problem(now)
+    # A clock that is wrong itself is no measure of the device's.
+    clock_notes = [f"{own_clock[0].upper()}{own_clock[1:]}."] if own_clock else _clock_notes(device, clock_rules)
     return {
         "device": device.name,
         "name": device.display_name,
@@ -85,11 +94,9 @@ def explain(
             "taken_seq": session.highest,
             "held_seq": session.held,
         },
-        "notes": [
-            note for note in (*_state_notes(device, journal_problem), *_clock_notes(device, clock_rules)) if note
-        ],
+        "notes": [*_state_notes(device, journal_problem), *clock_notes],
         "ledger": device.ledger.as_dict(),
-        "parts": list(_parts(device, rate, burst, refused)),
+        "parts": list(_parts(device, rate, burst, refused, "" if own_clock else _clock_hint(device, clock_rules))),
         "refusals": _refusals(refused),
         "clock": {"skew_ms": device.clock.skew_ms, "old": device.clock.old, "future": device.clock.future},
         "sinks": [_sink(facts, device.ledger.stored) for facts in sinks],
@@ -113,7 +120,9 @@ def _state_notes(device: Device, journal_problem: str) -> Iterable[str]:
 # -- the ledger --------------------------------------------------------------------------------------------------------
 
 
-def _parts(device: Device, rate: float, burst: float, refused: Refused | None) -> Iterable[dict[str, object]]:
+def _parts(
+    device: Device, rate: float, burst: float, refused: Refused | None, clock_hint: str
+) -> Iterable[dict[str, object]]:
     ledger = device.ledger
     told: list[tuple[str, Callable[[], tuple[str, str]]]] = [
         ("stored", lambda: ("are safe on this machine's disk", "")),
@@ -121,7 +130,7 @@ def _parts(device: Device, rate: float, burst: float, refused: Refused | None) -
         ("duplicate", _duplicate),
         ("throttled", lambda: _throttled(device, rate, burst)),
         ("dropped", lambda: _dropped(device)),
-        ("rejected", lambda: _rejected(refused)),
+        ("rejected", lambda: _rejected(refused, clock_hint)),
         ("missing", _missing),
     ]
     for part, words in told:
@@ -146,15 +155,19 @@ def _dropped(device: Device) -> tuple[str, str]:
 
 
 def _again(device: Device) -> str:
-    if device.session.highest:
+    session = device.session
+    if session.highest or session.heard or session.held:
         return "the device was told from which seq on to send again, and what it sent again counts anew"
     return "it sends no seq, so they are lost: with seq it would be told what to send again"
 
 
-def _rejected(refused: Refused | None) -> tuple[str, str]:
+def _rejected(refused: Refused | None, clock_hint: str) -> tuple[str, str]:
     if refused is None:
         return "were refused for good before the gateway's last start; the device got an error for each", ""
-    return "were refused for good; the device got an error for each", REFUSED_HINTS.get(refused.code, "")
+    hint = REFUSED_HINTS.get(refused.code, "")
+    if refused.code == "bad_time" and clock_hint:
+        hint = f"{clock_hint}; {hint}"
+    return "were refused for good; the device got an error for each", hint
 
 
 def _missing() -> tuple[str, str]:
@@ -180,16 +193,29 @@ def _clock_notes(device: Device, rules: ClockRules) -> Iterable[str]:
     if skew is not None and abs(skew) >= CLOCK_OFF_MS:
         way = "ahead of" if skew > 0 else "behind"
         yield f"Its clock is {_span(abs(skew))} {way} the gateway's: look at its time synchronisation."
-    for count, limit_ns, words, action, setting in (
-        (clock.old, rules.old_ns, "before they came", rules.old, "OLD"),
-        (clock.future, rules.future_ns, "after they came", rules.future, "FUTURE"),
+    for count, limit_ns, one, many, action, setting in (
+        (clock.old, rules.old_ns, "before it came", "before they came", rules.old, "OLD"),
+        (clock.future, rules.future_ns, "after it came", "after they came", rules.future, "FUTURE"),
     ):
         if count:
-            which = "1 reading" if count == 1 else f"{count:,} readings"
+            which, words = ("1 reading", one) if count == 1 else (f"{count:,} readings", many)
             yield (
-                f"Since the gateway started {which} carried a time more than {_span(limit_ns // 1_000_000)} {words}: "
-                f"{ACTIONS[action]} (GATEWAY_CLOCK__{setting})."
+                f"So far {which} carried a time more than {_span(limit_ns // 1_000_000)} {words}: such a reading is "
+                f"{ACTIONS[action]} (GATEWAY_CLOCK__{setting}={action})."
             )
+
+
+def _clock_hint(device: Device, rules: ClockRules) -> str:
+    """What to do where the device's times were refused for being too far off."""
+    clock = device.clock
+    refusing = [
+        f"GATEWAY_CLOCK__{setting}"
+        for setting, action, count in (("OLD", rules.old, clock.old), ("FUTURE", rules.future, clock.future))
+        if count and action == "refuse"
+    ]
+    if not refusing:
+        return ""
+    return f"set the device's clock, or {' and '.join(refusing)} to flag or correct"
 
 
 def _span(ms: int) -> str:
@@ -223,21 +249,24 @@ def _sink(facts: SinkFacts, stored: int) -> dict[str, object]:
         "counted": facts.counted,
         "put_aside": dict(facts.put_aside),
         "text": " ".join(_sink_words(facts, stored)),
-        "hint": facts.hint if facts.state in ("waiting", "stopped") else "",
+        "hint": (facts.hint if facts.state in ("waiting", "stopped") else "")
+        or (DROPPED_HINT if facts.overflowed else ""),
     }
 
 
 def _sink_words(facts: SinkFacts, stored: int) -> Iterable[str]:
     put_aside = sum(facts.put_aside.values())
+    whole = not facts.overflowed and not facts.lost
     waiting = f"{'' if facts.counted else 'at least '}{facts.waiting:,} of its readings"
     one = facts.waiting == 1
     if not stored:
         yield "Nothing of it is stored yet."
     elif not facts.waiting and facts.counted:
-        yield f"Has taken all that is stored{', but what was put aside' if put_aside else ''}."
+        all_of_it = "all that is stored" if whole else "all of it that the journal still held"
+        yield f"Has taken {all_of_it}{', but what was put aside' if put_aside else ''}."
     elif facts.state in ("waiting", "stopped"):
         wait = "waits" if one and facts.counted else "wait"
-        yield f"{waiting[0].upper()}{waiting[1:]} {wait} in the journal; none is lost."
+        yield f"{waiting[0].upper()}{waiting[1:]} {wait} in the journal{'; none is lost' if whole else ''}."
     else:
         yield f"Has yet to take {waiting}, which {'is' if one and facts.counted else 'are'} on the way."
     if facts.state == "waiting":
@@ -248,11 +277,20 @@ def _sink_words(facts: SinkFacts, stored: int) -> Iterable[str]:
     elif facts.state == "stopped":
         yield f"It has stopped: {facts.reason}."
     if put_aside:
-        reasons = "; ".join(f"{count:,}: {reason}" for reason, count in facts.put_aside.items())
+        reasons = "; ".join(
+            f"{count:,}: {reason}" if len(facts.put_aside) > 1 else reason for reason, count in facts.put_aside.items()
+        )
         which = "dead letters of this device" if put_aside != 1 else "dead letter of this device"
         yield f"{put_aside:,} {which} ({reasons})."
     if facts.overflowed:
-        dropped = "were dropped from the full journal before it took them"
-        yield f"Of all devices together {facts.overflowed:,} readings {dropped}."
+        were, them = ("was", "it") if facts.overflowed == 1 else ("were", "them")
+        yield (
+            f"Of all devices together {_count(facts.overflowed, 'reading')} {were} dropped from the full journal "
+            f"before this sink took {them}; this device's may be among them."
+        )
     if facts.lost:
-        yield f"Of all devices together {facts.lost:,} readings were lost to it with damaged parts of the journal."
+        were = "was" if facts.lost == 1 else "were"
+        yield (
+            f"Of all devices together {_count(facts.lost, 'reading')} {were} lost to it with damaged parts of the "
+            "journal; this device's may be among them."
+        )

@@ -67,6 +67,16 @@ def test_what_was_not_kept_comes_again_only_with_seq() -> None:
     assert "lost" not in about(device)["parts"][0]["text"]
 
 
+def test_a_seq_that_was_never_kept_is_a_seq() -> None:
+    """A device whose first contact met a full journal is told what to send again, not that it sends no seq."""
+    device = pump(dropped=3)
+    device.session.judge(1, 0.0)
+    device.session.hold(1, 0.0, full=True)
+    assert "lost" not in about(device)["parts"][0]["text"]
+    device.session.held = 0  # given up
+    assert "lost" not in about(device)["parts"][0]["text"]
+
+
 def test_why_readings_were_refused() -> None:
     """The codes with their counts, the last words, and a hint that fits them."""
     refusals = Refusals()
@@ -122,9 +132,41 @@ def test_readings_out_of_their_time(action: Any, words: str) -> None:
     device.clock.stamp(NOW + 61 * 10**9, NOW, rules)
     _, old, future = about(device, clock_rules=rules)["notes"]
     assert "2 readings carried a time more than 2 hours before they came: " in old
-    assert "1 reading carried a time more than 1 minute after they came: " in future
+    assert "1 reading carried a time more than 1 minute after it came: " in future
     assert words in old
     assert words in future
+    assert "started" not in old  # the counts are kept over restarts
+
+
+def test_times_that_the_rules_refuse_are_told_with_the_setting() -> None:
+    """Where the gateway's rules refused a time and not its form, the advice names the rule."""
+    rules = ClockRules("flag", "refuse")
+    device = pump(rejected=1)
+    refusals = Refusals()
+    with pytest.raises(Refusal) as refusal:
+        device.clock.stamp(NOW + 61 * 10**9, NOW, rules)
+    refusals.note("pump-1", refusal.value, NOW)
+    (part,) = about(device, clock_rules=rules, refused=refusals.of("pump-1"))["parts"]
+    assert "GATEWAY_CLOCK__FUTURE" in part["hint"]
+    assert "GATEWAY_CLOCK__OLD" not in part["hint"]
+    (part,) = about(device, refused=refusals.of("pump-1"))["parts"]
+    assert "GATEWAY_CLOCK__" not in part["hint"]
+
+
+def test_a_gateway_whose_own_clock_is_not_set_blames_no_device() -> None:
+    """It says that its own is wrong, and nothing of the device's."""
+    device = pump(rejected=1)
+    rules = ClockRules("flag", "refuse")
+    refusals = Refusals()
+    with pytest.raises(Refusal) as refusal:
+        device.clock.stamp(NOW, 600 * 10**9, rules)
+    refusals.note("pump-1", refusal.value, 600 * 10**9)
+    told = explain(device, now=600 * 10**9, rate=100, burst=200, clock_rules=rules, refused=refusals.of("pump-1"))
+    assert told["notes"] == [
+        "The gateway's own clock stands at 1970-01-01 00:10 UTC: times of receipt are wrong until it is set."
+    ]
+    (part,) = told["parts"]  # type: ignore[misc]
+    assert "device's clock" not in part["hint"]
 
 
 def test_a_sink_that_has_taken_all() -> None:
@@ -148,8 +190,23 @@ def test_a_sink_that_is_behind() -> None:
 
 def test_a_sink_that_lacks_some_for_good() -> None:
     """Dead letters with their reasons, what was dropped from a full journal, what was damaged."""
-    text = sink(pump(stored=9), put_aside={"too long": 2, "bad field": 1}, overflowed=7, lost=4)
-    assert text.startswith("Has taken all that is stored, but what was put aside. 3 dead letters of this device ")
-    assert "(2: too long; 1: bad field)" in text
-    assert "7 readings were dropped from the full journal" in text
-    assert "4 readings were lost" in text
+    text = sink(pump(stored=9), put_aside={"too long": 2, "bad field": 1}, overflowed=7, lost=1)
+    assert text.startswith("Has taken all of it that the journal still held, but what was put aside. ")
+    assert "3 dead letters of this device (2: too long; 1: bad field)." in text
+    assert "7 readings were dropped from the full journal before this sink took them" in text
+    assert "1 reading was lost" in text
+    assert "1 dead letter of this device (HTTP 400)." in sink(pump(stored=9), put_aside={"HTTP 400": 1})
+    assert "2 dead letters of this device (HTTP 400)." in sink(pump(stored=9), put_aside={"HTTP 400": 2})
+
+
+@pytest.mark.parametrize("lacking", [{"overflowed": 7}, {"lost": 7}])
+def test_nothing_is_called_safe_where_readings_were_dropped(lacking: dict[str, int]) -> None:
+    """Neither what waits nor what was taken is told as all there was."""
+    for facts in ({"waiting": 3, "state": "waiting", "reason": "refused"}, {}):
+        text = sink(pump(stored=9), **lacking, **facts)
+        assert "none is lost" not in text
+        assert "all that is stored" not in text
+        assert "7 readings were " in text
+    device = pump(stored=9)
+    (told,) = about(device, sinks=[SinkFacts(name="mqtt", title="MQTT", state="ok", overflowed=7)])["sinks"]
+    assert "GATEWAY_JOURNAL__MAX_BYTES" in told["hint"]
