@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway.aside import remove, sync_directory
 from gateway.errors import GatewayError
 from gateway.reading import Item
 
@@ -123,13 +124,8 @@ class DeadLetters:
         """
         with self._lock:
             self._new_path.unlink(missing_ok=True)
-            self._census = census = _Census()
-            self.uncounted = set()
-            for line in self._lines():
-                letter = _decode(line)
-                census.note(len(line), letter)
-                if letter is not None and letter.ledger == self.ledger and letter.offset >= position:
-                    self.uncounted.add(letter.offset)
+            own = self._take_census()
+            self.uncounted = {offset for offset in own if offset >= position}
 
     def append(self, letters: Iterable[tuple[int, str, Item]]) -> int:
         """Put aside (offset, reason, item) for good: synced on return.  Returns how many were new.
@@ -138,6 +134,7 @@ class DeadLetters:
         """
         now = self._clock()
         with self._lock:
+            self._look()
             new = [
                 DeadLetter(offset, now, reason, item, self.ledger)
                 for offset, reason, item in letters
@@ -162,7 +159,7 @@ class DeadLetters:
             finally:
                 os.close(fd)
             if born:
-                _sync_directory(self.path.parent)
+                sync_directory(self.path.parent)
             for line, letter in zip(lines, new, strict=True):
                 self._census.note(len(line), letter)
             return len(new)
@@ -230,7 +227,9 @@ class DeadLetters:
         """Forget all; returns how many there were.  What was counted as put aside stays so.  Raises ``OSError``."""
         with self._lock:
             count = self.count
-            self.path.unlink(missing_ok=True)
+            if self.path.exists():
+                remove(self.path)
+                sync_directory(self.path.parent)
             self._census = _Census()
             self.uncounted = set()
             return count
@@ -240,6 +239,26 @@ class DeadLetters:
     @property
     def _new_path(self) -> Path:
         return self.path.with_name(self.path.name + ".new")
+
+    def _take_census(self) -> set[int]:
+        """Read the file anew; returns the offsets of this ledger in it."""
+        census, own = _Census(), set()
+        for line in self._lines():
+            letter = _decode(line)
+            census.note(len(line), letter)
+            if letter is not None and letter.ledger == self.ledger:
+                own.add(letter.offset)
+        self._census = census
+        return own
+
+    def _look(self) -> None:
+        """Whoever removed or cut the file meanwhile took letters with it: what is known of it is what is there."""
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if size < self._census.bytes:
+            self.uncounted &= self._take_census()
 
     def _lines(self) -> Iterator[bytes]:
         try:
@@ -281,7 +300,7 @@ class DeadLetters:
                 self._census = census
             finally:
                 self._new_path.unlink(missing_ok=True)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
             own = {offset for ledger, offset in gone if ledger == self.ledger}
             counted = len(own - self.uncounted)
             self.uncounted -= own
@@ -323,11 +342,3 @@ def _write(fd: int, data: bytes, at: int) -> None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -95,6 +95,56 @@ def test_append_is_synced_before_it_returns(tmp_path: Path) -> None:
     assert kinds == ["pwrite64", "fdatasync", "fsync", "write"]
 
 
+def test_purge_is_synced_before_it_returns(tmp_path: Path) -> None:
+    """A purged file does not come back with a power cut: its directory is synced."""
+    code = (
+        "import sys; from pathlib import Path; from gateway.sinks.deadletters import DeadLetters\n"
+        "dead = DeadLetters(Path(sys.argv[1])); dead.open(); dead.purge(); print('DONE', flush=True)\n"
+    )
+    put_aside(tmp_path / "letters")
+    trace = tmp_path / "trace"
+    run = ["strace", "-f", "-y", "-e", "trace=unlink,fsync,write", "-o", str(trace)]
+    try:
+        subprocess.run([*run, sys.executable, "-c", code, str(tmp_path / "letters")], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("strace is not on this machine (Debian package strace).")
+    calls = [line for line in trace.read_text().splitlines() if str(tmp_path) in line or "DONE" in line]
+    kinds = [next(k for k in ("unlink", "fsync", "write") if k in line) for line in calls if "ENOENT" not in line]
+    assert kinds == ["unlink", "fsync", "write"]
+
+
+@pytest.mark.parametrize("what", ["removed", "emptied", "cut", "cut within a line", "another's", "replaced"])
+def test_file_that_somebody_changed_takes_what_comes_next(tmp_path: Path, what: str) -> None:
+    """Letters put aside after the file was removed or cut by hand are there, whole, behind what is left of it."""
+    dead = put_aside(tmp_path / "a", 4)
+    lines = dead.path.read_bytes().splitlines(keepends=True)
+    left = {"cut": lines[:2], "cut within a line": [*lines[:2], lines[2][:-5]], "another's": lines[2:3]}.get(what, [])
+    if what == "removed":
+        dead.path.unlink()
+    elif what == "replaced":
+        dead.path.rename(tmp_path / "kept elsewhere")
+        dead.path.touch()
+    else:
+        dead.path.write_bytes(b"".join(left))
+    assert dead.append([(7, "no", reading(7)), (8, "no", reading(8))]) == 2
+    found = [letter.offset for letter in letters(tmp_path / "a").read()]
+    assert found == [*{"another's": [2]}.get(what, [0, 1] if left else []), 7, 8]
+    assert (dead.count, dead.summary()["bytes"]) == (len(found), dead.path.stat().st_size)
+    assert letters(tmp_path / "a").damaged == 0
+
+
+def test_letter_that_is_gone_is_put_aside_again(tmp_path: Path) -> None:
+    """What stood in the file before a crash, and comes again after the file was removed, is put aside once more."""
+    put_aside(tmp_path / "a", 4)
+    dead = DeadLetters(tmp_path / "a")
+    dead.open(2)
+    dead.path.write_bytes(b"".join(dead.path.read_bytes().splitlines(keepends=True)[:3]))
+    assert dead.append([(2, "no", reading(2)), (3, "no", reading(3))]) == 1
+    dead.path.unlink()
+    assert dead.append([(2, "no", reading(2))]) == 1
+    assert [letter.offset for letter in letters(tmp_path / "a").read()] == [2]
+
+
 def put_aside(path: Path, count: int = 6, **more: int) -> DeadLetters:
     """Letters 0.. of two reasons, an hour apart."""
     now = [1_764_000_000_000_000_000]
