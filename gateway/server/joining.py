@@ -61,22 +61,30 @@ class Join(msgspec.Struct, frozen=True):
     above: list[Entry]  # shown, not in the store's answer, and not in updates
     lacks: range = range(0)  # offsets of what was shown as well, but is not in `above`
     missed: list[Entry] = []  # maybe in the store's answer, and in updates
+    begin: int = -1  # updates begin behind this offset
 
     @classmethod
-    def now(cls, hub: Hub[Any], stored: int, now: int, history_s: float, begin: int | None) -> Self:
-        """That of this moment, ``now``, where the store has all below offset ``stored``.
+    def now(cls, hub: Hub[Any], stored: int, start: int, end: int, begin: int | None) -> Self:
+        """That of this moment, where the store has all below offset ``stored``.
 
         Updates begin behind offset ``begin``; None: behind what was shown by now.
         """
         if begin is None:
             begin = hub.offset
         return cls(
-            now - int(history_s * 1e9),
-            now,
+            start,
+            end,
             above=[entry for entry in hub.since(stored - 1) if entry[0] <= begin],
             lacks=range(stored, min(hub.floor, begin + 1)),
             missed=[entry for entry in hub.since(begin) if entry[0] < stored],
+            begin=begin,
         )
+
+    def later(self, hub: Hub[Any], stored: int) -> Self | None:
+        """One with the same updates in place of this one; None where the hub has not all that this takes."""
+        if hub.floor > min(stored, self.begin + 1):
+            return None
+        return self.now(hub, stored, self.start, self.end, self.begin)
 
     def covers(self, time: int) -> bool:
         """Whether readings of this time are part of the history."""

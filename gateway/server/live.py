@@ -325,7 +325,8 @@ class Client:
             hub.release(self, subscription)
             return
         begin = after if recovered and subscription.mode == "every" else None
-        join = Join.now(hub, endpoint.history.end, endpoint.now(), request.history_s, begin)
+        now = endpoint.now()
+        join = Join.now(hub, endpoint.history.end, now - int(request.history_s * 1e9), now, begin)
         question = Question(endpoint.history, subscription, join)
         stretch = Stretch(endpoint.journal, subscription, join)
         task = asyncio.create_task(self._history(subscription, join, question, stretch))
@@ -364,6 +365,11 @@ class Client:
         async with endpoint.histories:
             answer = await question.answer()
             whole = await stretch.read()
+            if not whole and (later := join.later(endpoint.hub, endpoint.history.end)):
+                # It took so long that the store has it by now.
+                join, whole = later, True
+                stretch.points.clear()
+                answer = await Question(endpoint.history, subscription, join).answer()
         await self._until(lambda: not endpoint.hub.joining(self, subscription))
         complete = whole and answer.complete
         if join.missed and not answer.raw:

@@ -120,6 +120,7 @@ def streams(draw: st.DrawFn) -> dict[str, Any]:
         "back": draw(st.none() | st.integers(0, count)),  # resumed from so many readings ago
         "commits": frozenset(draw(st.sets(st.sampled_from(places)))),
         "late_commit": draw(st.booleans()),
+        "caught_up": draw(st.none() | st.integers(0, count)),  # the store is asked again when it has so many
         "start": draw(st.integers(0, 20)),
         "devices": draw(st.sampled_from([(), ("a",), ("b", "c")])),
         "mode": draw(st.sampled_from(["every", "every", "latest"])),
@@ -146,6 +147,7 @@ async def join_and_check(
     back: int | None,
     commits: frozenset[int],
     late_commit: bool,
+    caught_up: int | None,
     start: int,
     devices: tuple[str, ...],
     mode: str,
@@ -169,11 +171,8 @@ async def join_and_check(
     recovered = hub.subscribe(member, subscription, after, history=True)
     now = 10**18
     begin = after if recovered and mode == "every" else None
-    join = Join.now(hub, end, now, (now - start * MS) / 1e9, begin)
-    join = Join(start * MS, now, join.above, join.lacks, join.missed)
+    join = Join.now(hub, end, start * MS, now, begin)
     made = Stretch(journal, subscription, join)
-    covered = [one for one in readings[:stored] if one.time >= start * MS and one.device in (devices or "abc")]
-    rows = [(one.time, one.device, "v", one.values["v"]) for one in sorted(covered, key=lambda one: one.time)]
     # What comes before the journal is read is in updates, and more of it in the journal then.
     for n in range(shown, len(readings)):
         hub.publish(readings[n], places[n])
@@ -181,6 +180,11 @@ async def join_and_check(
     await asyncio.sleep(0)
     journal.durable_offset = max(places) + 1
     assert await reading_on
+    if caught_up is not None and (later := join.later(hub, places[caught_up - 1] + 1 if caught_up else 0)):
+        join, stored = later, caught_up
+        made.points.clear()
+    covered = [one for one in readings[:stored] if one.time >= start * MS and one.device in (devices or "abc")]
+    rows = [(one.time, one.device, "v", one.values["v"]) for one in sorted(covered, key=lambda one: one.time)]
     for frame in history_frames(subscription, join, rows, True, [], made.points):
         if frame is not None:
             member.send(frame)
@@ -386,3 +390,40 @@ async def test_history_that_lags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert points[-300:] == [[start + n, float(n)] for n in range(101, 401)]
         assert 1 <= len(points) - 300 <= 60
         assert all(value <= 100 for _, value in points[:-300])
+
+
+async def test_history_that_catches_up_before_the_journal_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the journal has let go of a part meanwhile the history is asked again, and joins the same updates."""
+    monkeypatch.setattr(hub_module, "RECENT_MAX", 50)
+    go_on = asyncio.Event()
+    write = History.write
+
+    async def lagging(history: History, batch: Batch) -> int:
+        await go_on.wait()
+        return await write(history, batch)
+
+    monkeypatch.setattr(History, "write", lagging)
+    async with gateway(tmp_path, **FAST) as gw, gw.device("a") as ws, feed(gw) as one:
+        await receive(ws, "welcome")
+
+        async def read(made: Stretch) -> bool:
+            made.points["a", "n"] = [(0, "half of it")]
+            await send(ws, *({"n": n, "seq": n} for n in range(101, 111)))
+            await acked(ws, 110)
+            go_on.set()
+            await gw.rows("a", until=110)
+            return False
+
+        monkeypatch.setattr(Stretch, "read", read)
+        await send(ws, [{"n": n, "seq": n} for n in range(1, 101)])
+        await acked(ws, 100)
+        await one.subscribe(mode="every", history_s=600, interval_ms=50)
+        history = await one.next("history")
+        assert (history["last"], history.get("complete", True)) == (True, True)
+        assert [value for _, value in history["data"]["a"]["n"]] == list(range(1, 101))
+        updates: list[int] = []
+        while updates[-1:] != [110]:
+            updates += [value for _, value in (await one.next("update"))["data"]["a"]["n"]]
+        assert updates == list(range(101, 111))
