@@ -310,7 +310,7 @@ class App:
             "figures": partial(_every, 1.0, health.sample),
             "presence": partial(_every, 1.0, devices.watch),
             "device book": partial(_every, SNAPSHOT_S, keeper.save),
-            "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper)),
+            "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper, runners)),
             "watchdog": partial(_watchdog, health),
         }
         for name, work in works.items():
@@ -390,12 +390,15 @@ class _BookKeeper:
         await self.save()
 
 
-async def _relieve(journal: Journal, history: History, keeper: _BookKeeper) -> None:
+async def _relieve(journal: Journal, history: History, keeper: _BookKeeper, runners: list[Runner]) -> None:
     """Before the journal is full of what waits for the gateway alone, have that put on disk ahead of its time."""
     pressing = journal.pressing(("history", "devices"))
     if "history" in pressing:
         with suppress(HistoryError):  # a disk that fails: the history's own sink says so
             await history.flush()
+        for runner in runners:
+            if runner.sink.name == "history":
+                runner.confirm_now()
     if "devices" in pressing:
         await keeper.save()
 

@@ -45,7 +45,7 @@ from gateway.sinks.deadletters import DeadLetter, DeadLetters, DeadLettersFull
 from gateway.sinks.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Runner"]
 
@@ -116,11 +116,14 @@ class Runner:
         self._full = False  # the live stream stands because no more dead letters fit
         self._wake: asyncio.Event = asyncio.Event()
         self._hurry = False
+        self._asked = False
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Task[Batch] | None = None
         self._failed_at = clock()
         self._refused = 0
+        self._doubted = False  # the far side has turned us away: one reading goes alone before the others
+        self._disliked = False  # everything is refused: it has stopped until one reading is taken
         self._taken_count = self._retries = self._batches = self._states_sent = 0
         self._write_s = self._write_s_sum = 0.0
         sink.lost = self._lost
@@ -167,6 +170,11 @@ class Runner:
     def retry_now(self) -> None:
         """Try again at once, whatever is waited for."""
         self._hurry = True
+        self._wake.set()
+
+    def confirm_now(self) -> None:
+        """Ask the sink at once what is safe: it has made safe what it has, ahead of its time."""
+        self._asked = True
         self._wake.set()
 
     def health(self) -> dict[str, object]:
@@ -357,7 +365,8 @@ class Runner:
             woken.cancel()
         self._wake.clear()
         self._retried_last = False
-        if not done and not busy:
+        asked, self._asked = self._asked, False
+        if self._safe < self._offset and (asked if done else not busy):
             self._confirm(await self.sink.write(Batch(self._offset, [], 0)))
         if self._next.done():
             task, self._next = self._next, None
@@ -369,6 +378,12 @@ class Runner:
 
     async def _write(self) -> None:
         part = self._parts[0]
+        if self._doubted and part.readings > 1:
+            # Were all of it sent, what stands behind might be taken as the far side changes its mind, and come first.
+            alone = 1 + next(index for index, item in enumerate(part.items) if _is_reading(item))
+            self._parts.popleft()
+            self._parts.extendleft((_slice(part, alone, len(part.items)), _slice(part, 0, alone)))
+            part = self._parts[0]
         started = self._clock()
         self._pace.take(part.readings, started)
         try:
@@ -383,18 +398,20 @@ class Runner:
             safe = part.end
         except Rejected as error:
             self._backoff.reset()
-            taken = part.readings - sum(_is_reading(part.items[index]) for index in error.reasons)
-            if error.rest_safe and taken:
-                self._refused = 0
+            # Marks keep the offsets in their places, and every layout skips them.
+            rest = _without(part, error.reasons)
+            if error.rest_safe:
+                # First, so that nothing of it goes again, should what was refused find no place.
+                part = self._parts[0] = _without(part, set(range(len(part.items))) - error.reasons.keys())
+                if rest.readings:
+                    await self._taken(rest, started)
             await self._put_away(part, error.reasons)
             if not error.rest_safe:
-                # Marks keep the offsets in their places, and every layout skips them.
-                self._parts[0] = _without(part, error.reasons)
+                self._parts[0] = rest
                 return
             safe = part.end
-            await self._taken(part, taken, started)
         else:
-            await self._taken(part, part.readings, started)
+            await self._taken(part, started)
         self._full = False
         self._parts.popleft()
         self._confirm(safe)
@@ -410,18 +427,19 @@ class Runner:
             if safe >= self._offset:
                 self._read = self._cursor.position.readings
 
-    async def _taken(self, part: Batch, readings: int, started: float) -> None:
+    async def _taken(self, part: Batch, started: float) -> None:
         self._write_s = self._clock() - started
         self._write_s_sum += self._write_s
         self._batches += 1
-        self._taken_count += readings
-        if readings:
-            self._refused = 0
+        self._taken_count += part.readings
+        if part.readings:
+            self._refused, self._disliked = 0, False
         self._backoff.reset()
         self._set_ok()
         letters = self._dead_letters
         if letters is not None and letters.uncounted:
-            again = (letters.uncounted & set(range(part.base, part.end))) - self._aside
+            offsets = {part.base + index for index, item in enumerate(part.items) if _is_reading(item)}
+            again = (letters.uncounted & offsets) - self._aside
             if again:
                 await self._forget(letters, again)
 
@@ -438,7 +456,7 @@ class Runner:
             raise Stopped(f"refused: {next(iter(reasons.values()), '')}", hint="there are no dead letters here")
         if self._refused >= self._refused_in_a_row:
             # The next try lets as many more go: a far side that dislikes one device alone gets past it.
-            self._refused = 0
+            self._refused, self._disliked = 0, True
             raise Stopped(
                 f"everything is refused, last: {next(iter(reasons.values()), '')}",
                 hint="the far side seems to be set up wrongly; what it refused before is in the dead letters",
@@ -451,6 +469,8 @@ class Runner:
         self._refused += len(some)
         self._aside.update(offset for offset, _, item in some if _is_reading(item))
         letters.uncounted.difference_update(self._aside)
+        if not self._disliked:
+            self._set_ok()
         for offset, reason, _ in some[:3]:
             log.warning("sink %s: offset %d to the dead letters: %s", self.sink.name, offset, reason)
 
@@ -489,6 +509,7 @@ class Runner:
         if (self.state, self.reason) != ("stopped", reason):
             log.error("sink %s stopped: %s%s", self.sink.name, reason, f" ({hint})" if hint else "")
         self._retries += 1
+        self._doubted = True
         await self._pause("stopped", reason, hint, self._stopped_retry_s)
 
     async def _pause(self, state: str, reason: str, hint: str, delay: float) -> None:
@@ -531,7 +552,7 @@ def _slice(batch: Batch, start: int, stop: int) -> Batch:
     return Batch(batch.base + start, items, sum(map(_is_reading, items)))
 
 
-def _without(batch: Batch, indices: dict[int, str]) -> Batch:
+def _without(batch: Batch, indices: Iterable[int]) -> Batch:
     items = list(batch.items)
     for index in indices:
         item = items[index]

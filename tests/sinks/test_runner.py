@@ -184,6 +184,17 @@ async def test_far_side_that_refuses_everything_stops_the_sink(tmp_path: Path) -
     assert sink.written == list(range(20, 200))
 
 
+async def test_far_side_that_answers_works_again(tmp_path: Path) -> None:
+    """An outage is over with the first answer, also where all that comes is put aside."""
+    sink, cursor = FarSide(Unavailable("away")), MemoryCursor(5)
+    sink.always = lambda batch: Refused("no")
+    runner = make(sink, cursor, dead_letters=dead(tmp_path))
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+        assert (runner.state, runner.reason) == ("ok", "")
+        assert cursor.dead_lettered == 5
+
+
 async def test_poison_in_a_row_does_not_stand_in_the_way_for_ever(tmp_path: Path) -> None:
     """Each try of a sink that was stopped for refusals alone lets as many more go; then the rest flows."""
     sink, cursor = FarSide(), MemoryCursor(80)
@@ -221,6 +232,44 @@ async def test_full_dead_letters_stop_the_sink(tmp_path: Path) -> None:
     assert sink.written == [1, 2, 3, 4]
 
 
+async def test_full_dead_letters_repeat_nothing_that_is_safe(tmp_path: Path) -> None:
+    """While no more can be put aside, what the far side has of that batch is not given to it again and again."""
+    letters = dead(tmp_path, max_bytes=10)
+    sink, cursor = FarSide(), MemoryCursor(10)
+
+    def answer(batch: Batch) -> Exception | None:
+        bad = {n: "bad" for n, item in enumerate(batch.items) if item in (reading(3), reading(7))}
+        return Rejected(bad, rest_safe=True) if bad else None
+
+    sink.always = answer
+    runner = make(sink, cursor, dead_letters=letters, stopped_retry_s=0.001)
+    async with running(runner):
+        await until(lambda: len(sink.batches) > 5)
+        assert sink.written == [0, 1, 2, 4, 5, 6, 8, 9]
+        assert (runner.state, runner.behind, cursor.pending) == ("stopped", 2, 10)
+        assert runner.stats()["taken"] == 8
+        letters._max_bytes = 10_000
+        await until(lambda: cursor.pending == 0)
+        assert (runner.state, runner.reason) == ("ok", "")
+    assert sink.written == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert [(letter.offset, letter.item) for letter in letters.read()] == [(3, reading(3)), (7, reading(7))]
+    assert (cursor.delivered, cursor.dead_lettered, runner.stats()["taken"]) == (8, 2, 8)
+
+
+async def test_letters_from_before_a_crash_stay_while_none_fit(tmp_path: Path) -> None:
+    """What is taken of a batch leaves the dead letters, what is refused once more of it stays there."""
+    before = dead(tmp_path)
+    before.open()
+    before.append([(2, "bad", reading(2)), (3, "bad", reading(3))])
+    sink, cursor = FarSide(Rejected({3: "bad", 4: "bad"}, rest_safe=True)), MemoryCursor(10)
+    letters = dead(tmp_path, max_bytes=200)
+    sink.always = lambda batch: Rejected({3: "bad", 4: "bad"}, rest_safe=True)
+    async with running(make(sink, cursor, dead_letters=letters)) as task:
+        await until(lambda: len(sink.batches) == 1 and letters.count == 1)
+        assert [letter.offset for letter in letters.read()] == [3]
+        assert not task.done()
+
+
 async def test_without_dead_letters_a_rejection_stops_the_sink() -> None:
     """Nothing is dropped for want of a place."""
     sink, cursor = FarSide(Rejected({0: "bad"})), MemoryCursor(5)
@@ -254,6 +303,23 @@ async def test_far_side_that_makes_things_safe_later() -> None:
     assert cursor.confirmed == [20, 30]
     assert sink.batches == [(0, 10), (10, 10), (20, 10), (30, 0), (30, 0)]
     assert sink.written == list(range(30))
+
+
+async def test_what_was_made_safe_is_confirmed_at_once_where_that_is_asked_for() -> None:
+    """Somebody who had the far side make safe what it has need not wait until it is asked again by itself."""
+    sink, cursor = FarSide(0, 0, 0, 30), MemoryCursor(30)
+    runner = make(sink, cursor, lag_s=3600.0)
+    async with running(runner):
+        await until(lambda: runner.taken == 30)
+        runner.confirm_now()
+        await until(lambda: cursor.pending == 0)
+        assert sink.batches == [(0, 10), (10, 10), (20, 10), (30, 0)]
+        runner.confirm_now()
+        await asyncio.sleep(0.02)
+        assert len(sink.batches) == 4  # nothing is left to confirm
+        cursor.append(reading(30))
+        await until(lambda: cursor.pending == 0)
+    assert sink.written == list(range(31))
 
 
 async def test_states_are_latest_only_and_go_before_the_next_batch() -> None:
