@@ -7,6 +7,7 @@ import { el, icon, setClass, setIcon, setText } from "./dom.js";
 import { csv, fileName, picture, save } from "./export.js";
 import { clock, count, span } from "./format.js";
 import { load, stepFor } from "./history.js";
+import { LedgerSum } from "./ledger.js";
 import { TextLog } from "./log.js";
 import { PresenceStrip } from "./presence.js";
 import { usualStep } from "./series.js";
@@ -17,13 +18,12 @@ import { ValueTable } from "./table.js";
 const LIVE_SPAN_S = 300, REFRESH_LEAST = 30_000, REFRESH_MOST = 300_000, RETRY_MS = 5000, SKEW_MS = 2000;
 const MOVING_MS = 120, LEAST_WINDOW = 1000, BUDGET_MS = 8, NOTE_MS = 15_000;
 const KINDS = { number: 0, bool: 1, text: 2 };
-const TERMS = ["stored", "rejected", "duplicate", "throttled", "dropped", "in_flight"];
 
 export class DevicePanel extends EventTarget {
   #root; #store; #live; #away; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
   #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = ""; #patchy = false; #thinned = false;
   #edition = 0; #job = null; #painting = false; #asked = 0; #whole = false; #note = ""; #noted = 0;
-  #head; #strip = new PresenceStrip(); #ledger; #grid; #table = new ValueTable(); #quiet; #ledgerParts = new Map(); #drawn = ""; #stored = { key: "", spans: [] };
+  #head; #strip = new PresenceStrip(); #ledger = new LedgerSum(); #grid; #table = new ValueTable(); #quiet; #drawn = ""; #stored = { key: "", spans: [] };
   #seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
     this.#drawn = "";
@@ -41,11 +41,11 @@ export class DevicePanel extends EventTarget {
     this.#head.csv = tool("CSV", "Save the readings of this range as CSV", () => this.#csv());
     this.#head.png = tool("PNG", "Save the charts as a picture", () => this.#png());
     this.#head.tag = el("span", { class: "tag" }, this.#head.icon, this.#head.word);
-    this.#ledger = el("p", { class: "ledger", role: "group", "aria-label": "What became of its readings" });
     this.#grid = el("div", { class: "grid" });
     this.#quiet = el("p", { class: "quiet", hidden: true });
     this.#root.append(el("div", { class: "card" }, el("div", { class: "head" },
-      this.#head.title, el("div", { class: "words" }, this.#head.name, this.#head.tag, this.#head.facts), el("div", { class: "tools" }, this.#head.csv, this.#head.png)), this.#strip.node, this.#ledger), this.#quiet, this.#grid, this.#table.node);
+      this.#head.title, el("div", { class: "words" }, this.#head.name, this.#head.tag, this.#head.facts),
+      el("div", { class: "tools" }, this.#head.csv, this.#head.png)), this.#strip.node, this.#ledger.node), this.#quiet, this.#grid, this.#table.node);
     this.#root.hidden = true;
   }
 
@@ -191,7 +191,7 @@ export class DevicePanel extends EventTarget {
     const window = this.window(), now = this.#store.now();
     this.#load(window);
     this.#drawHead(device, now);
-    this.#drawLedger(device);
+    this.#ledger.draw(device);
     this.#makeCards(device);
     const interval = this.#interval(device);
     for (const card of this.#cards.values()) card.current(now, device);
@@ -309,31 +309,6 @@ export class DevicePanel extends EventTarget {
     if (!device.confirmed) facts.push("not heard of since the gateway started");
     if (this.#note && performance.now() - this.#noted < NOTE_MS) facts.push(this.#note);
     setText(head.facts, facts.join(", "));
-  }
-
-  #drawLedger(device) {
-    const { ledger } = device;
-    if (!ledger) return;
-    const sum = TERMS.reduce((total, term) => total + (ledger[term] ?? 0), 0), off = (ledger.received ?? 0) - sum;
-    this.#term("received", "", ledger.received ?? 0, false);
-    TERMS.forEach((term, i) => this.#term(term, i ? "+ " : "= ", ledger[term] ?? 0, (term === "rejected" || term === "dropped") && ledger[term] > 0));
-    this.#term("unaccounted", "+ ", off, off !== 0, off === 0);
-    const { old = 0, future = 0 } = device.clock ?? {};
-    this.#term("with a time long past", "; ", old, false, !old);
-    this.#term("with a time ahead", "; ", future, true, !future);
-  }
-
-  #term(term, sign, n, hot, hidden = false) {
-    let part = this.#ledgerParts.get(term);
-    if (!part) {
-      const number = el("b");
-      part = { number, node: el("span", { "data-term": term }, sign, number, ` ${term.replace("_", " ")}`) };
-      this.#ledgerParts.set(term, part);
-      this.#ledger.append(part.node, " ");
-    }
-    part.node.hidden = hidden;
-    setText(part.number, count(n));
-    setClass(part.node, hot ? "hot" : "");
   }
 
   /** A card for each metric that has a value, numbers first; one whose kind has changed is made anew. */
