@@ -44,7 +44,12 @@ class Bounds:
         if self.failure:
             return f"the disk fails: {self.failure}"
         if self.full:
-            return f"the journal has reached its bound of {self.max_bytes} bytes"
+            return f"the journal has reached its bound of {_mib(self.max_bytes)} (GATEWAY_JOURNAL__MAX_BYTES)"
         if self.low:
-            return f"the disk has only {self.free} bytes free"
+            kept = f"GATEWAY_JOURNAL__KEEP_FREE_BYTES keeps {_mib(self.keep_free)}"
+            return f"the disk has only {_mib(self.free)} free, and {kept}"
         return ""
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.6g} MiB"

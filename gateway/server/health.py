@@ -5,19 +5,27 @@ What is wrong stands first, in words, with what to do.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from .. import __version__
 from ..devices import DeviceBook
 from ..hub import Hub
+from .explain import DROPPED_HINT
+from .ownclock import own_clock_problem
 
 __all__ = ["Health", "Meter", "RunnerView"]
 
+log = logging.getLogger(__name__)
+
 STUCK_S = 5.0  # a commit that takes longer than this means the writer does not turn
 METER_S = 5.0  # rates are means over this time
+CLOCK_RULES = "GATEWAY_CLOCK__"  # in the hint of what is said of devices' clocks
+
+Problem = dict[str, str]
 
 
 class RunnerView(Protocol):
@@ -87,6 +95,7 @@ class Health:
         self.messages = Meter(lambda: float(messages()), monotonic)
         # What was stored two samples ago: what came since is on its way, not behind.
         self._stored: deque[int] = deque([journal.stored], maxlen=3)
+        self._refusing = ""
         self.ready = False
 
     def sample(self) -> None:
@@ -94,6 +103,12 @@ class Health:
         self._stored.append(self._journal.stored)
         self.readings.sample()
         self.messages.sample()
+        problem = self.journal_problem()
+        if problem and not self._refusing:
+            log.warning("readings are refused: %s", problem)
+        elif self._refusing and not problem:
+            log.warning("readings are taken again: the journal can be written")
+        self._refusing = problem
 
     def alive(self) -> str:
         """Why the gateway is stuck, in words; empty if it turns."""
@@ -119,22 +134,14 @@ class Health:
         """The body of ``/healthz``."""
         journal = self._journal.stats()
         history = self._history.stats()
-        problems: list[dict[str, str]] = []
         failing = bool(journal.get("failing", 0.0))
-        if failing:
-            problems.append(
-                {
-                    "part": "journal",
-                    "text": f"The journal cannot be written: {self._journal.reason}",
-                    "hint": "Readings are refused until it can: make room on the disk, or check it.",
-                }
-            )
+        problems = [*self._journal_problems(journal), *self._clock_problems()]
         for part, keeper in (("journal", self._journal), ("history", self._history), ("devices", self._book)):
             problems += [
                 {"part": part, "text": f"{text}.", "hint": "The gateway's log and state directory have the details."}
                 for text in keeper.problems()
             ]
-        problems += [{"part": "devices", "text": f"{text}.", "hint": hint} for text, hint in self._device_problems()]
+        problems += self._told_of_devices()
         sinks = []
         recent = self._journal.stored - self._stored[0]
         for name, title, runner in self._runners:
@@ -155,16 +162,7 @@ class Health:
                     "ledger": health["ledger"],
                 }
             )
-            if health["state"] in ("waiting", "stopped"):
-                behind = f" {health['behind']:,} readings wait." if health["behind"] else ""
-                verb = "has stopped" if health["state"] == "stopped" else "cannot be reached"
-                problems.append(
-                    {
-                        "part": name,
-                        "text": f"{title} {verb}: {health['reason']}.{behind}",
-                        "hint": health["hint"] or "Nothing is lost: it is tried again by itself.",
-                    }
-                )
+            problems += _sink_problems(name, title, health)
         ledger = self._book.totals()
         return {
             "status": "failing" if failing or not self.ready else "degraded" if problems else "ok",
@@ -200,3 +198,80 @@ class Health:
             },
             "dashboards": self._dashboards(),
         }
+
+    def _journal_problems(self, journal: dict[str, float]) -> Iterator[Problem]:
+        problem = self.journal_problem()
+        if not problem:
+            return
+        if journal["bytes"] >= journal["max_bytes"]:
+            hint = f"Readings are refused until {self._holders()}, or raise GATEWAY_JOURNAL__MAX_BYTES."
+        else:
+            hint = "Readings are refused until it can: make room on the disk, or check it."
+        yield {"part": "journal", "text": f"{_capital(problem)}.", "hint": hint}
+
+    def _holders(self) -> str:
+        """Whose readings fill the journal, in words: the sinks that are away, else the one that is furthest behind."""
+        behind = [(runner.health(), title) for _, title, runner in self._runners]
+        holding = [(health["behind"], title) for health, title in behind if health["behind"]]
+        away = [(health["behind"], title) for health, title in behind if health["state"] in ("waiting", "stopped")]
+        named = [pair for pair in away if pair[0]] or sorted(holding)[-1:]
+        if not named:
+            return "what the gateway still has to put into its history is there: wait a moment"
+        if len(named) == 1:
+            count, title = named[0]
+            return f"{title} takes some of the {count:,} that wait for it: see why it does not"
+        titles = ", ".join(title for _, title in named[:-1]) + f" and {named[-1][1]}"
+        return f"{titles} take some of what waits for them: see why they do not"
+
+    def _clock_problems(self) -> Iterator[Problem]:
+        problem = own_clock_problem(self._now())
+        if problem:
+            hint = "Set it, and see that its time synchronisation works (timedatectl)."
+            yield {"part": "clock", "text": f"{_capital(problem)}.", "hint": hint}
+
+    def _told_of_devices(self) -> Iterator[Problem]:
+        own_clock_wrong = bool(own_clock_problem(self._now()))
+        for text, hint in self._device_problems():
+            # A clock that is wrong itself is no measure of theirs.
+            if not (own_clock_wrong and CLOCK_RULES in hint):
+                yield {"part": "devices", "text": f"{text}.", "hint": hint}
+
+
+def _sink_problems(name: str, title: str, health: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong with a sink, and what it lacks for good."""
+    overflowed, lost = health["ledger"]["overflowed"], health["ledger"]["lost"]
+    if health["state"] in ("waiting", "stopped"):
+        wait = f" {_readings(health['behind'], 'waits', 'wait')}." if health["behind"] else ""
+        verb = "has stopped" if health["state"] == "stopped" else "cannot be reached"
+        again = (
+            "It is tried again by itself." if overflowed or lost else "Nothing is lost: it is tried again by itself."
+        )
+        text = f"{title} {verb}: {health['reason']}.{wait}"
+        yield {"part": name, "text": text, "hint": health["hint"] or again}
+    if overflowed:
+        dropped = _readings(overflowed, "was", "were")
+        them = "it" if overflowed == 1 else "them"
+        text = f"{dropped} dropped from the full journal before {title} took {them}."
+        yield {"part": name, "text": text, "hint": f"{DROPPED_HINT}."}
+    if lost:
+        text = f"{_readings(lost, 'was', 'were')} lost to {title} with damaged parts of the journal."
+        hint = "The gateway's log has the details: check the disk. What devices still have they may send anew."
+        yield {"part": name, "text": text, "hint": hint}
+    if letters := health["dead_letters"]:
+        text = f"{_readings(letters, f'that {title} refused was', f'that {title} refused were')} put aside."
+        hint = f"`gateway dead-letters list {name}` says why; `retry` tries again, `purge` forgets."
+        yield {"part": name, "text": text, "hint": hint}
+    if damaged := health["dead_letters_damaged"]:
+        which = "1 dead letter" if damaged == 1 else f"{damaged:,} dead letters"
+        verb = "is" if damaged == 1 else "are"
+        text = f"{which} of {title} {verb} damaged and cannot be tried again."
+        hint = f"`gateway dead-letters show {name}` shows what can be read; `purge` forgets: check the disk."
+        yield {"part": name, "text": text, "hint": hint}
+
+
+def _readings(count: int, one: str, many: str) -> str:
+    return f"1 reading {one}" if count == 1 else f"{count:,} readings {many}"
+
+
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"

@@ -221,7 +221,7 @@ async def test_a_full_journal_refuses_until_cursors_move(tmp_path: Path) -> None
         with pytest.raises(Overloaded) as caught:
             journal.append(reading(0))
         assert caught.value.retry_after_ms == 1000
-        assert "1048576 bytes" in journal.reason
+        assert "bound of 1 MiB (GATEWAY_JOURNAL__MAX_BYTES)" in journal.reason
         assert journal.stats()["failing"] == 1
         assert (1 << 20) <= size(tmp_path) < (1 << 20) + 60_000
         offset = cursor.position.offset
@@ -315,7 +315,7 @@ async def test_free_space_is_kept_back(tmp_path: Path, monkeypatch: pytest.Monke
         free = (1 << 20) - 3000
         await fill(journal, [reading(50)])
         await until(lambda: journal.reason)
-        with pytest.raises(Overloaded, match="bytes free"):
+        with pytest.raises(Overloaded, match="MiB free, and GATEWAY_JOURNAL__KEEP_FREE_BYTES"):
             journal.append(reading(51))
         if on_full == "drop_oldest":
             await until(lambda: len(segments(tmp_path)) == 1)  # it has done what it can
