@@ -18,11 +18,11 @@ from gateway.ws import Connection, Pool, Router, Server, message_handler
 
 from .support import echo, eventually
 
+pytestmark = pytest.mark.alone
+
 CLIENT = """
 import asyncio, sys
 from websockets.asyncio.client import connect
-
-pytestmark = pytest.mark.alone
 
 async def main():
     async with connect(sys.argv[1], ping_interval=None, compression=None) as client:
