@@ -57,8 +57,16 @@ class Ledger:
 
     def add(self, other: Ledger) -> None:
         """Add the counts of another, for a total."""
-        for name in self.__slots__:
-            setattr(self, name, min(getattr(self, name) + getattr(other, name), COUNT_MAX))
+        self.received += other.received
+        self.accepted += other.accepted
+        self.stored += other.stored
+        self.rejected += other.rejected
+        self.duplicate += other.duplicate
+        self.throttled += other.throttled
+        self.dropped += other.dropped
+        # What a device says alone makes this one grow by more than what came.
+        missing = self.missing + other.missing
+        self.missing = missing if missing < COUNT_MAX else COUNT_MAX
 
     def as_dict(self) -> dict[str, int]:
         """The fields of the sum, in its order, and ``missing``."""

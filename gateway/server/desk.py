@@ -26,7 +26,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from heapq import nlargest
-from itertools import islice
+from itertools import chain, islice, pairwise
+from operator import itemgetter
 from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
@@ -45,6 +46,8 @@ from .rows import device_row
 __all__ = ["Desk", "SinkRunner"]
 
 PIECE = 200  # rows or letters sent at once
+SLICE = 1_000  # devices looked at in one step of the loop
+LIKELY = 50  # names that an unknown one is compared with at length
 LETTERS_MAX = 10_000  # shown at once
 SCAN_ITEMS = 2_000  # of the journal, read at once
 SCAN_S = 1.0  # for counting what waits; what was not counted by then is said so
@@ -158,16 +161,21 @@ class Desk:
     async def devices(self, params: Params) -> AsyncIterator[object]:
         """Rows of the devices whose names match, by name."""
         wanted = matcher(msgspec.convert(params, _Devices).device)
-        names = sorted(device.name for device in self._book if wanted(device.name))
+        names = []
+        for some in _pieces(list(self._book), SLICE):
+            names += [device.name for device in some if wanted(device.name)]
+            await asyncio.sleep(0)
+        names.sort()
         for piece in _pieces(names, PIECE):
             known = (self._book.get(name) for name in piece)
             yield [device_row(device) for device in known if device is not None]
+            await asyncio.sleep(0)
 
     # -- one device --------------------------------------------------------------------------------------------------
 
     async def explain(self, params: Params) -> object:
         """All about one device; raises :class:`GatewayError` for one that is not known."""
-        device = self._device(msgspec.convert(params, _Explain).device)
+        device = await self._device(msgspec.convert(params, _Explain).device)
         sinks = await self._sinks(device)
         return explain(
             device,
@@ -180,15 +188,25 @@ class Desk:
             journal_problem=self._journal_problem(),
         )
 
-    def _device(self, name: str) -> Device:
+    async def _device(self, name: str) -> Device:
         device = self._book.get(name)
         if device is not None:
             return device
-        near = difflib.get_close_matches(name, [known.name for known in self._book], 3)
+        near = await self._near(name[:64])
         raise GatewayError(
             f"no device called {name[:64]!r} has ever connected here",
             hint=f"similar: {', '.join(near)}" if near else "`gateway devices` lists those that have",
         )
+
+    async def _near(self, name: str) -> list[str]:
+        """The names most like it, three at most, of those that share most pairs of letters with it."""
+        wanted = _pairs(name)
+        likely: list[tuple[int, str]] = []
+        for some in _pieces(list(self._book), SLICE):
+            counted = ((2 * len(wanted & _pairs(known.name)) - len(known.name), known.name) for known in some)
+            likely = nlargest(LIKELY, chain(likely, counted))
+            await asyncio.sleep(0)
+        return difflib.get_close_matches(name, [known for _, known in likely], 3)
 
     async def _sinks(self, device: Device) -> list[SinkFacts]:
         put_aside = [await self._put_aside(runner, device.name) for _, _, runner in self._runners]
@@ -323,21 +341,39 @@ class Desk:
     async def top(self, params: Params) -> AsyncIterator[object]:
         """Every ``interval_s``: health, and the ``limit`` devices that sent most since the last time."""
         wanted = msgspec.convert(params, _Top)
-        before = {device.name: device.ledger.received for device in self._book}
+        before = await self._received()
         last = self._monotonic()
         while True:
             await asyncio.sleep(wanted.interval_s)
             now = self._monotonic()
-            news = {device.name: device.ledger.received - before.get(device.name, 0) for device in self._book}
-            busiest = nlargest(wanted.limit, news, key=lambda name: news[name])
+            counts = await self._received()
+            busiest: list[tuple[int, str]] = []
+            for some in _pieces(counts.items(), SLICE):
+                news = ((count - before.get(name, 0), name) for name, count in some)
+                busiest = nlargest(wanted.limit, chain(busiest, news), key=itemgetter(0))
+                await asyncio.sleep(0)
             rows = []
-            for name in busiest:
-                device = self._book.get(name)
-                if device is not None:
-                    rows.append({**device_row(device), "per_s": round(news[name] / max(now - last, 1e-3), 1)})
-            before = {device.name: device.ledger.received for device in self._book}
-            last = now
+            for piece in _pieces(busiest, PIECE):
+                for count, name in piece:
+                    device = self._book.get(name)
+                    if device is not None:
+                        rows.append({**device_row(device), "per_s": round(count / max(now - last, 1e-3), 1)})
+                await asyncio.sleep(0)
+            before, last = counts, now
             yield {"health": self._health(), "devices": rows}
+
+    async def _received(self) -> dict[str, int]:
+        """How many readings of each device have come."""
+        counts = {}
+        for some in _pieces(list(self._book), SLICE):
+            counts.update({device.name: device.ledger.received for device in some})
+            await asyncio.sleep(0)
+        return counts
+
+
+def _pairs(name: str) -> set[str]:
+    """Each two letters that follow each other, and the first and the last one."""
+    return {*map("".join, pairwise(name)), name[:1], name[-1:]}
 
 
 def letter_row(sink: str, letter: DeadLetter) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,64 @@ async def test_an_unknown_device_is_told_with_the_like() -> None:
     with pytest.raises(GatewayError) as error:
         await desk.explain({"device": "zzz"})
     assert "gateway devices" in error.value.hint
+
+
+async def test_a_name_among_very_many_does_not_hold_up_the_loop() -> None:
+    """An unknown name is compared at length with the likeliest alone, and the others are looked at in pieces."""
+    book = DeviceBook(Path("/nowhere"), rate=100, burst=200)
+    for number in range(20_000):
+        book.open(f"device-{number:05}-boiler-room")
+    longest, count = await held_up(refused(make(None, book=book).explain({"device": "device-1234-boiler-rom"})))
+    hint = await refused(make(None, book=book).explain({"device": "device-12345-boilr-room"}))
+    assert hint.startswith("similar: device-12345-boiler-room, ")
+    assert count > 10
+    assert longest < 0.25, longest
+
+
+async def test_lists_of_very_many_do_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn between the pieces of ``devices``, and while ``top`` looks for the busiest."""
+    book = DeviceBook(Path("/nowhere"), rate=100, burst=200)
+    for number in range(5_000):
+        book.open(f"d{number:05}")
+    desk = make(None, book=book)
+    turns: list[float] = []
+    sleep = asyncio.sleep
+
+    async def turn(delay: float) -> None:
+        turns.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", turn)
+    assert len(await items(desk.devices({}))) == 5_000
+    assert turns.count(0) >= 5_000 / desk_module.PIECE
+    turns.clear()
+    stream: Any = desk.top({"interval_s": 0.1})
+    first = asyncio.ensure_future(anext(stream))
+    while 0.1 not in turns:
+        await sleep(0)
+    book.get("d04321").ledger.received = 7  # type: ignore[union-attr]
+    assert (await first)["devices"][0]["device"] == "d04321"
+    assert turns.count(0) >= 2 * 5_000 / desk_module.SLICE
+    await stream.aclose()
+
+
+async def refused(answer: Any) -> str:
+    """The hint of what a command refuses."""
+    with pytest.raises(GatewayError) as error:
+        await answer
+    return error.value.hint
+
+
+async def held_up(work: Any) -> tuple[float, int]:
+    """The longest that the loop was held while ``work`` went on, in seconds, and how often it turned."""
+    task = asyncio.ensure_future(work)
+    longest, count, last = 0.0, 0, time.thread_time()
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.thread_time()
+        longest, count, last = max(longest, now - last), count + 1, now
+    await task
+    return longest, count
 
 
 async def test_what_waits_for_a_sink_is_counted_by_device(journal: Journal) -> None:
