@@ -146,6 +146,7 @@ class Aftercare:
         self._uncount = uncount
         self._retry: Retry | None = None
         self._task: asyncio.Task[dict[str, int | str]] | None = None
+        self._purges = 0
         self._closed = "the sink does not run"
 
     @property
@@ -193,9 +194,21 @@ class Aftercare:
         return await asyncio.to_thread(lambda: list(letters.read(most, offsets, device)))
 
     async def purge(self, offsets: Collection[int] | None) -> int:
-        """Forget these or all; returns how many there were.  Raises ``OSError``."""
+        """Forget these or all; returns how many there were.
+
+        Raises ``GatewayError`` while some are tried again: what is taken could not be told from what is purged.
+        Raises ``OSError``.
+        """
         letters = self._kept()
-        purged = await asyncio.to_thread(letters.purge if offsets is None else lambda: letters.remove(offsets))
+        if self._retry is not None:
+            raise GatewayError(
+                "dead letters of this sink are being tried again right now", hint="purge them when that is done"
+            )
+        self._purges += 1
+        try:
+            purged = await asyncio.to_thread(letters.purge if offsets is None else lambda: letters.remove(offsets))
+        finally:
+            self._purges -= 1
         if purged:
             self._hurry()  # there is room again
         return purged
@@ -205,6 +218,8 @@ class Aftercare:
         letters = self._kept()
         if self._retry is not None:
             raise GatewayError("dead letters of this sink are being tried already", hint="wait until that is done")
+        if self._purges:
+            raise GatewayError("dead letters of this sink are being purged right now", hint="try those left after that")
         self._retry = retry = Retry(letters, offsets, self._most)
         self._task = asyncio.create_task(self._carry_out(retry, letters, timeout_s))
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,47 @@ async def test_one_retry_at_a_time(tmp_path: Path) -> None:
         sink.always = None
         sink.block.set()
         assert (await first)["delivered"] == 2
+
+
+@pytest.mark.parametrize("offsets", [None, {1}])
+async def test_nothing_is_purged_while_letters_are_tried(tmp_path: Path, offsets: set[int] | None) -> None:
+    """A purge meanwhile is refused in words, since it would take what was just delivered for a letter still."""
+    sink, cursor, letters, runner = setting(tmp_path, 10, Bad(1, 2))
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+        sink.always, sink.block = None, asyncio.Event()
+        sink.batches.clear()
+        first = asyncio.create_task(runner.dead_letters_retry())
+        await until(lambda: sink.batches)
+        with pytest.raises(GatewayError, match="being tried again") as caught:
+            await runner.dead_letters_purge(offsets)
+        assert caught.value.hint == "purge them when that is done"
+        assert letters.count == 2
+        sink.block.set()
+        assert (await first)["delivered"] == 2
+        assert await runner.dead_letters_purge() == 0
+        assert (runner.ledger()["delivered"], runner.ledger()["dead_lettered"]) == (10, 0)
+
+
+async def test_nothing_is_tried_while_letters_are_purged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way round, too, and a second purge waits for nobody."""
+    _, cursor, letters, runner = setting(tmp_path, 10, Bad(1, 2))
+    slow, purge = threading.Event(), letters.purge
+
+    def purge_slowly() -> int:
+        slow.wait(5)
+        return purge()
+
+    monkeypatch.setattr(letters, "purge", purge_slowly)
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+        first, second = (asyncio.create_task(runner.dead_letters_purge()) for _ in range(2))
+        await asyncio.sleep(0)
+        with pytest.raises(GatewayError, match="being purged"):
+            await runner.dead_letters_retry()
+        slow.set()
+        assert sorted([await first, await second]) == [0, 2]
+        assert (await runner.dead_letters_retry())["delivered"] == 0
 
 
 async def test_who_asked_and_went_leaves_the_counts_right(tmp_path: Path) -> None:
