@@ -15,6 +15,7 @@ import pytest
 from gateway.journal import Journal
 from gateway.sinks.base import Unavailable
 from gateway.sinks.layouts import layout
+from gateway.sinks.lookup import Lookup
 from gateway.sinks.mqtt import MqttSink
 
 from .broker import FakeBroker
@@ -130,6 +131,49 @@ async def test_name_server_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPa
         assert await sink.ready()
         assert await sink.write(batch(reading(0))) == 1
         await sink.close()
+
+
+async def test_outcome_that_nobody_waited_for_is_used_while_it_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server slower than we wait is heard at the next try; of an hour ago, or a failure, it is asked anew."""
+    answers: list[str | OSError] = []
+    go = threading.Event()
+    now = 50.0
+
+    def getaddrinfo(*_: object, **__: object) -> object:
+        go.wait(5)
+        found = answers.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return [(0, 0, 0, "", (found, 1883))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    lookup = Lookup("broker.example", 1883, clock=lambda: now)
+
+    async def give_up() -> None:
+        go.clear()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await lookup.addresses()
+        go.set()
+        await until(lambda: lookup.under_way is not None and lookup.under_way.done())
+
+    answers[:] = ["10.0.0.1", "10.0.0.2"]
+    await give_up()
+    now += 30.0
+    assert await lookup.addresses() == ["10.0.0.1"]
+    assert await lookup.addresses() == ["10.0.0.2"]
+
+    answers[:] = ["10.0.0.3", "10.0.0.4"]
+    await give_up()
+    now += 3600.0
+    assert await lookup.addresses() == ["10.0.0.4"]
+
+    answers[:] = [socket.gaierror(-3, "Temporary failure in name resolution"), "10.0.0.5"]
+    await give_up()
+    assert await lookup.addresses() == ["10.0.0.5"]
+    answers[:] = [socket.gaierror(-3, "Temporary failure in name resolution")]
+    with pytest.raises(OSError, match="Temporary failure"):
+        await lookup.addresses()
 
 
 async def test_every_address_of_a_broker_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
