@@ -245,9 +245,10 @@ class Writer:
                 self._write(*self._packed)
                 self._packed = None
         except OSError as error:
-            self._pause = min(RETRY_MAX_S, self._pause * 2 or RETRY_MIN_S)
-            self._post(self._events.on_failed, error)
-            return time.monotonic() + self._pause
+            return self._failed(error)
+        except Exception as error:  # want of memory, a fault of ours: the thread must not end, nor be silent
+            log.exception("the journal's writer: fault")
+            return self._failed(OSError(0, f"fault in the writer: {error!r}"))
         self._pause = 0.0
         now = time.monotonic()
         if now - self._probed >= PROBE_S:
@@ -257,11 +258,18 @@ class Writer:
         self._post(self._events.on_committed, done)
         return 0.0
 
+    def _failed(self, error: OSError) -> float:
+        """Tell of a try that failed; the monotonic time of the next."""
+        self._pause = min(RETRY_MAX_S, self._pause * 2 or RETRY_MIN_S)
+        self._post(self._events.on_failed, error)
+        return time.monotonic() + self._pause
+
     def _pack(self) -> tuple[record.Head, list[bytes], list[Item]]:
         """Encode the next record."""
-        base, items = self._waiting.popleft()
+        base, items = self._waiting[0]
+        left: list[tuple[int, list[Item]]] = []
         if len(items) > RECORD_ITEMS:
-            self._waiting.appendleft((base + RECORD_ITEMS, items[RECORD_ITEMS:]))
+            left.append((base + RECORD_ITEMS, items[RECORD_ITEMS:]))
             items = items[:RECORD_ITEMS]
         try:
             payload = record.encode(items)
@@ -270,12 +278,15 @@ class Writer:
             payload = record.encode(items)
         while len(payload) > RECORD_BYTES and len(items) > 1:
             half = len(items) // 2
-            self._waiting.appendleft((base + half, items[half:]))
+            left.append((base + half, items[half:]))
             items = items[:half]
             payload = record.encode(items)
         start, head = record.pack_record(
             self._seed, base, self._stored, len(items), record.count_readings(items), payload
         )
+        # Taken off only now: whatever goes wrong before, the items are there for the next try.
+        self._waiting.popleft()
+        self._waiting.extendleft(left)
         return head, [start, payload], items
 
     def _encodable(self, item: Item) -> Item:
@@ -300,7 +311,7 @@ class Writer:
             began = time.monotonic()
             tail.append(head, parts)
             self._sync_s += time.monotonic() - began
-        except OSError:
+        except Exception:  # the file is in an unknown state, whatever went wrong
             if self._tail is not None:
                 self._tail.abandon()
                 self._tail = None

@@ -572,3 +572,26 @@ async def test_any_reader_presses_when_space_is_short(tmp_path: Path) -> None:
         journal._bounds.free, journal._bounds.keep_free = 5, 6
         assert journal.pressing(("history",)) == ["history"]
         journal._bounds.keep_free = 0
+
+
+async def test_a_fault_that_is_no_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Want of memory or a fault of ours in the writer is told as a failure and tried again: nothing is lost or silent."""
+    real = writer.record.pack_record
+    faults = 3
+
+    def pack(*arguments: Any) -> Any:
+        nonlocal faults
+        if faults:
+            faults -= 1
+            raise MemoryError
+        return real(*arguments)
+
+    monkeypatch.setattr(writer.record, "pack_record", pack)
+    async with opened(tmp_path) as journal:
+        for number in range(3):
+            journal.append(reading(number))
+        await until(lambda: "MemoryError" in journal.reason)
+        await until(lambda: journal.stored == 3)
+        assert journal.reason == ""
+    async with opened(tmp_path) as journal:
+        assert journal.stored == 3
