@@ -487,6 +487,8 @@ class Journal:
         """A cursor confirmed something."""
         if cursor.own_place:
             cursor.persisted = cursor.position.offset
+            if self.reason:
+                self._trim()
         self._arm_places()
 
     def forget(self, cursor: Cursor) -> None:
@@ -537,9 +539,14 @@ class Journal:
         if self.ring.find(start) is not None:
             return self.ring.take(start, max_items)[0]
         reader = self._spare.take(offset) or Reader(self.seed)
+        reading = self.start_reading(reader, start, max_items)
         try:
-            taken = await asyncio.shield(self.start_reading(reader, start, max_items))
+            taken = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            reading.add_done_callback(lambda _: reader.close())  # the thread has its file open still
+            raise
         except OSError as error:
+            reader.close()
             raise JournalError(f"cannot read the journal at offset {offset}: {error}") from error
         if taken.batch is None:
             reader.close()

@@ -575,7 +575,7 @@ async def test_any_reader_presses_when_space_is_short(tmp_path: Path) -> None:
 
 
 async def test_a_fault_that_is_no_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Want of memory or a fault of ours in the writer is told as a failure and tried again: nothing is lost or silent."""
+    """Want of memory or a fault of ours in the writer is told as a failure and tried again: nothing is lost."""
     real = writer.record.pack_record
     faults = 3
 
@@ -595,3 +595,27 @@ async def test_a_fault_that_is_no_error_of_the_disk(tmp_path: Path, monkeypatch:
         assert journal.reason == ""
     async with opened(tmp_path) as journal:
         assert journal.stored == 3
+
+
+async def test_a_read_that_is_cancelled_leaves_no_file_open(tmp_path: Path) -> None:
+    """Whoever asks for a stretch and goes away before it was read leaves nothing behind."""
+    async with opened(tmp_path, ring_bytes=1000) as journal:
+        journal.cursor("keeps")
+        for _ in range(10):
+            for number in range(500):
+                journal.append(reading(number))
+            await journal.flush()
+
+        def files() -> int:
+            return len(os.listdir("/proc/self/fd"))
+
+        before = files()
+        start = journal.oldest_offset
+        for number in range(30):
+            task = asyncio.create_task(journal.read_from(start + number * 37, 1000))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await until(lambda: files() <= before + 2)
