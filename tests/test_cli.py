@@ -359,6 +359,32 @@ async def test_output_that_stands_still_ends_nothing(tmp_path: Path) -> None:
     assert numbers == list(range(1, 3001))
 
 
+async def test_output_that_stands_still_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway ends the stream, and the command says that this may have been the reason."""
+    monkeypatch.setattr("gateway.server.control.UNREAD_S", 0.4)
+    ended = asyncio.Event()
+
+    async def flood(params: dict[str, Any]) -> AsyncIterator[object]:
+        try:
+            while True:
+                yield [{"offset": 1, "kind": "reading", "device": "d", "seq": 1, "pad": "x" * 1000}] * 10
+        finally:
+            ended.set()
+
+    words = [sys.executable, "-m", "gateway", "tail", "--json", "--state-dir", str(tmp_path)]
+    async with Control(tmp_path, {"tail": flood}):
+        process = await asyncio.create_subprocess_exec(
+            *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=4096
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        await asyncio.wait_for(ended.wait(), 20)
+        while await process.stdout.read(65536):
+            pass
+        assert b"stood still for a minute" in await process.stderr.read()
+        assert await process.wait() == 69
+
+
 def test_errors_carry_their_statuses() -> None:
     """Each failure of the way to the gateway is one that the commands' edge turns into a sentence."""
     for error, status in ((daemon_module.NotRunning, 69), (daemon_module.NotAllowed, 77)):

@@ -101,7 +101,10 @@ def dial(directory: Path) -> Iterator[Daemon]:
     except ConnectionClosed as closed:
         if closed.rcvd is not None and closed.rcvd.code == 1001:
             raise NotRunning("the gateway has stopped") from None
-        raise NotRunning("the connection to the gateway was cut", hint="was it killed? its log may say why") from None
+        raise NotRunning(
+            "the connection to the gateway was cut",
+            hint="was it killed, or has output stood still for a minute? its log may say why",
+        ) from None
 
 
 class Daemon:

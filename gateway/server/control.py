@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 NAME = "control.sock"
 CONNECTIONS = 16
 REQUEST_BYTES = 256 * 1024
-UNREAD_S = 3600.0
+UNREAD_S = 60.0
 ADDRESS_BYTES = 107  # unix(7): sun_path, without its last zero
 
 Params = dict[str, Any]
@@ -163,7 +163,7 @@ class Control:
         """One request; the outermost edge of its task."""
         id: int | str | None = None
         try:
-            request = _decode(message.data)
+            request = _request(message)
             id = request.id
             result = await self._run(ws, request)
             answer = _encode({"id": id, "ok": True, "result": result})
@@ -196,6 +196,14 @@ class Control:
             async for item in answer:
                 await ws.send(_encode({"id": request.id, "item": item}).decode())
         return None
+
+
+def _request(message: Message) -> _Request:
+    """Raises ``msgspec.DecodeError``."""
+    try:
+        return _decode(message.data)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deeply") from None
 
 
 def _refusal(id: int | str | None, error: str, hint: str = "") -> bytes:

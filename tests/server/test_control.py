@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.errors import GatewayError
+from gateway.server import control as control_module
 from gateway.server.control import CONNECTIONS, NAME, Control, address
 
 TIMEOUT = 10.0
@@ -163,6 +164,40 @@ async def test_a_client_that_reads_nothing_holds_nobody_up(tmp_path: Path) -> No
     assert asyncio.get_running_loop().time() - started < 5.0
     writer.close()
     del reader
+
+
+async def test_a_client_that_never_reads_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that nobody reads ends within a minute: so long may a terminal stand still, and no connection longer."""
+    assert control_module.UNREAD_S <= 60
+    monkeypatch.setattr(control_module, "UNREAD_S", 0.4)
+    ended = asyncio.Event()
+
+    async def flood(params: dict[str, Any]) -> AsyncIterator[object]:
+        try:
+            while True:
+                yield "x" * 10_000
+        finally:
+            ended.set()
+
+    async with Control(tmp_path, {"flood": flood}), dial(tmp_path) as ws:
+        await ws.send('{"id":1,"command":"flood"}')
+        ws.transport.pause_reading()
+        await asyncio.wait_for(ended.wait(), TIMEOUT)
+        ws.transport.resume_reading()
+        with pytest.raises(ConnectionClosed):
+            [_ async for _ in ws]
+
+
+async def test_a_request_nested_too_deeply_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is answered as what it is, and nothing in the log calls it a fault of the gateway."""
+    deep = "[" * 100_000
+    async with Control(tmp_path, {"echo": echo}), dial(tmp_path) as ws:
+        for bad in (deep, f'{{"id":1,"command":"echo","params":{{"a":{deep}'):
+            answer = await ask(ws, bad)
+            assert not answer["ok"]
+            assert answer["error"].startswith("not a request: ")
+        assert (await ask(ws, {"id": 3, "command": "echo"}))["ok"]
+    assert not caplog.records
 
 
 async def test_connections_are_bounded(tmp_path: Path) -> None:
