@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..devices import DeviceBook
+from ..devices import Device, DeviceBook
 from ..errors import HistoryError, Overloaded
 from ..globs import matcher
 from ..history import History, Row
@@ -114,7 +114,7 @@ class Pages:
         wanted = matcher(request.query.get("device") or "*")
         pieces: list[bytes] = []
         for some in _pieces([device for device in self._book if wanted(device.name)]):
-            pieces.append(_json([device_row(device) for device in some])[1:-1])
+            pieces.append(_json([_row(device) for device in some])[1:-1])
             await asyncio.sleep(0)
         return _answer(b"[" + b",".join(pieces) + b"]")
 
@@ -180,6 +180,13 @@ class Pages:
 def _pieces(items: list[T]) -> Iterator[list[T]]:
     """The items, so many at a time as the loop can be kept for."""
     return (items[start : start + PIECE] for start in range(0, len(items), PIECE))
+
+
+def _row(device: Device) -> dict[str, object]:
+    """A device for browsers."""
+    row = device_row(device)
+    row["ledger"] = {name: wire_value(count) for name, count in device.ledger.as_dict().items()}
+    return row
 
 
 def _newest(rows: list[tuple[Any, str, str, object]]) -> bytes:

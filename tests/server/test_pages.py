@@ -111,6 +111,18 @@ async def test_health_and_metrics(tmp_path):
         assert b"pump-1" not in body
 
 
+async def test_large_counts_are_strings_of_digits(tmp_path):
+    """What browsers cannot hold as a number is text in the rows of devices, and stays a number for commands."""
+    async with gateway(tmp_path) as gw:
+        async with gw.device("pump-1", "?session=b") as ws:
+            await receive(ws, "welcome")
+            await send(ws, {"seq": 1, "t": 1}, {"seq": 2**62, "t": 1})
+            await acked(ws, 2**62)
+        (row,) = await gw.json("/api/v1/devices")
+        assert row["ledger"]["missing"] == str(2**62 - 2)
+        assert row["ledger"]["stored"] == 2
+
+
 async def test_pages_and_unknown_addresses(tmp_path):
     """The dashboard is served compressed, cacheable and with its security headers; unknown addresses are not."""
     async with gateway(tmp_path) as gw:
