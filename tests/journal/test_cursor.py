@@ -242,6 +242,20 @@ async def test_a_reader_with_its_own_place_holds_what_it_needs(tmp_path: Path) -
         assert [offset for offset, _ in await drain(cursor)] == offsets[2:]
 
 
+async def test_a_full_journal_lets_go_at_once_what_a_reader_with_its_own_place_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where room is wanted, what the last reader confirms makes some, and not only when places are written next."""
+    monkeypatch.setattr("gateway.journal.journal.PERSIST_S", 3600.0)
+    async with opened(tmp_path, max_bytes=1 << 20, segment_bytes=1) as journal:
+        cursor = journal.cursor("history", start=0)
+        while not journal.reason:
+            offset = (await fill(journal, [reading(1, text="x" * 20_000)]))[-1]
+        cursor.confirm(offset + 1)
+        assert journal.reason == ""
+        await fill(journal, [reading(2)])
+
+
 async def test_a_reader_ahead_of_the_journal_lifts_it(tmp_path: Path) -> None:
     """Where a reader knows higher offsets than the journal (its directory was replaced), offsets go on beyond them."""
     ahead = 1 << 40
