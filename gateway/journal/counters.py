@@ -12,11 +12,22 @@ if TYPE_CHECKING:
     from gateway.journal.recovery import Recovered
     from gateway.journal.writer import Committed
 
-__all__ = ["Counters"]
+__all__ = ["Counters", "counted", "title"]
 
+TITLES = {"devices": "device book"}  # of cursors, where they are not their names
 LATENCIES = 512  # commits whose latency is remembered
 
 log = logging.getLogger(__name__)
+
+
+def counted(count: int, thing: str) -> str:
+    """A number and its word: ``1 segment``, ``1,234 segments``."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def title(name: str) -> str:
+    """What a cursor's reader is called in a sentence."""
+    return TITLES.get(name, name)
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,11 +84,14 @@ class Counters:
         """What was found wrong with the segments, in words."""
         problems = []
         if self.damages:
-            problems.append(f"The journal is damaged in {self.damages} places: what was stored there is lost")
+            problems.append(
+                f"The journal is damaged in {counted(self.damages, 'place')}: what was stored there is lost"
+            )
         elif self.damaged_segments:
             problems.append("The start of a file of the journal is damaged: nothing of it is lost")
         if self.foreign_segments:
-            problems.append(f"{self.foreign_segments} files of another journal were set aside")
+            were = "was" if self.foreign_segments == 1 else "were"
+            problems.append(f"{counted(self.foreign_segments, 'file')} of another journal {were} set aside")
         return problems
 
     def as_dict(self) -> dict[str, float]:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Literal
 from gateway.errors import JournalError, Overloaded
 from gateway.journal import record
 from gateway.journal.bounds import Bounds
-from gateway.journal.counters import Counters
+from gateway.journal.counters import Counters, counted, title
 from gateway.journal.cursor import Cursor, Position
 from gateway.journal.flushes import Flushes
 from gateway.journal.holdings import Holdings
@@ -393,7 +393,8 @@ class Journal:
         self._cursors.drop_below(Position(first.base, first.before))
         self._counts.dropped_segments += count
         unread = ", ".join(cursor.name for cursor in self._cursors if cursor.position.offset == first.base)
-        log.warning("dropped %d segments below offset %d to make room, unread by: %s", count, first.base, unread)
+        some = counted(count, "segment")
+        log.warning("dropped %s below offset %d to make room, unread by: %s", some, first.base, unread)
         self._writer.remove(dropped, self._places())
         self._probe()
         self._arm_places()
@@ -432,7 +433,9 @@ class Journal:
             offset = start if isinstance(start, int) else start.offset
             self.go_on_behind(offset)
             if kept is not None and offset < min(kept.offset, self._gone.offset):
-                self._problems.append(f"The {name} has lost what it once had: part of that is no longer in the journal")
+                self._problems.append(
+                    f"The {title(name)} has lost what it once had: part of that is no longer in the journal"
+                )
                 kept = None
             readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
             readings = max(readings, kept.readings if kept is not None and kept.offset <= offset else 0)
