@@ -94,6 +94,8 @@ class Sink(Protocol):
     """One far side."""
 
     name: str
+    refuses: bool
+    """Whether ``write`` may ever raise ``Rejected`` or ``Refused``; where not, no dead letters are needed."""
     lost: Callable[[], None] | None
     """Set by the runner; called on the loop when a connection ends outside a call, so that ``ready`` comes soon."""
 

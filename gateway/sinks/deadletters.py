@@ -2,7 +2,8 @@
 
 Design constraints: nothing leaves the journal before it stands here, synced; an operator reads it with any
 tool; a torn last line (power cut) costs nothing, since its item is then still in the journal and comes again; a
-damaged letter is never delivered, only shown as such; what is removed goes by a whole new file, renamed into place.
+damaged letter is never delivered, only shown as such; a file that cannot be read is kept under another name, and a new
+one begun; what is removed goes by a whole new file, renamed into place.
 
 Layout: JSON lines, the last field the CRC-32 of the line without it::
 
@@ -15,7 +16,10 @@ not taken for ours.  Lines from before there were ``ledger`` and ``crc`` are rea
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import stat
 import threading
 import time
 import zlib
@@ -23,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.aside import remove, sync_directory
+from gateway.aside import remove, set_aside, sync_directory
 from gateway.errors import GatewayError
 from gateway.reading import Item
 
@@ -33,9 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadLetter", "DeadLetters", "DeadLettersFull", "LetterKey"]
 
+log = logging.getLogger(__name__)
+
 REASONS = 256  # different reasons counted; all beyond them together
 REASONS_SHOWN = 10
 OTHER = "other reasons"
+
+_DAMAGE = {errno.EIO, errno.EISDIR}
+_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 LetterKey = tuple[str, int]
 """Ledger and offset: names one letter."""
@@ -118,7 +128,7 @@ class DeadLetters:
         return self._census.damaged
 
     def open(self, position: int = 0) -> None:
-        """Read what is there; a torn last line is not counted, and is written over.
+        """Read what is there; a torn last line is not counted, and is written over.  Damage is set aside.
 
         ``position``: items of this ledger from there on are not counted as put aside yet.  Raises ``OSError``.
         """
@@ -223,6 +233,12 @@ class DeadLetters:
 
         return self._rewrite(decide) if taken or refused else (0, 0)
 
+    def hint(self, error: OSError) -> str:
+        """What would help against an error that one of these calls raised."""
+        if error.errno in _RIGHTS:
+            return f"the gateway has to be able to read and write {self.path}"
+        return f"{'make room on' if error.errno in _ROOM else 'check'} the disk that holds {self.path}"
+
     def purge(self) -> int:
         """Forget all; returns how many there were.  What was counted as put aside stays so.  Raises ``OSError``."""
         with self._lock:
@@ -241,22 +257,32 @@ class DeadLetters:
         return self.path.with_name(self.path.name + ".new")
 
     def _take_census(self) -> set[int]:
-        """Read the file anew; returns the offsets of this ledger in it."""
-        census, own = _Census(), set()
-        for line in self._lines():
-            letter = _decode(line)
-            census.note(len(line), letter)
-            if letter is not None and letter.ledger == self.ledger:
-                own.add(letter.offset)
+        """Read the file anew, or set it aside; returns the offsets of this ledger in it."""
+        census, own = _Census(), set[int]()
+        try:
+            for line in self._lines():
+                letter = _decode(line)
+                census.note(len(line), letter)
+                if letter is not None and letter.ledger == self.ledger:
+                    own.add(letter.offset)
+        except OSError as error:
+            if error.errno not in _DAMAGE:
+                raise
+            kept = set_aside(self.path, "damaged")
+            sync_directory(self.path.parent)
+            log.error("%s: the dead letters cannot be read (%s): kept as %s", self.path, error.strerror, kept)
+            census, own = _Census(), set()
         self._census = census
         return own
 
     def _look(self) -> None:
         """Whoever removed or cut the file meanwhile took letters with it: what is known of it is what is there."""
         try:
-            size = self.path.stat().st_size
+            found = self.path.stat()
         except FileNotFoundError:
             size = 0
+        else:
+            size = -1 if stat.S_ISDIR(found.st_mode) else found.st_size
         if size < self._census.bytes:
             self.uncounted &= self._take_census()
 

@@ -32,6 +32,7 @@ class HistorySink:
     """Writes to ``store``, which somebody else opens and closes."""
 
     name = "history"
+    refuses = False
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -49,6 +49,8 @@ _HINTS = {
 class InfluxSink:
     """See the module's text.  ``timeout_s`` bounds a request; ``integer`` is called from the worker thread."""
 
+    refuses = True
+
     def __init__(
         self,
         *,

@@ -114,6 +114,8 @@ class MqttSink:
     cannot be read.
     """
 
+    refuses = True
+
     def __init__(
         self,
         *,

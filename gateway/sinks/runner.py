@@ -230,7 +230,10 @@ class Runner:
         return await self._care.listed(limit, offsets, device)
 
     async def dead_letters_purge(self, offsets: set[int] | None = None) -> int:
-        """Forget these dead letters, or all; returns how many there were.  They stay counted.  Raises ``OSError``."""
+        """Forget these dead letters, or all; returns how many there were.  They stay counted.
+
+        Raises ``GatewayError`` while some are tried again, ``OSError`` when the file cannot be changed.
+        """
         return await self._care.purge(offsets)
 
     async def dead_letters_retry(
@@ -240,7 +243,7 @@ class Runner:
 
         Returns ``delivered`` (and no dead letters any more), ``left`` of those asked for, and ``reason``: why the last
         that was not taken was not.  Ends after ``timeout_s``, with what was taken by then.  Raises ``GatewayError``
-        while another such request is under way, ``OSError`` when the file cannot be read or changed.
+        while another such request or a purge is under way, ``OSError`` when the file cannot be read or changed.
         """
         return await self._care.try_again(offsets, timeout_s)
 
@@ -260,6 +263,10 @@ class Runner:
                     self.state, self.reason = "stopped", str(error)
                     log.error("sink %s: %s", self.sink.name, error)
                     return
+                except Stopped as error:
+                    if self._stopping:
+                        return
+                    await self._stand(str(error), error.hint)
                 except Exception as error:
                     log.exception("sink %s: fault", self.sink.name)
                     if self._stopping:
@@ -292,9 +299,14 @@ class Runner:
         self._cursor.confirm(0, dead_lettered=-min(readings, self._cursor.dead_lettered))
 
     async def _open(self) -> None:
-        if self._dead_letters is not None:
-            await asyncio.to_thread(self._dead_letters.open, self._safe)
-            self._dead_letters.uncounted -= self._aside
+        if (letters := self._dead_letters) is not None:
+            try:
+                await asyncio.to_thread(letters.open, self._safe)
+            except OSError as error:
+                if self.sink.refuses:
+                    raise _no_letters(letters, error) from error
+                log.warning("sink %s: dead letters: %s", self.sink.name, error)
+            letters.uncounted -= self._aside
         await self.sink.open()
         if not self._stopping:
             self._care.open()
@@ -433,7 +445,7 @@ class Runner:
         self._batches += 1
         self._taken_count += part.readings
         if part.readings:
-            self._refused, self._disliked = 0, False
+            self._refused, self._disliked, self._doubted = 0, False, False
         self._backoff.reset()
         self._set_ok()
         letters = self._dead_letters
@@ -465,7 +477,7 @@ class Runner:
         try:
             await asyncio.to_thread(letters.append, some)
         except OSError as error:
-            raise Stopped(f"dead letters: {error}", hint="the state directory has to be writable") from error
+            raise _no_letters(letters, error) from error
         self._refused += len(some)
         self._aside.update(offset for offset, _, item in some if _is_reading(item))
         letters.uncounted.difference_update(self._aside)
@@ -541,6 +553,10 @@ class Runner:
             log.warning("sink %s: did not part within %g s", self.sink.name, CLOSE_S)
         except GatewayError as error:
             log.warning("sink %s: %s", self.sink.name, error)
+
+
+def _no_letters(letters: DeadLetters, error: OSError) -> Stopped:
+    return Stopped(f"dead letters cannot be kept: {error.strerror or error}", hint=letters.hint(error))
 
 
 def _is_reading(item: object) -> bool:

@@ -18,6 +18,7 @@ class FarSide:
     """Does what ``script`` says, one entry a write, and is well afterwards (or as ``always`` says)."""
 
     name = "far"
+    refuses = True
 
     def __init__(self, *script: Outcome) -> None:
         self.lost: Callable[[], None] | None = None

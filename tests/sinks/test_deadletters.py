@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -143,6 +145,49 @@ def test_letter_that_is_gone_is_put_aside_again(tmp_path: Path) -> None:
     dead.path.unlink()
     assert dead.append([(2, "no", reading(2))]) == 1
     assert [letter.offset for letter in letters(tmp_path / "a").read()] == [2]
+
+
+@pytest.mark.parametrize("when", ["at start", "while it runs"])
+@pytest.mark.parametrize("what", ["a directory", "bad sectors"])
+def test_file_that_cannot_be_read_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str, when: str
+) -> None:
+    """What is damaged beyond reading is kept under another name, and a new file begun."""
+    path = tmp_path / "a"
+    dead = put_aside(path, 3)
+    whole = path.read_bytes()
+    if what == "a directory":
+        path.unlink()
+        path.mkdir()
+    elif when == "while it runs":
+        path.write_bytes(whole[:-1])
+    real = Path.open
+
+    def fail(self: Path, *rest: object, **more: object) -> object:
+        if self == path and what == "bad sectors" and path.exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, *rest, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        if when == "at start":
+            dead.open(0)
+            assert (dead.count, dead.uncounted) == (0, set())
+        assert dead.append([(2, "no", reading(2)), (7, "no", reading(7))]) == 2
+    assert [letter.offset for letter in letters(path).read()] == [2, 7]
+    (kept,) = (entry for entry in tmp_path.iterdir() if entry != path)
+    assert kept.name.startswith("a.damaged-")
+    assert kept.is_dir() or kept.read_bytes() == whole[: kept.stat().st_size]
+    assert kept.name in caplog.text
+
+
+def test_hints_say_what_would_help(tmp_path: Path) -> None:
+    """A right, room, or another disk: whatever is missing, and where."""
+    dead = DeadLetters(tmp_path / "a")
+    for number in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
+        assert dead.hint(OSError(number, "no")) == f"the gateway has to be able to read and write {dead.path}"
+    assert dead.hint(OSError(errno.ENOSPC, "no")) == f"make room on the disk that holds {dead.path}"
+    assert dead.hint(OSError(errno.EIO, "no")) == f"check the disk that holds {dead.path}"
 
 
 def put_aside(path: Path, count: int = 6, **more: int) -> DeadLetters:

@@ -87,11 +87,11 @@ async def test_stopped_keeps_everything_until_somebody_helps() -> None:
 
 
 async def test_stopped_is_tried_again_by_itself() -> None:
-    """Also without a request a stopped sink is tried again, slowly."""
+    """Also without a request a stopped sink is tried again, slowly, and with one reading before the others."""
     sink, cursor = FarSide(Stopped("no"), Stopped("no")), MemoryCursor(5)
     async with running(make(sink, cursor, stopped_retry_s=0.01)):
         await until(lambda: cursor.pending == 0)
-    assert len(sink.batches) == 3
+    assert sink.batches == [(0, 5), (0, 1), (0, 1), (1, 4)]
 
 
 async def test_rejected_items_are_put_aside_and_the_rest_written(tmp_path: Path) -> None:
@@ -268,6 +268,45 @@ async def test_letters_from_before_a_crash_stay_while_none_fit(tmp_path: Path) -
         await until(lambda: len(sink.batches) == 1 and letters.count == 1)
         assert [letter.offset for letter in letters.read()] == [3]
         assert not task.done()
+
+
+async def test_dead_letters_without_a_place_stop_the_sink(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where they can be neither read nor written it is said what would help, and no fault of ours; then it goes on."""
+    (tmp_path / "letters").touch()  # where a directory should be
+    sink, cursor = FarSide(), MemoryCursor(5)
+    runner = make(sink, cursor, dead_letters=DeadLetters(tmp_path / "letters" / "far"))
+    async with running(runner):
+        await until(lambda: runner.state == "stopped")
+        assert runner.reason == "dead letters cannot be kept: Not a directory"
+        assert "has to be able to read and write" in runner.hint
+        assert str(tmp_path / "letters" / "far") in runner.hint
+        assert not any(record.exc_info for record in caplog.records)
+        (tmp_path / "letters").unlink()
+        runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+        assert runner.state == "ok"
+        sink.always = lambda batch: Refused("no")
+        (tmp_path / "letters").touch()
+        cursor.append(reading(5))
+        await until(lambda: runner.state == "stopped")
+        assert runner.reason == "dead letters cannot be kept: Not a directory"
+        assert cursor.pending == 1
+        (tmp_path / "letters").unlink()
+        runner.retry_now()
+        await until(lambda: cursor.pending == 0)
+        assert runner.state == "ok"
+    assert (sink.written, cursor.dead_lettered) == (list(range(5)), 1)
+
+
+async def test_sink_that_refuses_nothing_needs_no_dead_letters(tmp_path: Path) -> None:
+    """Its readings go on where no dead letters can be kept."""
+    (tmp_path / "letters").touch()
+    sink, cursor = FarSide(), MemoryCursor(5)
+    sink.refuses = False
+    runner = make(sink, cursor, dead_letters=DeadLetters(tmp_path / "letters" / "far"))
+    async with running(runner):
+        await until(lambda: cursor.pending == 0)
+    assert runner.state == "ok"
 
 
 async def test_without_dead_letters_a_rejection_stops_the_sink() -> None:
