@@ -160,6 +160,8 @@ def test_a_value_in_a_sections_place_in_a_file(monkeypatch, tmp_path):
         ("GATEWAY_MQTT__PREFIX", "a" * 200, "longer than 128"),
         ("GATEWAY_JOURNAL__COMMIT_MS", "5000", "above 2000"),
         ("GATEWAY_HISTORY__RETENTION_DAYS", "200000", "above 36500"),
+        ("GATEWAY_JOURNAL__MAX_BYTES", "1000000", "below 16777216, the least"),
+        ("GATEWAY_LIMITS__DEVICE_RATE", "2e6", "above 1000000, the most"),
         ("GATEWAY_LIMITS__DEVICE_RATE", "1e-320", "below 0.001"),
         ("GATEWAY_HEARTBEAT__INTERVAL_S", "1e-9", "below 0.01"),
     ],
