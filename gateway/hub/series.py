@@ -30,7 +30,9 @@ def wire_value(value: Value) -> Value:
 
 def point(time: int, value: Value, exact: bool = False) -> list[Value]:
     """``[ms, value]`` as on the wire; ``time`` in nanoseconds.  ``exact``: large integers are left as they are."""
-    return [time // 1_000_000, value if exact else wire_value(value)]
+    if type(value) is int and not (exact or -SAFE_INTEGER <= value <= SAFE_INTEGER):
+        value = str(value)
+    return [time // 1_000_000, value]
 
 
 def text_weight(text: str) -> int:
