@@ -102,6 +102,33 @@ async def test_devices_are_listed(running: Running, cli: Cli) -> None:
     assert await cli.json("devices", "tank") == []
 
 
+async def test_what_a_full_journal_cost_stands_below_the_devices(tmp_path: Path, cli: Cli) -> None:
+    """How many readings each sink will never get, since they were dropped or damaged: they count as stored above."""
+    count = {"stored": 9, "rejected": 0, "throttled": 0, "dropped": 0, "missing": 0, "received": 9}
+    row = {"device": "d", "state": "online", "since": 1, "confirmed": True, "last_seen": 1, "ledger": count}
+
+    async def devices(params: dict[str, Any]) -> AsyncIterator[object]:
+        yield [{**row, "reason": ""}]
+
+    def sink(title: str, overflowed: int, lost: int) -> dict[str, Any]:
+        return {"name": title.lower(), "title": title, "ledger": {"overflowed": overflowed, "lost": lost}}
+
+    async def health(params: dict[str, Any]) -> object:
+        return {"sinks": [sink("History", 0, 0), sink("MQTT", 3000, 0), sink("InfluxDB", 1, 2)]}
+
+    async with Control(tmp_path, {"devices": devices, "health": health}):
+        await cli.out("devices")
+    assert cli.err.splitlines() == [
+        "1 device: 1 online",
+        "MQTT never got 3,000 readings that were stored: dropped from the full journal (GATEWAY_JOURNAL__MAX_BYTES)",
+        "InfluxDB never got 1 reading that was stored: dropped from the full journal (GATEWAY_JOURNAL__MAX_BYTES)",
+        "InfluxDB never got 2 readings that were stored: lost with damaged parts of the journal",
+    ]
+    async with Control(tmp_path, {"devices": devices}):
+        await cli.out("devices")  # of an older gateway
+    assert cli.err == "1 device: 1 online\n"
+
+
 async def test_a_device_is_explained(running: Running, cli: Cli) -> None:
     """State, session, each part of the ledger, refusals and sinks, in words; no control characters of its name."""
     text = await cli.out("explain", "pump-1")

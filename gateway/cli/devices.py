@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from .daemon import EXIT_STATUSES, add_options, dial, state_dir
+from .daemon import EXIT_STATUSES, Unanswered, add_options, dial, state_dir
 from .words import ago, table, width
 
 HEADERS = ("DEVICE", "STATE", "SINCE", "SEEN", "RECEIVED", "STORED", "NOT KEPT", "MISSING", "REASON")
+LACKING = {
+    "overflowed": "dropped from the full journal (GATEWAY_JOURNAL__MAX_BYTES)",
+    "lost": "lost with damaged parts of the journal",
+}
 EPILOG = f"""\
 SINCE     for how long it is in its state; with a question mark where that is
           its state of before the gateway's restart, and it was not seen since
@@ -41,12 +47,15 @@ def run(options: argparse.Namespace) -> int:
     """Print them."""
     with dial(state_dir(options)) as gateway:
         rows = gateway.ask("devices", device=options.pattern)
+        sinks: list[dict[str, Any]] = []
+        with contextlib.suppress(Unanswered):
+            sinks = gateway.ask("health")["sinks"]
     if options.json:
         print(json.dumps(rows, indent=2))
     elif rows:
         now = int(time.time() * 1000)
         print(table(HEADERS, [_cells(row, now) for row in rows], width(), right=(2, 3, 4, 5, 6, 7)))
-    print(_summary(rows), file=sys.stderr)
+    print(_summary(rows), *_lacking(sinks), sep="\n", file=sys.stderr)
     return 0
 
 
@@ -64,3 +73,13 @@ def _summary(rows: list[dict[str, Any]]) -> str:
     states = [row["state"] for row in rows]
     parts = [f"{states.count(state)} {state}" for state in ("online", "stale", "offline") if state in states]
     return f"{len(rows)} device{'' if len(rows) == 1 else 's'}: {', '.join(parts)}"
+
+
+def _lacking(sinks: list[dict[str, Any]]) -> Iterator[str]:
+    """What the sinks will never get of what counts as stored."""
+    for sink in sinks:
+        for part, why in LACKING.items():
+            count = sink["ledger"][part]
+            if count:
+                which = "1 reading that was" if count == 1 else f"{count:,} readings that were"
+                yield f"{sink['title']} never got {which} stored: {why}"
