@@ -48,10 +48,10 @@ class Holdings:
         self.segments = self.segments[count:]
         return list(gone)
 
-    def passed(self, floor: int) -> int:
-        """How many of the oldest hold nothing at or behind the offset ``floor``; never the last."""
+    def passed(self, floor: int | None) -> int:
+        """How many of the oldest hold nothing at or behind the offset ``floor``; never the last; none for ``None``."""
         count = 0
-        while count < len(self.segments) - 1 and self.segments[count].end <= floor:
+        while floor is not None and count < len(self.segments) - 1 and self.segments[count].end <= floor:
             count += 1
         return count
 

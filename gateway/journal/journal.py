@@ -306,9 +306,8 @@ class Journal:
         if self._due or self._flushes:
             self._hand_over()
         tell(self._loop, iter(waiters.items()))
-        durable = self.durable_offset
         for cursor in self._cursors:
-            cursor.wake(durable)
+            cursor.wake(self.durable_offset)
 
     def on_failed(self, error: OSError) -> None:
         """A try of the group in flight failed; the next follows by itself."""
@@ -376,9 +375,7 @@ class Journal:
         """
         others = [cursor.persisted for cursor in self._cursors if cursor.name not in names]
         count = self._holdings.passed(min(others, default=self.durable_offset))
-        if not count:
-            return []
-        if not self._bounds.presses(self._holdings.bytes_of(count), self._holdings.bytes):
+        if not count or not self._bounds.presses(self._holdings.bytes_of(count), self._holdings.bytes):
             return []
         mine = [cursor for cursor in self._cursors if cursor.name in names]
         return [cursor.name for cursor in mine if self._holdings.passed(cursor.persisted) < count]
@@ -401,8 +398,7 @@ class Journal:
 
     def _trim(self) -> None:
         """Let the segments go that every cursor has passed durably."""
-        floor = self._cursors.floor
-        count = 0 if floor is None else self._holdings.passed(floor)
+        count = self._holdings.passed(self._cursors.floor)
         if count:
             self._counts.removed_segments += count
             removed = self._holdings.take_oldest(count)
@@ -438,7 +434,6 @@ class Journal:
                 )
                 kept = None
             readings = start.readings if isinstance(start, Position) else self._readings_below(offset)
-            readings = max(readings, kept.readings if kept is not None and kept.offset <= offset else 0)
             place = moved(kept, offset, min(readings, self.stored))
         cursor = Cursor(self, name, place, own_place=start is not None)
         # What was let go while the cursor was not open counts as dropped.

@@ -84,7 +84,12 @@ class NewerVersion(ValueError):
 
 
 def moved(kept: Place | None, offset: int, readings: int) -> Place:
-    """Where a reader stands that keeps its own place: one that is new, or begins again further back, counts anew."""
+    """Where a reader stands that keeps its own place: one that is new, or begins again further back, counts anew.
+
+    ``readings`` below ``offset`` are so many at least: more of them are known where the place kept lies there or below.
+    """
+    if kept is not None and kept.offset <= offset:
+        readings = max(readings, kept.readings)
     if kept is None or readings < kept.began + kept.overflowed + kept.lost + kept.dead_lettered:
         return Place(offset, readings, began=readings)
     return Place(offset, readings, kept.overflowed, kept.lost, kept.began, kept.dead_lettered)

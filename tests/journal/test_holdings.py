@@ -61,11 +61,11 @@ def test_the_bounds_are_told_in_words() -> None:
     assert bounds.reason == ""
     assert bounds.need(999, look_at_free=True) <= 0
     bounds.judge(1000)
-    assert "1000 bytes" in bounds.reason
+    assert "GATEWAY_JOURNAL__MAX_BYTES" in bounds.reason
     bounds.free = 100
     assert bounds.need(1000, look_at_free=True) == 400
     assert bounds.need(1000, look_at_free=False) == 1
     bounds.judge(0)
-    assert "only 100 bytes" in bounds.reason
+    assert "GATEWAY_JOURNAL__KEEP_FREE_BYTES" in bounds.reason
     bounds.failure = "Input/output error"
     assert bounds.reason == "the disk fails: Input/output error"
