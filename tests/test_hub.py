@@ -1,14 +1,17 @@
 """The live side: groups, conflation, exact joins, bounds."""
 
+import json
 import sys
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from gateway.codecs import codec_for
 from gateway.devices import DeviceBook
-from gateway.hub import MSGPACK, Hub, Subscription, presence
+from gateway.hub import MSGPACK, Hub, Selection, Subscription, accumulator, holders, presence
 from gateway.hub import hub as hub_module
 from gateway.liveness import Status
 from gateway.reading import Reading
@@ -241,7 +244,7 @@ def test_slow_every_member_is_moved_to_latest_and_told(bench):
 
 def test_held_every_member_is_bounded(bench, monkeypatch):
     """One that waits for its history is moved to latest when too much gathers for it."""
-    monkeypatch.setattr(hub_module, "EVERY_MAX", 10)
+    monkeypatch.setattr(holders, "EVERY_BYTES", 10 * accumulator.SLOT_BYTES)
     member = Member()
     subscription = Subscription("main", (), (), "every", 1, "json")
     bench.hub.subscribe(member, subscription, None)
@@ -253,6 +256,90 @@ def test_held_every_member_is_bounded(bench, monkeypatch):
     bench.tick()
     update = member.frames[-1]
     assert (update["data"], update["skipped"]) == ({"a": {"t": [[29, 29]]}}, 29)
+
+
+def test_a_members_subscriptions_have_one_bound(bench, monkeypatch):
+    """What all of them hold and what it has not read count together; the largest is moved first, others' stay."""
+    monkeypatch.setattr(holders, "EVERY_BYTES", 40 * accumulator.SLOT_BYTES)
+    member, other = Member(), Member()
+    for name in "abc":
+        bench.hub.subscribe(member, Subscription(name, (name,), (), "every", 1, "json"), None)
+    bench.hub.subscribe(other, Subscription("a", ("a",), (), "every", 1, "json"), None)
+    for n in range(16):
+        for name in "aab":
+            bench.publish(name, n, t=n)
+        bench.tick()
+        if n == 12:
+            assert not member.take("mode")
+    assert [frame["id"] for frame in member.take("mode")] == ["a"]
+    member.pending_bytes = 30 * accumulator.SLOT_BYTES
+    bench.tick()
+    assert [frame["id"] for frame in member.take("mode")] == ["b"]
+    assert not other.take("mode")
+    assert bench.hub.stats()["downgraded"] == 2
+
+
+def test_a_reading_counts_whole_once_nobody_else_remembers_it(bench, monkeypatch):
+    """Until then it costs a place in a list; a member that has been sent all holds nothing."""
+    monkeypatch.setattr(hub_module, "RECENT_MAX", 50)
+    member = Member()
+    subscription = Subscription("main", (), (), "every", 1, "json")
+    bench.hub.subscribe(member, subscription, None)
+    (group,) = bench.hub._groups.values()
+    sizes = []
+    for n in range(80):
+        bench.publish("a", n, t=n, text="x" * 1000)
+        bench.tick()
+        sizes.append(group.subscribers[member].own.size)
+    assert sizes[:50] == [n * accumulator.SLOT_BYTES for n in range(1, 51)]
+    assert all(b - a > 1500 for a, b in pairwise(sizes[50:]))
+    bench.hub.release(member, subscription)
+    bench.tick()
+    assert len(member.take("update")[0]["data"]["a"]["t"]) == 80
+    assert group.subscribers[member].own is None
+
+
+@pytest.mark.parametrize(("metrics", "name", "text"), [(1, 8, 0), (4, 8, 0), (4, 100, 0), (30, 8, 0), (4, 8, 200)])
+def test_a_reading_weighs_what_it_takes(metrics, name, text):
+    """What is counted is not below what Python allocates for readings as they come, nor above it twice and a half."""
+    names = [f"m{n:02}".ljust(name, "x") for n in range(metrics)]
+    messages = [
+        json.dumps({"seq": n, "ts": n, **{one: "é" * text + str(n) if text else n + 0.5 for one in names}})
+        for n in range(1000, 2000)
+    ]
+    codec = codec_for(None, text=True)
+    own = accumulator.Every(Selection(Subscription("main", (), (), "every", 1, "json")), 0)
+    tracemalloc.start()
+    for offset, message in enumerate(messages, 10**6):
+        (draft,) = codec.decode(message)
+        own.fold([(offset, Reading("a", "s", draft.seq, draft.time, 10**18 + offset, draft.values))])
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    own.weigh(10**9)
+    assert taken <= own.size <= 2.5 * taken
+    own.forget({"a"})
+    assert own.size == 0
+
+
+def test_a_long_interval_ends_before_its_readings_are_forgotten(bench, monkeypatch):
+    """A group sends what nobody would remember for it; who joins then is sent all too, and not called slow."""
+    monkeypatch.setattr(hub_module, "RECENT_MAX", 50)
+    monkeypatch.setattr(holders, "EVERY_BYTES", 4096)
+    first, late = Member(), Member()
+    bench.join(first, mode="every", ticks=70_000)
+    for n in range(500):
+        if n == 20:
+            bench.join(late, mode="every", ticks=70_000)
+        bench.publish("a", n, t=n)
+        bench.tick()
+        (group,) = bench.hub._groups.values()
+        assert not group.shared or group.shared.entries[0][0] >= bench.hub.floor
+    for member, begin in ((first, 0), (late, 20)):
+        assert not [frame for frame in member.frames if frame["type"] == "mode"]
+        shown = values_of(member, "a", "t")
+        assert shown == list(range(begin, begin + len(shown)))
+        assert len(shown) + begin >= 450
+        assert len(member.frames) < 20
 
 
 def test_resume(bench, monkeypatch):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.hub import Subscription, accumulator, presence
+from gateway.hub import Subscription, accumulator, holders, presence
 from gateway.hub import hub as hub_module
 from gateway.liveness import Status
 from tests.test_hub import MS, Bench, Member
@@ -222,7 +222,7 @@ def test_random_histories(seed, failures, monkeypatch):
     monkeypatch.setattr(hub_module, "TURN", 200)
     monkeypatch.setattr(hub_module, "FOLD", 7)
     monkeypatch.setattr(presence, "PRESENCES", 3)
-    monkeypatch.setattr(hub_module, "EVERY_MAX", 150)
+    monkeypatch.setattr(holders, "EVERY_BYTES", 150 * accumulator.SLOT_BYTES)
     world = World(seed, failures)
     for _ in range(500):
         with suppress(Failure):

@@ -6,16 +6,19 @@ data in pieces of at most about :data:`PIECE_BYTES`, so that no frame is large, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterable, Mapping
 
 from ..reading import Reading, Value
 from .selection import Selection
 from .series import Points, Series, point, text_weight
 
-__all__ = ["PIECE_BYTES", "Changes", "Data", "Entry", "Every"]
+__all__ = ["PIECE_BYTES", "SLOT_BYTES", "Changes", "Data", "Entry", "Every"]
 
 PIECE_BYTES = 192 * 1024  # of a piece's JSON, estimated
 POINT_BYTES = 40  # of a point beside a string's text
+SLOT_BYTES = 9  # of memory: an entry's place in a list
+ENTRY_BYTES, VALUE_BYTES = 400, 100  # of memory: an entry that nobody else holds, and each of its values
 
 Data = dict[str, Points]
 Entry = tuple[int, Reading]
@@ -26,19 +29,45 @@ def weight(values: Iterable[Value]) -> int:
     return sum([POINT_BYTES + text_weight(value) if type(value) is str else POINT_BYTES for value in values])
 
 
-class Every:
-    """All readings that a selection covers, in order; ``size`` in bytes as :func:`weight` counts."""
+def footprint(reading: Reading) -> int:
+    """About how many bytes of memory an entry takes, from above; texts and names as they are."""
+    values = reading.values
+    texts = [sys.getsizeof(value) for value in values.values() if type(value) is str]
+    return ENTRY_BYTES + VALUE_BYTES * len(values) + sum(map(len, values)) + sum(texts)
 
-    __slots__ = ("entries", "reached", "selection", "size")
+
+class Every:
+    """All readings that a selection covers, in order.
+
+    ``length`` is that of their JSON, as :func:`weight` counts; ``size`` what they take in memory beside the readings
+    that are remembered anyway, as far as :meth:`weigh` was told.  Both in bytes.
+    """
+
+    __slots__ = ("_alone", "_alone_bytes", "entries", "length", "reached", "selection")
 
     def __init__(self, selection: Selection, reached: int) -> None:
         self.selection = selection
         self.entries: list[Entry] = []
-        self.size = 0
+        self._alone = 0  # so many of the first entries are remembered here alone
+        self._alone_bytes = 0
+        self.length = 0
         self.reached = reached  # offset of the last reading taken in, covered or not
 
     def __bool__(self) -> bool:
         return bool(self.entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory; an entry that others remember takes its place in the list."""
+        return SLOT_BYTES * len(self.entries) + self._alone_bytes
+
+    def weigh(self, floor: int) -> None:
+        """Nobody else remembers what is below offset ``floor``."""
+        entries, alone = self.entries, self._alone
+        while alone < len(entries) and entries[alone][0] < floor:
+            self._alone_bytes += footprint(entries[alone][1])
+            alone += 1
+        self._alone = alone
 
     def fold(self, fresh: list[Entry]) -> None:
         """Take in published readings, in order."""
@@ -48,34 +77,39 @@ class Every:
         selection = self.selection
         if selection.all_devices and selection.all_metrics:
             self.entries += fresh
-            self.size += sum([weight(reading.values.values()) for _, reading in fresh])
+            self.length += sum([weight(reading.values.values()) for _, reading in fresh])
             return
         for entry in fresh:
             reading = entry[1]
             if selection.device(reading.device) and (names := selection.metrics(reading.values)):
                 self.entries.append(entry)
-                self.size += weight([reading.values[name] for name in names])
+                self.length += weight([reading.values[name] for name in names])
 
     def copy(self) -> Every:
         """An independent one with the same content."""
         copy = Every(self.selection, self.reached)
-        copy.entries, copy.size = list(self.entries), self.size
+        copy.entries, copy.length = list(self.entries), self.length
+        copy._alone, copy._alone_bytes = self._alone, self._alone_bytes
         return copy
 
     def forget(self, devices: Container[str]) -> None:
         """Let go of what was held of some devices."""
-        self.entries = [entry for entry in self.entries if entry[1].device not in devices]
+        alone = [entry for entry in self.entries[: self._alone] if entry[1].device not in devices]
+        rest = [entry for entry in self.entries[self._alone :] if entry[1].device not in devices]
+        self._alone, self._alone_bytes = len(alone), sum([footprint(reading) for _, reading in alone])
+        self.entries = alone + rest
 
     def clear(self) -> None:
         """Let go of all."""
-        self.entries, self.size = [], 0
+        self.entries, self.length = [], 0
+        self._alone = self._alone_bytes = 0
 
     def take(self) -> tuple[Data, int] | None:
         """The next piece and the offset that it reaches to; None without any."""
         data: Data = {}
         selection = self.selection
         exact = selection.exact
-        room, taken, size = PIECE_BYTES, 0, 0
+        room, taken, length = PIECE_BYTES, 0, 0
         for _, reading in self.entries:
             taken += 1
             values = reading.values
@@ -91,17 +125,21 @@ class Every:
                     room -= len(name)
                 else:
                     points.append(point(reading.time, values[name], exact))
-            size += weight(values.values() if names is values else [values[name] for name in names])
-            if size >= room:
+            length += weight(values.values() if names is values else [values[name] for name in names])
+            if length >= room:
                 break
         if not taken:
             return None
         offset = self.entries[taken - 1][0]
+        if self._alone:
+            alone = self.entries[: min(taken, self._alone)]
+            self._alone -= len(alone)
+            self._alone_bytes -= sum([footprint(reading) for _, reading in alone])
         del self.entries[:taken]
         if self.entries:
-            self.size -= size
+            self.length -= length
             return data, offset
-        self.size = 0
+        self.length = 0
         return data, self.reached
 
 

@@ -16,8 +16,9 @@ Bounds:
 
 - ``fresh``: what is published between two steps; the journal's bound on what is not durable stands before it.
 - ``series``: two values a series beside each device's last reading; :class:`Changes`: an entry a device.
-- ``every``, of one subscriber: :data:`EVERY_MAX` readings or :data:`EVERY_BYTES`; beyond it is moved to ``latest`` and
-  told.
+- ``every``: what a member's subscriptions hold for it alone, and what it has not taken, see ``holders``; beyond, those
+  that hold the most are moved to ``latest`` and told.  What a group holds is sent, whatever its interval, before
+  ``recent`` lets go of it.
 - a subscriber's socket: :data:`PENDING_MAX` bytes and one frame.  ``every``: moved to ``latest`` and told.  ``latest``:
   passed by until it has read; then it is sent what has changed by then, and how many values it was not.
 - ``recent``: the last :data:`RECENT_MAX` readings, :data:`RECENT_BYTES` of messages at most, for resuming; older ones
@@ -39,15 +40,14 @@ from ..devices import Device, DeviceBook
 from ..reading import Reading
 from .accumulator import PIECE_BYTES, Changes, Data, Entry, Every
 from .group import PENDING_MAX, Frame, Group, Member, Subscriber
+from .holders import Holders
 from .presence import States, presence_of, state_weight
 from .selection import Subscription
 from .series import Series, text_weight
 
-__all__ = ["EVERY_BYTES", "EVERY_MAX", "GRID_S", "PENDING_MAX", "RECENT_MAX", "Hub"]
+__all__ = ["GRID_S", "PENDING_MAX", "RECENT_MAX", "Hub"]
 
 GRID_S = 0.05
-EVERY_MAX = 16_384
-EVERY_BYTES = 1 << 20
 RECENT_MAX = 8_192
 RECENT_BYTES = 4 << 20
 FOLD = 256  # readings folded at once into an `every` group, before it is looked whether they fill a frame
@@ -72,6 +72,7 @@ class Hub(Generic[Frame]):
         self._batch_values = 0  # so many values, and
         self._left: list[Group[Frame]] = []  # who has still to be told of it
         self._behind: list[Subscriber[Frame]] = []  # to be moved to `latest`
+        self._holders: Holders[Frame] = Holders()
         self._queue: deque[Group[Frame] | Subscriber[Frame]] = deque()
         self._states = States(book)
         self.series: dict[str, Series] = {}
@@ -197,6 +198,7 @@ class Hub(Generic[Frame]):
                     self._note(group, self._batch)
                 group.failed = False
         self._batch = []
+        self._behind += self._holders.excess(self.floor)
         self._downgrade_all()
 
     def _recover(self, group: Group[Frame]) -> None:
@@ -229,12 +231,17 @@ class Hub(Generic[Frame]):
             own = subscriber.own
             if own is not None:
                 own.fold(batch)
-                if own.size > EVERY_BYTES or len(own.entries) > EVERY_MAX:
-                    self._behind.append(subscriber)
+        shared, sent = group.shared, False
         for start in range(0, len(batch), FOLD):
-            group.shared.fold(batch[start : start + FOLD])
-            if group.shared.size >= PIECE_BYTES:
+            shared.fold(batch[start : start + FOLD])
+            if shared.length >= PIECE_BYTES:
                 self._emit_every(group, batch[start + FOLD :])
+                sent = True
+        if shared and shared.entries[0][0] < self.floor:
+            self._emit_every(group, [])
+            sent = True
+        if sent:
+            self._call_others(group)
 
     # -- what a group is sent -----------------------------------------------------------------------------------------
 
@@ -247,7 +254,7 @@ class Hub(Generic[Frame]):
         if group.sending:
             if group.every:
                 group.sending = False
-                spent += group.shared.size
+                spent += group.shared.length
                 self._emit_every(group, [])
                 self._downgrade_all()
             else:
@@ -285,10 +292,10 @@ class Hub(Generic[Frame]):
                         self._part(subscriber, rest)
         shared.clear()
 
-    @staticmethod
-    def _part(subscriber: Subscriber[Frame], rest: list[Entry]) -> None:
+    def _part(self, subscriber: Subscriber[Frame], rest: list[Entry]) -> None:
         subscriber.own = subscriber.group.shared.copy()
         subscriber.own.fold(rest)
+        self._holders.add(subscriber)
 
     def _emit_latest(self, group: Group[Frame], room: int) -> int:
         changes = group.changes
@@ -382,7 +389,7 @@ class Hub(Generic[Frame]):
         return TURN + spent
 
     def _send_own(self, subscriber: Subscriber[Frame], own: Every) -> int:
-        spent = min(own.size, PIECE_BYTES)
+        spent = min(own.length, PIECE_BYTES)
         piece = own.take()
         if piece is not None:
             subscriber.member.send(self._update(subscriber.group, *piece, 0))
@@ -493,6 +500,7 @@ class Hub(Generic[Frame]):
         subscriber.whole = history or resumed
         if group.every:
             subscriber.own = Every(group.selection, self.offset)
+            self._holders.add(subscriber)
             if resumed:
                 subscriber.own.fold(self.since(start))
         else:

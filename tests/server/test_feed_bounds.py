@@ -53,10 +53,7 @@ async def deaf(one: Feed, *requests: dict[str, Any]) -> None:
         [{"id": f"s{n}", "mode": "every"} for n in range(16)],
         [{"id": f"s{n}", "mode": "latest", "metrics": [f"m{n % 4}"]} for n in range(16)],
         [{"id": f"s{n}", "mode": "every", "devices": [f"load-{n:02}?"]} for n in range(16)],
-        pytest.param(
-            [{"id": f"s{n}", "mode": "every", "devices": [f"load-{n:02}?"], "history_s": 3600} for n in range(16)],
-            marks=pytest.mark.xfail(reason="what waits for a history is bounded for each subscription", strict=True),
-        ),
+        [{"id": f"s{n}", "mode": "every", "devices": [f"load-{n:02}?"], "history_s": 3600} for n in range(16)],
     ],
     ids=["every", "latest", "every often", "latest often", "every, other devices each", "with history, waiting"],
 )
