@@ -223,6 +223,7 @@ class Desk:
                     reason=health["reason"],
                     hint=health["hint"],
                     next_try_s=health["next_try_s"],
+                    reached=bool(health.get("reached")),
                     waiting=waiting[at],
                     counted=counted,
                     behind=int(health["behind"]),

@@ -54,6 +54,7 @@ class SinkFacts(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     hint: str = ""
     next_try_s: float | None = None
+    reached: bool = False
     waiting: int = 0
     counted: bool = True
     behind: int = 0
@@ -273,7 +274,8 @@ def _sink_words(facts: SinkFacts, stored: int) -> Iterable[str]:
         again = (
             "" if facts.next_try_s is None else f"; the next attempt is in {_count(round(facts.next_try_s), 'second')}"
         )
-        yield f"It cannot be reached: {facts.reason}{again}."
+        verb = "does not take what it gets" if facts.reached else "cannot be reached"
+        yield f"It {verb}: {facts.reason}{again}."
     elif facts.state == "stopped":
         yield f"It has stopped: {facts.reason}."
     if put_aside:

@@ -242,7 +242,8 @@ def _sink_problems(name: str, title: str, health: dict[str, Any]) -> Iterator[Pr
     overflowed, lost = health["ledger"]["overflowed"], health["ledger"]["lost"]
     if health["state"] in ("waiting", "stopped"):
         wait = f" {_readings(health['behind'], 'waits', 'wait')}." if health["behind"] else ""
-        verb = "has stopped" if health["state"] == "stopped" else "cannot be reached"
+        there = "does not take what it gets" if health.get("reached") else "cannot be reached"
+        verb = "has stopped" if health["state"] == "stopped" else there
         again = (
             "It is tried again by itself." if overflowed or lost else "Nothing is lost: it is tried again by itself."
         )

@@ -29,11 +29,17 @@ Key = tuple[str, ...]
 
 
 class Unavailable(GatewayError):
-    """The far side is away or overloaded: the same again later, not before ``retry_after_s`` where it said so."""
+    """The far side is away or overloaded: the same again later, not before ``retry_after_s`` where it said so.
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, hint: str = "") -> None:
+    ``reached``: it is there, and has turned us away for now.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, hint: str = "", reached: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+        self.reached = reached
 
 
 class Stopped(GatewayError):

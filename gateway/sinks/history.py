@@ -50,7 +50,7 @@ class HistorySink:
         try:
             return await self._store.write(batch)
         except HistoryError as error:
-            raise Unavailable(str(error), hint=error.hint) from error
+            raise Unavailable(str(error), hint=error.hint, reached=True) from error
 
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
         """Nothing: a history keeps a stream, not a state."""

@@ -18,6 +18,7 @@ import json
 import re
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
@@ -39,6 +40,8 @@ __all__ = ["InfluxSink"]
 
 GRACE_S = 2.0  # beyond the request's own time-out, which counts silence and not time
 _OBJECT = re.compile(r"<?[\w.]+(\([^)]*\)| object at 0x[0-9a-f]+)>?: ")
+_RESOLVE = re.compile(r"Failed to resolve '[^']*' \((.*)\)")  # the name stands before it already
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
 _HINTS = {
     401: "check GATEWAY_INFLUX__TOKEN",
     403: "the token may not write there; check GATEWAY_INFLUX__TOKEN and GATEWAY_INFLUX__BUCKET",
@@ -68,6 +71,7 @@ class InfluxSink:
         self.name = name
         self.lost: Callable[[], None] | None = None
         self._url, self._token, self._org, self._bucket = url, token, org, bucket
+        self._where = _place(url)
         self._gzip = gzip
         self._timeout_s = timeout_s
         self._clock = clock
@@ -109,13 +113,13 @@ class InfluxSink:
                 self._bytes += await asyncio.shield(request)
         except TimeoutError:
             self._hanging = request
-            raise Unavailable(f"no answer within {self._timeout_s:g} s") from None
+            raise Unavailable(f"{self._where}: no answer within {self._timeout_s:g} s") from None
         except ApiException as error:
             raise self._meaning(error) from error
         except SilenceError:
-            raise Unavailable(f"no answer within {self._timeout_s:g} s") from None
+            raise Unavailable(f"{self._where}: no answer within {self._timeout_s:g} s") from None
         except (HTTPError, OSError, ValueError) as error:
-            raise Unavailable(_words(error)) from error
+            raise Unavailable(f"{self._where}: {_words(error)}") from error
         finally:
             self._requests += 1
             if not request.done():
@@ -147,15 +151,17 @@ class InfluxSink:
 
     def _meaning(self, error: ApiException) -> Exception:
         status = error.status or 0
-        text = f"HTTP {status}: {_body_text(error)}" if status else _words(error)
+        if not status:
+            return Unavailable(f"{self._where}: {_words(error)}")
+        text = f"HTTP {status}: {_body_text(error)}"
         if status in (400, 413, 422):
             return Refused(text)
         if status == 429 or status >= 500 or status == 408:
             headers: Any = error.headers or {}
-            return Unavailable(text, retry_after_s=self._retry_after(headers.get("Retry-After")))
+            return Unavailable(text, retry_after_s=self._retry_after(headers.get("Retry-After")), reached=True)
         if 300 <= status < 500:
             return Stopped(text, hint=_HINTS.get(status, "check GATEWAY_INFLUX__URL"))
-        return Unavailable(text)
+        return Unavailable(text, reached=True)
 
     def _retry_after(self, value: str | None) -> float | None:
         # RFC 9110, 10.2.3: seconds, or a date.
@@ -169,10 +175,16 @@ class InfluxSink:
             return None
 
 
+def _place(url: str) -> str:
+    # As the MQTT sink names it; without a user's name and password, should somebody have written them there.
+    netloc = urlsplit(url).netloc.rpartition("@")[2]
+    return netloc or url
+
+
 def _words(error: Exception) -> str:
     # urllib3 wraps the reason, and names its objects with their addresses.
     text = str(getattr(error, "reason", None) or error).strip() or type(error).__name__
-    return " ".join(_OBJECT.sub("", text).split())[:300]
+    return " ".join(_NUMBER.sub("", _RESOLVE.sub(r"\1", _OBJECT.sub("", text))).split())[:300]
 
 
 def _body_text(error: ApiException) -> str:

@@ -313,7 +313,7 @@ class MqttSink:
 
     def _refusal(self, code: int, message: Message) -> Stopped | Unavailable:
         text = f"the broker refused a message to {message.topic} (reason code 0x{code:02x})"
-        return Stopped(text, hint=_STOPS[code]) if code in _STOPS else Unavailable(text)
+        return Stopped(text, hint=_STOPS[code]) if code in _STOPS else Unavailable(text, reached=True)
 
     @staticmethod
     def _reason(code: int) -> str:

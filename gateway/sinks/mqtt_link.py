@@ -256,7 +256,7 @@ class Link(asyncio.Protocol):
         if code >= 0x80:
             text = f"the broker refused the connection: {reason}"
             hint = _CONNACK_STOPS.get(code, "")
-            self._end(Stopped(text, hint=hint) if hint else Unavailable(text))
+            self._end(Stopped(text, hint=hint) if hint else Unavailable(text, reached=True))
             return
         # 3.2.2.3: what is absent has a default.
         self.receive_maximum = getattr(props, "ReceiveMaximum", self.receive_maximum)
@@ -286,7 +286,7 @@ class Link(asyncio.Protocol):
         elif code in _DISCONNECT_CONTENT and self._done is not None:
             self._end(Refused(text))
         else:
-            self._end(Unavailable(text))
+            self._end(Unavailable(text, reached=True))
 
     # -- asyncio.Protocol --
 
@@ -419,7 +419,7 @@ class Link(asyncio.Protocol):
         self._session.loop_misc()
         waits = self._done is not None and (self._owed or self._paused or self._call in self._pings)
         if self.closed is None and waits and self._clock() - self._heard > self._ack_s:
-            self._end(Unavailable(f"nothing acknowledged for {self._ack_s:g} s"))
+            self._end(Unavailable(f"nothing acknowledged for {self._ack_s:g} s", reached=True))
         if self.closed is None:
             self._tick = self._loop.call_later(TICK_S, self._on_tick)
 

@@ -61,8 +61,9 @@ class Runner:
     """Drives ``sink`` from ``cursor`` while ``run`` runs.
 
     ``state`` is ``idle`` (nothing tried yet), ``ok``, ``waiting`` or ``stopped``; for the last two
-    ``reason``, ``hint`` and ``next_try`` (on ``clock``, seconds) say why and until when.  ``dead_letters``
-    None: what will never be taken stops the sink.  ``max_per_s``: readings a second that the far side is given at most.
+    ``reason``, ``hint`` and ``next_try`` (on ``clock``, seconds) say why and until when, ``reached`` whether a far side
+    that is waited for is there.  ``dead_letters`` None: what will never be taken stops the sink.  ``max_per_s``:
+    readings a second that the far side is given at most.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Runner:
         self.reason = ""
         self.hint = ""
         self.next_try: float | None = None
+        self.reached = False
         self._cursor = cursor
         self._pace = Pace(max_per_s)
         self._max_readings, self._max_delay = self._pace.most(max_readings), max_delay
@@ -185,6 +187,7 @@ class Runner:
             "reason": self.reason,
             "hint": self.hint,
             "next_try_s": wait,
+            "reached": self.reached,
             "pending": self.pending,
             "behind": self.behind,
             "dead_letters": self._care.count,
@@ -515,6 +518,7 @@ class Runner:
         if self.state != "waiting":
             log.warning("sink %s: %s", self.sink.name, error)
         self._retries += 1
+        self.reached = error.reached
         await self._pause("waiting", str(error), error.hint, delay)
 
     async def _stand(self, reason: str, hint: str) -> None:
@@ -522,7 +526,7 @@ class Runner:
             log.error("sink %s stopped: %s%s", self.sink.name, reason, f" ({hint})" if hint else "")
         self._retries += 1
         self._doubted = True
-        await self._pause("stopped", reason, hint, self._stopped_retry_s)
+        await self._pause("stopped", reason, _and_again(hint, self._stopped_retry_s), self._stopped_retry_s)
 
     async def _pause(self, state: str, reason: str, hint: str, delay: float) -> None:
         self.state, self.reason, self.hint = state, reason, hint
@@ -553,6 +557,14 @@ class Runner:
             log.warning("sink %s: did not part within %g s", self.sink.name, CLOSE_S)
         except GatewayError as error:
             log.warning("sink %s: %s", self.sink.name, error)
+
+
+def _and_again(hint: str, seconds: float) -> str:
+    # Settings are read at the start alone.
+    again = f"tried again every {'minute' if seconds == 60 else f'{seconds:g} s'}"
+    if "GATEWAY_" in hint:
+        again += "; a changed setting needs a restart"
+    return f"{hint} ({again})" if hint else again
 
 
 def _no_letters(letters: DeadLetters, error: OSError) -> Stopped:

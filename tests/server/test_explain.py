@@ -184,6 +184,8 @@ def test_a_sink_that_is_behind() -> None:
         "3 of its readings wait in the journal; none is lost. "
         "It cannot be reached: connection refused; the next attempt is in 12 seconds."
     )
+    text = sink(device, waiting=3, state="waiting", reason="HTTP 429: slow down", reached=True)
+    assert text.endswith(" It does not take what it gets: HTTP 429: slow down.")
     text = sink(device, waiting=3, counted=False, state="stopped", reason="401")
     assert text == "At least 3 of its readings wait in the journal; none is lost. It has stopped: 401."
 

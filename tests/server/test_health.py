@@ -112,6 +112,8 @@ def test_a_sink_that_is_away_and_lacks_nothing() -> None:
     (line,) = problems(None, Runner(state="waiting", reason="refused", behind=1))
     assert line["text"] == "MQTT cannot be reached: refused. 1 reading waits."
     assert line["hint"].startswith("Nothing is lost")
+    (line,) = problems(None, Runner(state="waiting", reason="HTTP 429: slow down", reached=True))
+    assert line["text"] == "MQTT does not take what it gets: HTTP 429: slow down."
 
 
 def test_dead_letters_are_a_problem() -> None:

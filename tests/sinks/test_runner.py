@@ -78,12 +78,38 @@ async def test_stopped_keeps_everything_until_somebody_helps() -> None:
     runner = make(sink, cursor)
     async with running(runner):
         await until(lambda: runner.state == "stopped")
-        assert (runner.reason, runner.hint) == ("HTTP 401", "check the token")
+        assert (runner.reason, runner.hint) == ("HTTP 401", "check the token (tried again every 3600 s)")
         assert runner.stats()["stopped"] == 1.0
         assert cursor.pending == 5
         runner.retry_now()
         await until(lambda: cursor.pending == 0)
     assert sink.written == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        ("", "tried again every minute"),
+        ("check the broker's rights", "check the broker's rights (tried again every minute)"),
+        ("check GATEWAY_X", "check GATEWAY_X (tried again every minute; a changed setting needs a restart)"),
+    ],
+)
+async def test_hint_says_when_a_stopped_sink_is_tried_again(hint: str, words: str) -> None:
+    """By itself, each minute; who changes a setting has to start the gateway anew."""
+    runner = make(FarSide(Stopped("no", hint=hint)), MemoryCursor(5), stopped_retry_s=60.0)
+    async with running(runner):
+        await until(lambda: runner.state == "stopped")
+        assert runner.health()["hint"] == words
+
+
+@pytest.mark.parametrize("reached", [False, True])
+async def test_far_side_that_is_there_is_told_from_one_that_is_not(reached: bool) -> None:
+    """Whether what is waited for was reached is said with the state."""
+    runner = make(FarSide(Unavailable("busy", reached=reached, retry_after_s=3600.0)), MemoryCursor(5))
+    async with running(runner):
+        await until(lambda: runner.state == "waiting")
+        assert runner.health()["reached"] is reached
+        runner.retry_now()
 
 
 async def test_stopped_is_tried_again_by_itself() -> None:
