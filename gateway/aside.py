@@ -8,6 +8,7 @@ migrated to a newer layout is copied first.  Names say why and when, in UTC::
     NAME.v1-YYYYmmddTHHMMSSZ         a copy of what was of version 1
 
 A number follows where such a name is taken.  Bound: of one kind of file (segments, say) the newest :data:`KEPT` stay.
+Which are the newest is the file system's word (the time of change): names are written by a clock that may be wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 __all__ = ["KEPT", "asides", "dated", "forget", "keep_copy", "read_start", "remove", "set_aside", "sync_directory"]
@@ -66,7 +68,7 @@ def set_aside(path: Path, why: str, *, kind: str = "", kept: int = KEPT) -> Path
         path.rename(target)
     except FileNotFoundError:
         return None
-    forget(path, kind=kind, kept=kept)
+    forget(path, kind=kind, kept=kept, spare=(target,))
     return target
 
 
@@ -77,18 +79,18 @@ def keep_copy(path: Path, version: int, *, kept: int = KEPT) -> Path:
     with target.open("rb") as file:
         os.fsync(file.fileno())
     sync_directory(path.parent)
-    forget(path, kept=kept)
+    forget(path, kept=kept, spare=(target,))
     return target
 
 
 def asides(directory: Path, kind: str) -> list[Path]:
-    """The files set aside whose name before that ended in ``kind``, oldest first."""
-    found = []
+    """The files set aside whose name before that ended in ``kind``; that which was set aside last comes last."""
+    found: list[tuple[int, str, int, Path]] = []
     for path in directory.iterdir():
         at = path.name.rfind(kind + ".")
         end = _end(path.name[at + len(kind) :]) if at >= 0 else None
         if end is not None:
-            found.append((end[1], int(end[2] or 0), path))
+            found.append((path.lstat().st_ctime_ns, end[1], int(end[2] or 0), path))
     return [path for *_, path in sorted(found)]
 
 
@@ -103,9 +105,15 @@ def dated(path: Path, why: str) -> Path:
     return target
 
 
-def forget(path: Path, *, kind: str = "", kept: int = KEPT) -> None:
-    """Remove all but the newest files put aside, with what SQLite keeps beside its own."""
-    for old in asides(path.parent, kind or path.name)[:-kept]:
+def forget(path: Path, *, kind: str = "", kept: int = KEPT, spare: Collection[Path] = ()) -> None:
+    """Remove all but the newest files put aside, with what SQLite keeps beside its own.
+
+    Those in ``spare`` count among the newest, and are never removed.
+    """
+    found = asides(path.parent, kind or path.name)
+    others = [old for old in found if old not in spare]
+    room = max(0, kept - (len(found) - len(others)))
+    for old in others[: max(0, len(others) - room)]:
         for beside in ("", "-wal", "-shm"):
             with contextlib.suppress(IsADirectoryError, PermissionError):
                 remove(old.with_name(old.name + beside))
