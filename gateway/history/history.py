@@ -12,7 +12,8 @@ runs, downsample,       pure: the parts of an answer
 collector
 schema, chunks, merge,  the file and its writing side (one thread)
 store
-query, shared           the reading side (two threads, a connection each)
+readers, query, shared  the reading side (two threads, a connection each)
+salvage, rescue         what becomes of a damaged file
 history                 this: the one owner of all, on the event loop
 ======================  ==================================================================================
 """
@@ -27,7 +28,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 import apsw
@@ -38,8 +38,9 @@ from gateway.history.collector import Row
 from gateway.history.downsample import AGGREGATES
 from gateway.history.memtable import Memtable
 from gateway.history.query import Cancelled, Latest, Query, latest, run_query
-from gateway.history.rescue import DAMAGE, DAMAGE_AT_OPEN, finish, rescue
-from gateway.history.schema import DamagedFile, connect, translated
+from gateway.history.readers import Readers
+from gateway.history.rescue import is_damage, open_store, rescue
+from gateway.history.schema import translated
 from gateway.history.store import Store
 from gateway.reading import Batch
 
@@ -101,7 +102,7 @@ class History:
         self._broken = False  # the keeper has ended before its time
         self._wake = asyncio.Event()
         self._attempt = asyncio.Event()  # set, and replaced by a new one, after each flush that was tried
-        self._connections: SimpleQueue[apsw.Connection] = SimpleQueue()
+        self._connections = Readers(path, READERS)
         self._running: set[threading.Event] = set()
         counted = "queries query_seconds queries_refused flushes flush_seconds flush_failures damaged rescued"
         self._counts: dict[str, float] = dict.fromkeys(counted.split(), 0)
@@ -131,24 +132,7 @@ class History:
 
     def _open(self, epoch: str) -> Store:
         with translated(f"cannot open {self._path}"):
-            span = self._retention // 30
-            finish(self._path)
-            try:
-                if self._path.is_dir():
-                    raise DamagedFile("it is a directory")
-                if self._path.exists() and not self._path.stat().st_size:
-                    raise DamagedFile("it is empty")
-                store = Store(self._path, epoch=epoch, span=span)
-            except DAMAGE_AT_OPEN as error:
-                self._rescued(rescue(self._path, None, span=span), error)
-                store = Store(self._path, epoch=epoch, span=span)
-            try:
-                for _ in range(READERS):
-                    self._connections.put(connect(self._path, readonly=True))
-            except BaseException:
-                self._close_all(store)
-                raise
-            return store
+            return open_store(self._path, self._rescued, epoch=epoch, span=self._retention // 30)
 
     def _rescued(self, name: str, error: Exception) -> None:
         text = f"The history's file could not be used ({error}) and is made anew from what can be read of it"
@@ -157,17 +141,19 @@ class History:
         log.error("%s", self._problems[-1])
 
     def _rescue(self, old: Store, error: Exception) -> Store:
-        """Make the file anew; the readers' connections follow when their queries are done."""
+        """Make the file anew; waits for queries that read the old one.  After an error it can be called again."""
         span = self._retention // 30
         with translated(f"cannot make {self._path} anew"):
-            try:
+            if not old.closed:
                 self._rescued(rescue(self._path, old, span=span), error)
-                store = Store(self._path, epoch=old.epoch, span=span)
-            except OSError as failed:
-                raise HistoryError(f"cannot make {self._path} anew: {failed}") from failed
-            for _ in range(READERS):
-                self._connections.get().close()
-                self._connections.put(connect(self._path, readonly=True))
+            self._connections.close()
+            store = open_store(self._path, self._rescued, epoch=old.epoch, span=span)
+            try:
+                if (store.position, store.shift) != (old.position, old.shift):
+                    store.stand(old.position, old.epoch, old.shift)
+            except BaseException:
+                store.close()
+                raise
             return store
 
     def problems(self) -> list[str]:
@@ -184,8 +170,7 @@ class History:
         return problems
 
     def _close_all(self, store: Store) -> None:
-        while not self._connections.empty():
-            self._connections.get().close()
+        self._connections.close()
         store.close()
 
     async def _in_writer(self, work: Callable[[], T]) -> T:
@@ -272,7 +257,7 @@ class History:
                     retry = min(2 * retry, RETRY_S[1])
                 else:
                     self._catalogue = store.catalogue
-                    self._suspicion = None
+                    self._suspicion = expired = None
                     retry = RETRY_S[0]
                 continue
             if self._frozen is None and self._due is not None and (self._closing or self._due <= now):
@@ -290,7 +275,9 @@ class History:
                 continue
             if self._closing:
                 return
-            if expired is None and self._retention and now >= expire_at:
+            # Names that nothing has may be those of chunks to come, and the oldest may be among these.
+            may_expire = bool(self._retention) and not store.salvaging
+            if expired is None and may_expire and now >= expire_at:
                 try:
                     before = await self._in_writer(partial(self._limit_age, store, now - opened_at))
                 except HistoryError as error:
@@ -312,7 +299,7 @@ class History:
                     work_at = loop.time() + REST * (loop.time() - began)
                 continue
             self._wake.clear()
-            times = [at for at in (self._due, expire_at if self._retention else None) if at is not None]
+            times = [at for at in (self._due, expire_at if may_expire else None) if at is not None]
             if expired is not None or store.busy or self._may_shrink:
                 times.append(work_at)
             await self._sleep(min(times) - loop.time() if times else None)
@@ -384,8 +371,8 @@ class History:
 
     def _suspect(self, error: HistoryError) -> None:
         """Where that was damage, the file is to be made anew."""
-        if isinstance(error.__cause__, DAMAGE):
-            self._suspicion = error.__cause__
+        if (cause := is_damage(error.__cause__)) is not None:
+            self._suspicion = cause
             self._wake.set()
 
     def _tell(self) -> None:
@@ -458,16 +445,13 @@ class History:
             self._counts["queries_refused"] += 1
             raise Overloaded("too many queries of the history at once")
         stop = threading.Event()
+        generations: list[int] = []
 
         def run() -> T:
             if stop.is_set():
                 raise Cancelled
-            connection = self._connections.get()
-            try:
-                with translated("cannot read the history"):
-                    return work(connection, stop)
-            finally:
-                self._connections.put(connection)
+            with translated("cannot read the history"), self._connections.lend(generations) as connection:
+                return work(connection, stop)
 
         began = time.perf_counter()
         self._running.add(stop)
@@ -476,7 +460,8 @@ class History:
         except Cancelled:
             raise HistoryError("the history is closed") from None
         except HistoryError as error:
-            self._suspect(error)
+            if generations == [self._connections.generation]:
+                self._suspect(error)
             raise
         finally:
             stop.set()

@@ -15,19 +15,21 @@ latest     the newest row of each device and shape, and its time of receipt; ``r
            sealed over the columns before it
 state      two rows that say the same: ``position``, the journal's offset below which all is in chunks; ``epoch`` of
            that journal; ``shift``, what is added to an offset of that journal to make an order; ``crc`` of these
-salvage    a row while chunks are taken over from a damaged file put aside: its name, and below which numbers of both
-           tables chunks are still to be taken
+place      the same once more, in another page of the file
+salvage    a row for each damaged file put aside from which chunks are still taken over: its name, and below which
+           numbers of both tables chunks are still to be taken
 =========  ======================================================================================================
 
 Orders grow over the whole life of the file, also when the journal is another one than before: then ``shift`` grows.
 
 ``PRAGMA user_version`` is the version of this layout, and ``application_id`` says it once more: a file of a later
-version is refused, never guessed at.  Layout 1 had no checksums, one row of state, no salvage.  Values and names
-are always bound, never part of a statement.
+version is refused, never guessed at.  Layout 1 had no checksums, one row of state, no salvage; ``place`` is made where
+it is missing, and ``state`` counts before it.  Values and names are always bound, never part of a statement.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,11 +41,12 @@ from gateway.aside import dated, forget
 from gateway.errors import HistoryError
 from gateway.history.seal import checksum
 
-__all__ = ["FINAL", "DamagedFile", "connect", "copy", "create", "fetch", "translated", "whole"]
+__all__ = ["FINAL", "PLACES", "DamagedFile", "connect", "copy", "create", "fetch", "first_error", "translated", "whole"]
 
 VERSION: Final = 2
 APPLICATION: Final = 0x67744830  # "gtH0", and the version is added
 FINAL: Final = 9
+PLACES: Final = ("state", "place")  # tables that say up to where all is in chunks, that which counts first first
 COPIED_WHOLE: Final = 256 << 20  # bytes of a file that is copied whole before it is migrated
 
 _TABLES: Final = """
@@ -79,8 +82,16 @@ CREATE TABLE state (
     position INTEGER NOT NULL, epoch TEXT NOT NULL, shift INTEGER NOT NULL, crc INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE salvage (
-    id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL, chunk INTEGER NOT NULL, shared INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, chunk INTEGER NOT NULL, shared INTEGER NOT NULL
 ) STRICT;
+"""
+
+_PLACE: Final = """
+CREATE TABLE IF NOT EXISTS place (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    position INTEGER NOT NULL, epoch TEXT NOT NULL, shift INTEGER NOT NULL, crc INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO place SELECT 1, position, epoch, shift, crc FROM state WHERE id = 1;
 """
 
 
@@ -88,18 +99,26 @@ class DamagedFile(Exception):
     """The file is there and is no history, or not any more."""
 
 
+def first_error(error: BaseException) -> BaseException:
+    """The error with which it began: where a transaction cannot be rolled back, say, that comes of another error."""
+    while isinstance(error.__context__, apsw.Error | DamagedFile) and not error.__suppress_context__:
+        error = error.__context__
+    return error
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turns SQLite's errors into :class:`HistoryError`, with a hint where there is one."""
+    """Turns SQLite's errors, and the system's, into :class:`HistoryError`, with a hint where there is one."""
     try:
         yield
-    except (apsw.Error, DamagedFile) as error:
+    except (apsw.Error, DamagedFile, OSError) as last:
+        error = first_error(last)
         hint = ""
         if isinstance(error, DamagedFile | apsw.NotADBError | apsw.CorruptError):
             hint = "it is made anew from what can be read of it"
-        elif isinstance(error, apsw.FullError):
+        elif isinstance(error, apsw.FullError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             hint = "free space on the disk that holds the state directory"
-        elif isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError):
+        elif isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError | PermissionError):
             hint = "check that the state directory exists and can be written"
         elif isinstance(error, apsw.BusyError):
             hint = "another program has locked the history's file"
@@ -155,6 +174,9 @@ def create(connection: apsw.Connection, path: Path) -> None:
         _migrate(connection)
     else:
         _settle(connection)
+        if not connection.table_exists("main", "place"):
+            with connection:
+                connection.execute(_PLACE)
 
 
 def _settle(connection: apsw.Connection) -> None:
@@ -172,6 +194,7 @@ def _begin_state(connection: apsw.Connection, position: int, epoch: str, shift: 
     connection.execute(_STATE)
     crc = checksum((position, shift), epoch.encode())
     connection.executemany("INSERT INTO state VALUES (?,?,?,?,?)", [(id, position, epoch, shift, crc) for id in (1, 2)])
+    connection.execute(_PLACE)
 
 
 def copy(connection: apsw.Connection, path: Path, version: int) -> Path:
@@ -190,7 +213,7 @@ def copy(connection: apsw.Connection, path: Path, version: int) -> Path:
         for table in ("device", "shape", "latest", "state"):
             connection.execute(f"CREATE TABLE copy.{table} AS SELECT * FROM main.{table}")
         connection.execute("DETACH copy")
-    forget(path)
+    forget(path, spare=(target,))
     return target
 
 

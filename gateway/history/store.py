@@ -24,7 +24,7 @@ from gateway.history.memtable import Memtable, Shape
 from gateway.history.merge import Key, Merger
 from gateway.history.regroup import regroup
 from gateway.history.salvage import COLUMNS, Salvage
-from gateway.history.schema import DamagedFile, connect, create, fetch
+from gateway.history.schema import PLACES, DamagedFile, connect, create, fetch
 from gateway.history.seal import checksum, seal
 
 __all__ = ["Store"]
@@ -32,6 +32,7 @@ __all__ = ["Store"]
 log = logging.getLogger(__name__)
 
 NUMBERS_JUMP: Final = 1 << 32
+GIVE_UP: Final = (apsw.CorruptError, apsw.NotADBError, apsw.IOError)  # of a damaged file nothing more can be read
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_shape = msgspec.msgpack.Decoder(tuple[str, ...]).decode
@@ -75,7 +76,8 @@ class Store:
             self.catalogue = Catalogue()
             self._load()
             self._source: Salvage | None = None
-            self.salvaging = bool(fetch(connection, "SELECT 1 FROM salvage"))
+            self.closed = False
+            self.salvaging = bool(self.sources())
             self.counts = Counts()
             self.merger = Merger(connection, self.catalogue, span, self.counts)
             self._measure()
@@ -96,19 +98,20 @@ class Store:
         self.catalogue.shape_of = {number: shape for shape, number in shapes.items()}
 
     def _find_place(self) -> tuple[int, str, int]:
-        for position, epoch, shift, crc in fetch(
-            self._connection, "SELECT position, CAST(epoch AS BLOB), shift, crc FROM state"
-        ):
-            if crc == checksum((position, shift), epoch):
-                return position, epoch.decode(), shift
+        for table in PLACES:
+            statement = f"SELECT position, CAST(epoch AS BLOB), shift, crc FROM {table}"
+            for position, epoch, shift, crc in fetch(self._connection, statement):
+                if crc == checksum((position, shift), epoch):
+                    return position, epoch.decode(), shift
         raise DamagedFile("its place in the journal cannot be made out")
 
     def place(self, position: int, epoch: str, shift: int) -> None:
         """Say in the file, in a transaction that is open, up to where it holds everything."""
         crc = checksum((position, shift), epoch.encode())
-        self._connection.execute(
-            "UPDATE state SET position = ?, epoch = ?, shift = ?, crc = ?", (position, epoch, shift, crc)
-        )
+        for table in PLACES:
+            self._connection.execute(
+                f"UPDATE {table} SET position = ?, epoch = ?, shift = ?, crc = ?", (position, epoch, shift, crc)
+            )
         self.position, self.epoch, self.shift = position, epoch, shift
 
     def stand(self, position: int, epoch: str, shift: int) -> None:
@@ -134,6 +137,7 @@ class Store:
 
     def close(self) -> None:
         """Close the connection (which also takes the write-ahead log into the file)."""
+        self.closed = True
         if self._source is not None:
             self._source.close()
         self._connection.close()
@@ -261,7 +265,10 @@ class Store:
         return self.salvaging or self.merger.ready
 
     def begin_salvage(self, source: Salvage, name: str) -> None:
-        """Take over what is small from a damaged file, and note that its chunks are to come; it will be ``name``."""
+        """Take over what is small from a damaged file, and note that its chunks are to come; it will be ``name``.
+
+        So are those that it was itself to take over from another.
+        """
         connection = self._connection
         with connection:
             for table, column, found in (("device", "name", source.names()), ("shape", "metrics", source.shapes())):
@@ -283,48 +290,54 @@ class Store:
             connection.execute(
                 "DELETE FROM latest WHERE device NOT IN (SELECT id FROM device) OR shape NOT IN (SELECT id FROM shape)"
             )
-            connection.execute(
-                "INSERT INTO salvage VALUES (1,?,?,?)", (name, source.last("chunk"), source.last("shared"))
-            )
+            rest = [(name, source.last("chunk"), source.last("shared")), *source.rest(name)]
+            connection.executemany("INSERT INTO salvage (name, chunk, shared) VALUES (?,?,?)", rest)
             if (place := source.place()) is not None:
                 self.place(*place)
         self._load()
 
+    def sources(self) -> list[str]:
+        """The names of the damaged files from which chunks are still to be taken over."""
+        return [name for (name,) in fetch(self._connection, "SELECT name FROM salvage ORDER BY id")]
+
     def salvage_step(self) -> None:
-        """Take over some chunks from the damaged file."""
+        """Take over some chunks from a damaged file."""
         connection = self._connection
-        name, *below = fetch(connection, "SELECT name, chunk, shared FROM salvage")[0]
+        number, name, *below = fetch(connection, "SELECT id, name, chunk, shared FROM salvage ORDER BY id LIMIT 1")[0]
         table = "chunk" if below[0] else "shared"
         rows: list[tuple[Any, ...]] = []
-        unsound = then = 0
+        lost = then = 0
         try:
             if self._source is None:
                 self._source = Salvage(self._path.with_name(name))
-            rows, unsound, then = self._source.rows(table, below[0] or below[1])
+            rows, lost, then = self._source.rows(table, below[0] or below[1])
         except apsw.Error as error:
+            if self._path.with_name(name).is_file() and not isinstance(error, GIVE_UP):
+                raise  # it may go another time
             log.warning("no more can be read of %s: %s", name, error)
-            below[0] = 0
+            lost, below = 1, [0, 0]
         devices, shapes = set(self.catalogue.devices.values()), self.catalogue.shape_of
         marks = ",".join("?" * len(COLUMNS[table].split(",")))
         taken = [row for row in rows if row[table == "chunk"] in shapes and (table == "shared" or row[0] in devices)]
+        done = not then and not (table == "chunk" and below[1])
         with connection:
             connection.executemany(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", taken)
-            connection.execute(f"UPDATE salvage SET {table} = ?", (then,))
-            if not then and not (table == "chunk" and below[1]):
-                connection.execute("DELETE FROM salvage")
-                self.salvaging = False
+            connection.execute(f"UPDATE salvage SET {table} = ? WHERE id = ?", (then, number))
+            if done:
+                connection.execute("DELETE FROM salvage WHERE id = ?", (number,))
         for row in taken:
             if table == "chunk":
                 self.merger.count((row[0], row[1], row[2]), 1)
             else:
                 self.merger.shared(row[0], row[1])
         self.counts.salvaged += len(taken)
-        self.counts.left_out += unsound + len(rows) - len(taken)
-        if not self.salvaging:
-            log.warning("%d chunks were taken over from %s in this run", self.counts.salvaged, name)
+        self.counts.left_out += lost + len(rows) - len(taken)
+        if done:
+            log.warning("%d chunks were taken over in this run, the last from %s", self.counts.salvaged, name)
             if self._source is not None:
                 self._source.close()
                 self._source = None
+            self.salvaging = bool(self.sources())
         self._measure()
 
     def shrink(self, pages: int = 512) -> bool:
