@@ -28,6 +28,16 @@ ACTIONS: dict[Action, str] = {
     "correct": "kept at the time of their receipt",
     "refuse": "refused",
 }
+# Words of a part that agree with its count.
+ONE = {"are": "is", "were": "was", "their": "its", "they_are": "it is", "each": "", "numbers": "a number"}
+MANY = {
+    "are": "are",
+    "were": "were",
+    "their": "their",
+    "they_are": "they are",
+    "each": " for each",
+    "numbers": "numbers",
+}
 REFUSED_HINTS = {
     "undecodable": "its messages are not the JSON or MessagePack that its subprotocol says",
     "bad_message": "its messages are neither a reading, nor a list of readings, nor of a known type",
@@ -76,7 +86,10 @@ def explain(
 ) -> dict[str, object]:
     """All about ``device``: plain values, for JSON and for the command that prints it.  ``now`` in nanoseconds."""
     status, session = device.status, device.session
+    sinks = list(sinks)
+    whole = not any(facts.overflowed or facts.lost for facts in sinks)
     own_clock = own_clock_problem(now)
+    clock_hint = "" if own_clock else _clock_hint(device, clock_rules)
     # A clock that is wrong itself is no measure of the device's.
     clock_notes = [f"{own_clock[0].upper()}{own_clock[1:]}."] if own_clock else _clock_notes(device, clock_rules)
     return {
@@ -97,7 +110,7 @@ def explain(
         },
         "notes": [*_state_notes(device, journal_problem), *clock_notes],
         "ledger": device.ledger.as_dict(),
-        "parts": list(_parts(device, rate, burst, refused, "" if own_clock else _clock_hint(device, clock_rules))),
+        "parts": list(_parts(device, rate, burst, refused, clock_hint=clock_hint, whole=whole)),
         "refusals": _refusals(refused),
         "clock": {"skew_ms": device.clock.skew_ms, "old": device.clock.old, "future": device.clock.future},
         "sinks": [_sink(facts, device.ledger.stored) for facts in sinks],
@@ -122,12 +135,13 @@ def _state_notes(device: Device, journal_problem: str) -> Iterable[str]:
 
 
 def _parts(
-    device: Device, rate: float, burst: float, refused: Refused | None, clock_hint: str
+    device: Device, rate: float, burst: float, refused: Refused | None, *, clock_hint: str, whole: bool
 ) -> Iterable[dict[str, object]]:
     ledger = device.ledger
+    stored = "{are} safe on this machine's disk" if whole else "{were} put on this machine's disk"
     told: list[tuple[str, Callable[[], tuple[str, str]]]] = [
-        ("stored", lambda: ("are safe on this machine's disk", "")),
-        ("in_flight", lambda: ("are being written to disk right now", "")),
+        ("stored", lambda: (stored, "")),
+        ("in_flight", lambda: ("{are} being written to disk right now", "")),
         ("duplicate", _duplicate),
         ("throttled", lambda: _throttled(device, rate, burst)),
         ("dropped", lambda: _dropped(device)),
@@ -138,42 +152,43 @@ def _parts(
         count = getattr(ledger, part)
         if count:
             text, hint = words()
-            yield {"part": part, "count": count, "text": text, "hint": hint}
+            agreeing = text.format_map(ONE if count == 1 else MANY)
+            yield {"part": part, "count": count, "text": agreeing, "hint": hint}
 
 
 def _duplicate() -> tuple[str, str]:
-    return "were stored already and came again, as after a cut before their ack: nothing is lost", ""
+    return "{were} stored already and came again, as after a cut before {their} ack: nothing is lost", ""
 
 
 def _throttled(device: Device, rate: float, burst: float) -> tuple[str, str]:
     hint = "let it send less often, or raise GATEWAY_LIMITS__DEVICE_RATE and GATEWAY_LIMITS__DEVICE_BURST"
-    return f"came faster than {rate:g} a second ({burst:g} at once) and were not kept; {_again(device)}", hint
+    return f"came faster than {rate:g} a second ({burst:g} at once) and {{were}} not kept; {_again(device)}", hint
 
 
 def _dropped(device: Device) -> tuple[str, str]:
     hint = "see that the disk has room and GATEWAY_JOURNAL__MAX_BYTES is enough for an outage of the slowest sink"
-    return f"came while the journal was full or could not be written, and were not kept; {_again(device)}", hint
+    return f"came while the journal was full or could not be written, and {{were}} not kept; {_again(device)}", hint
 
 
 def _again(device: Device) -> str:
     session = device.session
     if session.highest or session.heard or session.held:
         return "the device was told from which seq on to send again, and what it sent again counts anew"
-    return "it sends no seq, so they are lost: with seq it would be told what to send again"
+    return "it sends no seq, so {they_are} lost: with seq it would be told what to send again"
 
 
 def _rejected(refused: Refused | None, clock_hint: str) -> tuple[str, str]:
     if refused is None:
-        return "were refused for good before the gateway's last start; the device got an error for each", ""
+        return "{were} refused for good before the gateway's last start; the device got an error{each}", ""
     hint = REFUSED_HINTS.get(refused.code, "")
     if refused.code == "bad_time" and clock_hint:
         hint = f"{clock_hint}; {hint}"
-    return "were refused for good; the device got an error for each", hint
+    return "{were} refused for good; the device got an error{each}", hint
 
 
 def _missing() -> tuple[str, str]:
     return (
-        "more never came: numbers that its sequence left out",
+        "more never came: {numbers} that its sequence left out",
         "the device gave them up, or its own buffer was full; its log may say which",
     )
 

@@ -126,9 +126,11 @@ class Health:
 
     def journal_problem(self) -> str:
         """Why the journal takes nothing, in words; empty if it does."""
-        if self._journal.stats().get("failing", 0.0):
-            return f"the journal cannot be written: {self._journal.reason}"
-        return ""
+        stats = self._journal.stats()
+        if not stats.get("failing", 0.0):
+            return ""
+        reason: str = self._journal.reason
+        return reason if _is_full(stats) else f"the journal cannot be written: {reason}"
 
     def body(self) -> dict[str, object]:
         """The body of ``/healthz``."""
@@ -203,7 +205,7 @@ class Health:
         problem = self.journal_problem()
         if not problem:
             return
-        if journal["bytes"] >= journal["max_bytes"]:
+        if _is_full(journal):
             hint = f"Readings are refused until {self._holders()}, or raise GATEWAY_JOURNAL__MAX_BYTES."
         else:
             hint = "Readings are refused until it can: make room on the disk, or check it."
@@ -235,6 +237,10 @@ class Health:
             # A clock that is wrong itself is no measure of theirs.
             if not (own_clock_wrong and CLOCK_RULES in hint):
                 yield {"part": "devices", "text": f"{text}.", "hint": hint}
+
+
+def _is_full(journal: dict[str, float]) -> bool:
+    return journal["bytes"] >= journal["max_bytes"]
 
 
 def _sink_problems(name: str, title: str, health: dict[str, Any]) -> Iterator[Problem]:

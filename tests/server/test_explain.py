@@ -49,6 +49,22 @@ def test_each_number_that_is_not_zero_is_told(part: str) -> None:
     assert bool(told[0]["hint"]) == (part not in ("duplicate", "rejected"))
 
 
+@pytest.mark.parametrize("part", LOSSES)
+def test_one_is_told_as_one(part: str) -> None:
+    """The words of a single reading agree with it."""
+    device = pump(**{part: 1})
+    text = about(device)["parts"][0]["text"]
+    for word in (" are ", " were ", " they ", " their ", "numbers", "{", "for each"):
+        assert word not in f" {text} ", text
+    assert about(pump(stored=1))["parts"][0]["text"] == "is safe on this machine's disk"
+
+
+def test_what_was_dropped_is_not_called_safe() -> None:
+    """Where a sink lacks what the full journal or the disk let go, what was stored is told as that and no more."""
+    sinks = [SinkFacts(name="mqtt", title="MQTT", state="ok", overflowed=7)]
+    assert "safe" not in about(pump(stored=9), sinks=sinks)["parts"][0]["text"]
+
+
 def test_all_parts_together_are_those_of_the_ledger() -> None:
     """Nothing of the sum is left untold."""
     device = pump(received=28, accepted=9, stored=7, rejected=1, duplicate=2, throttled=6, dropped=10)

@@ -144,9 +144,25 @@ def test_a_full_journal_is_a_sentence_that_says_who_holds_it() -> None:
     journal = Part(bytes=16 * MIB)
     journal.reason = "the journal has reached its bound of 16 MiB (GATEWAY_JOURNAL__MAX_BYTES)"
     line = problems(journal, Runner(state="stopped", reason="401", behind=9000), Runner())[0]
-    assert line["text"].endswith("(GATEWAY_JOURNAL__MAX_BYTES).")
+    assert line["text"] == "The journal has reached its bound of 16 MiB (GATEWAY_JOURNAL__MAX_BYTES)."
     assert line["hint"].startswith("Readings are refused until MQTT takes some of the 9,000 that wait for it: ")
     assert make(journal).body()["status"] == "failing"
+
+
+def test_those_who_hold_a_full_journal_are_named() -> None:
+    """All that are away; else who is furthest behind; else the gateway itself."""
+
+    def hint(*runners: Runner) -> str:
+        journal = Part(bytes=16 * MIB)
+        journal.reason = "the journal has reached its bound"
+        return problems(journal, *runners)[0]["hint"]
+
+    away = {"state": "waiting", "reason": "refused"}
+    assert "until MQTT and MQTT take some of what waits for them" in hint(
+        Runner(behind=3, **away), Runner(behind=4, **away), Runner(behind=9), Runner(behind=0, **away)
+    )
+    assert "until MQTT takes some of the 9 that wait" in hint(Runner(behind=3), Runner(behind=9))
+    assert "the gateway still has to put into its history" in hint(Runner())
 
 
 def test_a_disk_that_is_short_is_a_sentence() -> None:
