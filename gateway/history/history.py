@@ -161,7 +161,7 @@ class History:
         problems = list(self._problems)
         counts = self.stats()
         if lost := int(counts["damaged"] + counts.get("chunks_left_out", 0)):
-            problems.append(f"{lost} chunks of the history cannot be read")
+            problems.append(f"{lost:,} chunk{'' if lost == 1 else 's'} of the history cannot be read")
         if self._behind:
             problems.append(
                 f"The history reaches {self._behind // DAY_NS} days further back than it is to be kept, or the clock is"

@@ -333,7 +333,7 @@ class Store:
         self.counts.salvaged += len(taken)
         self.counts.left_out += lost + len(rows) - len(taken)
         if done:
-            log.warning("%d chunks were taken over in this run, the last from %s", self.counts.salvaged, name)
+            log.warning("chunks taken over in this run: %d, the last from %s", self.counts.salvaged, name)
             if self._source is not None:
                 self._source.close()
                 self._source = None
