@@ -81,12 +81,9 @@ class Journal:
         if not 0 < max_pending <= JUMP:
             raise ValueError(f"max_pending must be from 1 to {JUMP}")
         self.directory = directory
-        self.epoch = ""
-        """Identity of the directory, 32 hexadecimal digits."""
-        self.durable_offset = 0
-        """Items below it are synced."""
-        self.stored = 0
-        """Readings ever made durable, over all starts."""
+        self.epoch = ""  # identity of the directory, 32 hexadecimal digits
+        self.durable_offset = 0  # items below it are synced
+        self.stored = 0  # readings ever made durable, over all starts
         self.seed = 0
         self.ring = Ring(ring_bytes)
         self._commit_s = commit_ms / 1000

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from gateway.journal.segment import Segment
 
-__all__ = ["Damage", "Reader", "RecordFile", "SpareReaders", "Taken", "seek_readings"]
+__all__ = ["Damage", "Reader", "RecordFile", "SpareReaders", "Taken", "pread", "seek_readings"]
 
 BUFFER = 256 << 10
 SPARE_READERS = 4
@@ -144,33 +144,34 @@ class RecordFile:
         """Bytes from ``at`` on: ``size`` or more, fewer only at the end of the file."""
         index = at - self._start
         if index < 0 or index + size > len(self._data):
-            self._data = self._pread(max(size, BUFFER), at)
+            self._data = pread(self._fd, max(size, BUFFER), at)
             self._start = at
             index = 0
         return memoryview(self._data)[index:]
 
-    def _pread(self, size: int, at: int) -> bytes:
+
+def pread(fd: int, size: int, at: int) -> bytes:
+    """As os.pread, with zeros for what the disk cannot read, which no checksum takes for data.  Raises ``OSError``."""
+    try:
+        return os.pread(fd, size, at)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    pages = []
+    while size > 0:
+        step = min(_PAGE - at % _PAGE, size)
         try:
-            return os.pread(self._fd, size, at)
+            page = os.pread(fd, step, at)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-        # Unreadable places count as zeros, which no checksum takes for data.
-        pages = []
-        while size > 0:
-            step = min(_PAGE - at % _PAGE, size)
-            try:
-                page = os.pread(self._fd, step, at)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                page = bytes(step)
-            if not page:
-                break
-            pages.append(page)
-            at += len(page)
-            size -= len(page)
-        return b"".join(pages)
+            page = bytes(step)
+        if not page:
+            break
+        pages.append(page)
+        at += len(page)
+        size -= len(page)
+    return b"".join(pages)
 
 
 class Reader:

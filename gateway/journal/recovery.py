@@ -29,7 +29,7 @@ from gateway.aside import keep_copy, read_start, remove, set_aside
 from gateway.errors import JournalError
 from gateway.journal import identity, places, record
 from gateway.journal.places import Gone
-from gateway.journal.reader import Damage, RecordFile
+from gateway.journal.reader import Damage, RecordFile, pread
 from gateway.journal.segment import KIND, Segment, parse_name
 from gateway.journal.torn import judge
 
@@ -281,7 +281,7 @@ def _scan(segment: Segment, seed: int, result: Recovered, *, newest: bool) -> No
     fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if segment.size > end:
-            rest = os.pread(fd, segment.size - end, end)
+            rest = pread(fd, segment.size - end, end)
             lost = judge(rest, segment.end, segment.end_readings)
             if lost is None:
                 result.torn_bytes += len(rest.rstrip(b"\0"))  # zeros were written ahead of the records
@@ -293,7 +293,9 @@ def _scan(segment: Segment, seed: int, result: Recovered, *, newest: bool) -> No
                 result.end, result.stored = lost
         # The last record may never have been synced, or its sync may have failed and been forgotten by the kernel:
         # writing it again makes its pages dirty, so that this sync is a real one.
-        os.pwrite(fd, os.pread(fd, end - last, last), last)
+        # (What cannot be read a second time is left as it is: zeros in its place would be a loss.)
+        with contextlib.suppress(OSError):
+            os.pwrite(fd, os.pread(fd, end - last, last), last)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -22,7 +22,6 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 
 import msgspec
 
@@ -34,10 +33,12 @@ from ..devices import Device, DeviceBook
 from ..errors import Overloaded, Refusal
 from ..liveness import Losses
 from ..pipeline import Pipeline
-from ..reading import check_value, is_device, is_metric
+from ..reading import is_device
 from ..session import MAX_SESSION, Verdict
 from ..ws import Connection as WebSocket
 from ..ws import Message, Request, Response, Router, message_handler
+from .describing import check_description
+from .outcome import Outcome
 from .refusals import Refusals
 
 __all__ = ["DeviceEndpoint"]
@@ -59,29 +60,6 @@ HANG_UP_S = 0.5  # between two looks whether a device that is not read has close
 ACKS = ("durable", "delivered", "none")
 
 
-class _Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
-    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
-    class_: Annotated[str, msgspec.Meta(max_length=64)] = msgspec.field(default="", name="class")
-    integer: bool = False
-
-
-class _Description(msgspec.Struct, frozen=True, omit_defaults=True):
-    name: Annotated[str, msgspec.Meta(max_length=128)] = ""
-    interval_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
-    metrics: Annotated[dict[str, _Metric], msgspec.Meta(max_length=1000)] = {}
-
-
-def _check_names(described: _Description) -> None:
-    """Raises ``ValueError`` for a metric whose name is none, and for a text with control characters."""
-    for name, about in described.metrics.items():
-        if not is_metric(name):
-            raise ValueError(f"metrics: {name[:40]!r} is not a metric's name")
-        if check_value(about.unit) or check_value(about.class_):
-            raise ValueError(f"metrics.{name}: text with control characters")
-    if check_value(described.name):
-        raise ValueError("name: text with control characters")
-
-
 class Settings(msgspec.Struct, frozen=True):
     """What the endpoint is told; rates in readings a second."""
 
@@ -92,22 +70,6 @@ class Settings(msgspec.Struct, frozen=True):
     max_metrics: int = 1_000
     heartbeat_s: float = 20.0
     drops_oldest: bool = False  # the journal may drop what a sink still lacks: then nothing can be promised of sinks
-
-
-class _Outcome:
-    """What became of one message's readings, to be said once."""
-
-    __slots__ = ("beyond_rate", "blocked", "debt", "duplicate", "from_seq", "held", "overloaded", "wait")
-
-    def __init__(self) -> None:
-        self.duplicate = False  # some were there already
-        self.held = 0  # not kept for the rate, or behind one that was not kept
-        self.blocked = False  # one could not be kept; from_seq and wait say which and for how long
-        self.overloaded = False  # .. because the journal had no room
-        self.beyond_rate = False  # .. because of the rate
-        self.from_seq = 0
-        self.wait = 0.0
-        self.debt = 0.0  # seconds to read nothing (policy delay)
 
 
 class DeviceEndpoint:
@@ -406,7 +368,7 @@ class Connection:
             if self._undecodable >= UNDECODABLE_MAX:
                 self._end(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
             return
-        outcome = _Outcome()
+        outcome = Outcome()
         several = len(parts) > 1
         size = len(message.data) // (len(parts) or 1)
         for index, part in enumerate(parts):
@@ -431,7 +393,7 @@ class Connection:
         """Whether nothing is read, for the rate: its silence is ours then."""
         return self._resume is not None
 
-    def _reading(self, draft: Draft, index: int | None, received: int, size: int, outcome: _Outcome) -> None:
+    def _reading(self, draft: Draft, index: int | None, received: int, size: int, outcome: Outcome) -> None:
         endpoint, device = self._endpoint, self.device
         ledger, seq = device.ledger, draft.seq
         if draft.device and draft.device != device.name:
@@ -479,7 +441,7 @@ class Connection:
         else:
             self._hold(seq, wait, outcome)
 
-    def _held_behind(self, outcome: _Outcome) -> None:
+    def _held_behind(self, outcome: Outcome) -> None:
         """A reading came behind one that could not be kept: not kept for the same cause."""
         if self.device.session.held_full:
             self.device.ledger.dropped += 1
@@ -487,7 +449,7 @@ class Connection:
             self.device.ledger.throttled += 1
         outcome.held += 1
 
-    def _refuse(self, refusal: Refusal, outcome: _Outcome, *, paid: bool = False) -> None:
+    def _refuse(self, refusal: Refusal, outcome: Outcome, *, paid: bool = False) -> None:
         """A reading is refused for good, unless it cannot be told or is beyond the rate: then it has to come again.
 
         ``paid``: it has cost the rate already.
@@ -522,7 +484,7 @@ class Connection:
         device.ledger.rejected += 1
         self._error(refusal)
 
-    def _hold(self, seq: int, wait: float, outcome: _Outcome) -> None:
+    def _hold(self, seq: int, wait: float, outcome: Outcome) -> None:
         """A reading is not kept now; what has a seq may come again after ``wait`` seconds."""
         self.device.ledger.throttled += 1
         outcome.held += 1
@@ -536,7 +498,7 @@ class Connection:
             outcome.from_seq = seq
             outcome.wait = max(wait, min(WAIT_S, settings.burst / 2 / settings.rate))
 
-    def _overloaded(self, full: Overloaded, seq: int, outcome: _Outcome) -> None:
+    def _overloaded(self, full: Overloaded, seq: int, outcome: Outcome) -> None:
         now = self._endpoint.monotonic()
         if seq:
             self.device.session.hold(seq, now, full=True)
@@ -556,7 +518,7 @@ class Connection:
         reply["retry_after_ms"] = full.retry_after_ms
         self._send(reply)
 
-    def _answer(self, outcome: _Outcome) -> None:
+    def _answer(self, outcome: Outcome) -> None:
         """Say once a message what became of it."""
         if outcome.debt:
             self._pause(outcome.debt)
@@ -597,19 +559,15 @@ class Connection:
         notice["retry_after_ms"] = max(1, int(wait * 1000) + 1)
         self._send(notice)
 
-    def _control(self, control: Control, received: int, outcome: _Outcome) -> None:
+    def _control(self, control: Control, received: int, outcome: Outcome) -> None:
         if control.type == "heartbeat":
             return
         if self.device.bucket.take(1.0):
             self._error(Refusal("rate", f"{control.type}: beyond the rate, not taken"))
         elif control.type == "describe":
-            body = {key: value for key, value in control.body.items() if key != "type"}
             try:
-                described = msgspec.convert(body, _Description)
-                _check_names(described)
-                known: dict[str, object] = msgspec.to_builtins(described)
-                self._endpoint.pipeline.describe(self.device, known, received)
-            except (msgspec.ValidationError, ValueError) as error:
+                self._endpoint.pipeline.describe(self.device, check_description(control.body), received)
+            except ValueError as error:
                 self._error(Refusal("bad_description", f"describe: {error}"))
             except Overloaded as full:
                 self._overloaded(full, 0, outcome)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import zlib
 from pathlib import Path
@@ -579,3 +581,30 @@ async def test_unreadable_sectors_do_not_stop_a_start(tmp_path: Path) -> None:
     async with opened(tmp_path) as journal:
         assert await held(journal) == items
         assert journal.stats()["set_aside"] == 2
+
+
+async def test_a_sector_that_cannot_be_read_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The likeliest place after a power cut: the start goes on with what can be read, and says what was lost."""
+    async with opened(tmp_path) as journal:
+        journal.cursor("keeps")
+        for _ in range(5):
+            for number in range(100):
+                journal.append(reading(number))
+            await journal.flush()
+    newest = max((tmp_path / "journal").glob("*.seg") if (tmp_path / "journal").is_dir() else tmp_path.glob("*.seg"))
+    size, inode = newest.stat().st_size, newest.stat().st_ino
+    bad = (size - 3000) // 4096 * 4096
+    real = os.pread
+
+    def pread(fd: int, count: int, at: int) -> bytes:
+        if os.fstat(fd).st_ino == inode and at < bad + 4096 and at + count > bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, count, at)
+
+    monkeypatch.setattr(os, "pread", pread)
+    async with opened(tmp_path) as journal:
+        assert any("damaged" in problem for problem in journal.problems())
+        offset = journal.next_offset
+        journal.append(reading(1))
+        await journal.flush()
+        assert journal.durable_offset == offset + 1

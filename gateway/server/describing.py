@@ -1,0 +1,45 @@
+"""What a device says it is: the body of ``describe``, checked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from ..reading import check_value, is_metric
+
+__all__ = ["check_description"]
+
+
+class _Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
+    unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    class_: Annotated[str, msgspec.Meta(max_length=64)] = msgspec.field(default="", name="class")
+    integer: bool = False
+
+
+class _Description(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    interval_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
+    metrics: Annotated[dict[str, _Metric], msgspec.Meta(max_length=1000)] = {}
+
+
+def _check_names(described: _Description) -> None:
+    """Raises ``ValueError`` for a metric whose name is none, and for a text with control characters."""
+    for name, about in described.metrics.items():
+        if not is_metric(name):
+            raise ValueError(f"metrics: {name[:40]!r} is not a metric's name")
+        if check_value(about.unit) or check_value(about.class_):
+            raise ValueError(f"metrics.{name}: text with control characters")
+    if check_value(described.name):
+        raise ValueError("name: text with control characters")
+
+
+def check_description(body: dict[str, object]) -> dict[str, object]:
+    """The body with what is known of it alone, ``type`` left out.  Raises ``ValueError`` with the reason in words."""
+    try:
+        described = msgspec.convert({key: value for key, value in body.items() if key != "type"}, _Description)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    _check_names(described)
+    known: dict[str, object] = msgspec.to_builtins(described)
+    return known
