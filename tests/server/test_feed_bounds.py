@@ -20,8 +20,12 @@ def held(gw: Running) -> int:
     """Bytes that the gateway holds for all dashboards, as it counts them: sockets, and readings not sent yet."""
     assert gw.app.live is not None
     pending = sum(client.pending_bytes for client in gw.live_clients())
-    groups = gw.app.live.hub._groups.values()
-    return pending + sum(one.own.size for group in groups for one in group.subscribers.values() if one.own is not None)
+    hub = gw.app.live.hub
+    ready = [one.own for group in hub._groups.values() for one in group.subscribers.values() if one.own is not None]
+    ready += [group.shared for group in hub._groups.values()]
+    for own in ready:
+        own.weigh(hub.floor)
+    return pending + sum(own.size for own in ready)
 
 
 async def flooded(gw: Running) -> int:
@@ -52,10 +56,19 @@ async def deaf(one: Feed, *requests: dict[str, Any]) -> None:
         [{"mode": "latest"}],
         [{"id": f"s{n}", "mode": "every"} for n in range(16)],
         [{"id": f"s{n}", "mode": "latest", "metrics": [f"m{n % 4}"]} for n in range(16)],
+        [{"id": f"s{n}", "mode": "every", "devices": [f"load-{n:02}?"], "interval_ms": 3_600_000} for n in range(16)],
         [{"id": f"s{n}", "mode": "every", "devices": [f"load-{n:02}?"]} for n in range(16)],
         [{"id": f"s{n}", "mode": "every", "devices": [f"load-{n:02}?"], "history_s": 3600} for n in range(16)],
     ],
-    ids=["every", "latest", "every often", "latest often", "every, other devices each", "with history, waiting"],
+    ids=[
+        "every",
+        "latest",
+        "every often",
+        "latest often",
+        "every, seldom",
+        "every, other devices each",
+        "with history, waiting",
+    ],
 )
 async def test_one_dashboard_that_reads_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests: list[dict[str, Any]]
