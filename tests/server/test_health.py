@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.devices import DeviceBook
+from gateway.liveness import Losses
+from gateway.server.device import DeviceEndpoint
 from gateway.server.health import Health
 
 NOW = 1_764_000_000_000_000_000
@@ -188,3 +190,18 @@ def test_refusing_begins_and_ends_in_the_log(caplog: pytest.LogCaptureFixture) -
         "readings are refused: the journal cannot be written: the disk fails: x",
         "readings are taken again: the journal can be written",
     ]
+
+
+def test_what_devices_are_told_to_be_off_is_known_as_that() -> None:
+    """The endpoint's line on their clocks is the one that is left out where our own is wrong, and no other line is."""
+    endpoint = DeviceEndpoint.__new__(DeviceEndpoint)
+    endpoint.losses = Losses()
+    endpoint.monotonic = lambda: 100.0
+    endpoint._clocks_off = [("pump-1", 3_600_000)]
+    for number in range(20):
+        endpoint.losses.note(100.0, 20, f"d{number}")
+    told = tuple(endpoint.problems())
+    assert len(told) == 2
+    found = problems(None, now=0, device_problems=told)
+    assert [line["part"] for line in found] == ["clock", "devices"]
+    assert "pump-1" not in str(found)
