@@ -242,8 +242,9 @@ class DeadLetters:
     def purge(self) -> int:
         """Forget all; returns how many there were.  What was counted as put aside stays so.  Raises ``OSError``."""
         with self._lock:
-            count = self.count
+            count = 0
             if self.path.exists():
+                count = self.count
                 remove(self.path)
                 sync_directory(self.path.parent)
             self._census = _Census()
@@ -299,6 +300,7 @@ class DeadLetters:
         """Keep what ``decide`` gives for each letter; returns how many went, and how many of them were counted."""
         with self._lock:
             if not self.path.exists():
+                self._look()
                 return 0, 0
             gone: list[LetterKey] = []
             changed = False

@@ -135,6 +135,15 @@ def test_file_that_somebody_changed_takes_what_comes_next(tmp_path: Path, what: 
     assert letters(tmp_path / "a").damaged == 0
 
 
+def test_removed_file_is_noticed_by_whoever_removes_from_it(tmp_path: Path) -> None:
+    """Nothing is removed or purged of what somebody has removed already, and nothing counted as there."""
+    for purge in (False, True):
+        dead = put_aside(tmp_path / "a", 3)
+        dead.path.unlink()
+        assert (dead.purge() if purge else dead.remove({1})) == 0
+        assert dead.count == 0
+
+
 def test_letter_that_is_gone_is_put_aside_again(tmp_path: Path) -> None:
     """What stood in the file before a crash, and comes again after the file was removed, is put aside once more."""
     put_aside(tmp_path / "a", 4)
