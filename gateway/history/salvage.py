@@ -110,21 +110,24 @@ class Salvage:
     def last(self, table: str) -> int:
         """A number above all rows'."""
         try:
-            found = fetch(self._connection, f"SELECT max(id) FROM {table} NOT INDEXED")
+            ((found,),) = fetch(self._connection, f"SELECT max(id) FROM {table} NOT INDEXED")
         except apsw.SQLError:  # it was another program's file
             return 0
         except apsw.Error:
-            numbers = self._numbers(table)
-            if numbers:
-                return numbers[-1] + 1
-            # The highest page is lost, and how far it reaches: there is something from half of what is looked for on.
-            bound = _FAR
-            while bound > 1 and not any(
-                self._is_good(table, number) for number in range(bound, bound // 2, -max(1, bound // 128))
-            ):
-                bound //= 2
-            return bound
-        return found[0][0] + 1 if type(found[0][0]) is int and 0 < found[0][0] < _FAR else 0
+            found = -1
+        if found is None:
+            return 0
+        if type(found) is int and 0 < found < _FAR:
+            return found + 1
+        if numbers := self._numbers(table):
+            return numbers[-1] + 1
+        # The highest page is lost, and it is not known how far it reaches: something is between half and the whole.
+        bound = _FAR
+        while bound > 1 and not any(
+            self._is_good(table, number) for number in range(bound, bound // 2, -max(1, bound // 128))
+        ):
+            bound //= 2
+        return bound
 
     def _numbers(self, table: str) -> array[int] | None:
         """The numbers of all rows, ascending, if an index can be read."""
@@ -133,36 +136,39 @@ class Salvage:
             for index in _INDEXES[table]:
                 with contextlib.suppress(apsw.Error):
                     rows = self._connection.execute(f"SELECT id FROM {table} INDEXED BY {index}")
-                    self._known[table] = array("q", sorted(number for (number,) in rows if 0 < number < _FAR))
+                    self._known[table] = array(
+                        "q", sorted({number for (number,) in rows if type(number) is int and 0 < number < _FAR})
+                    )
                     break
         return self._known[table]
 
     def _guided(self, table: str, below: int, then: int, wanted: array[int]) -> tuple[list[tuple[Any, ...]], int]:
         """All rows from ``then`` on that can be read, and how many of the wanted ones cannot."""
         try:
-            found = self._fetch(table, "id >= ? AND id < ? ORDER BY id DESC", (then, below))
+            found = self._fetch(table, "id >= ? AND id < ? ORDER BY id DESC", (then, below), then, below)
         except apsw.Error:
             found = []
             for number in reversed(wanted):
                 with contextlib.suppress(apsw.Error):
-                    found += self._fetch(table, "id = ?", (number,))
+                    found += self._fetch(table, "id = ?", (number,), number, number + 1)
         return found, len(set(wanted).difference(row[0] for row in found))
 
     def _unguided(self, table: str, below: int) -> tuple[list[tuple[Any, ...]], int, int]:
         """As :meth:`rows`, where it is not known which rows there are."""
         try:
-            found = self._fetch(table, "id < ? ORDER BY id DESC LIMIT ?", (below, STEP))
+            found = self._fetch(table, "id < ? ORDER BY id DESC LIMIT ?", (below, STEP), 1, below)
         except apsw.Error:
             found = []
         else:
             self._in_vain = 0
+            lost = int(not found and table not in self._begun)  # there was one at least
             self._begun.add(table)
-            return found, 0, found[-1][0] if found else 0
+            return found, lost, min((row[0] for row in found), default=0)
         lost, then = 0, below
         while then > 1 and below - then < PROBES:
             then -= 1
             try:
-                found += self._fetch(table, "id = ?", (then,))
+                found += self._fetch(table, "id = ?", (then,), then, then + 1)
                 self._in_vain = 0
             except apsw.Error:
                 lost += 1
@@ -192,9 +198,11 @@ class Salvage:
         except apsw.Error:
             return False
 
-    def _fetch(self, table: str, where: str, bindings: tuple[int, ...]) -> list[tuple[Any, ...]]:
+    def _fetch(self, table: str, where: str, bindings: tuple[int, ...], start: int, end: int) -> list[tuple[Any, ...]]:
+        """Rows with numbers from ``start`` up to ``end``, each once: a damaged page may lead elsewhere."""
         statement = f"SELECT id, {COLUMNS[table]} FROM {table} NOT INDEXED WHERE {where}"
-        return [row for row in fetch(self._connection, statement, bindings) if type(row[0]) is int]
+        found = {row[0]: row for row in fetch(self._connection, statement, bindings) if type(row[0]) is int}
+        return [row for number, row in found.items() if start <= number < end]
 
     def _named(self, table: str, column: str) -> list[tuple[int, bytes]]:
         crc = "crc" if self._sealed else "0"

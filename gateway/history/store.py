@@ -24,7 +24,7 @@ from gateway.history.memtable import Memtable, Shape
 from gateway.history.merge import Key, Merger
 from gateway.history.regroup import regroup
 from gateway.history.salvage import COLUMNS, Salvage
-from gateway.history.schema import PLACES, DamagedFile, connect, create, fetch
+from gateway.history.schema import PLACES, DamagedFile, connect, create, fetch, whole
 from gateway.history.seal import checksum, seal
 
 __all__ = ["Store"]
@@ -41,6 +41,11 @@ _NEWEST: Final = (
     "INSERT INTO latest VALUES (?,?,?,?,?,?) ON CONFLICT (device, shape) DO UPDATE SET time = excluded.time,"
     " position = excluded.position, received = excluded.received, row = excluded.row"
     " WHERE (excluded.time, excluded.position) >= (latest.time, latest.position)"
+)
+_NAMELESS: Final = (
+    "SELECT lone.id, min(shape), max(kept) FROM (SELECT id FROM device WHERE NOT EXISTS"
+    " (SELECT 1 FROM latest WHERE latest.device = device.id)) AS lone"
+    " JOIN shared ON lone.id BETWEEN from_device AND to_device GROUP BY 1"
 )
 _EXPIRE: Final = (
     "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE device = ? AND last < ? AND kept < ? LIMIT ?)"
@@ -80,10 +85,23 @@ class Store:
             self.salvaging = bool(self.sources())
             self.counts = Counts()
             self.merger = Merger(connection, self.catalogue, span, self.counts)
+            if not self.salvaging:
+                self._keep_names()
             self._measure()
         except BaseException:
             connection.close()
             raise
+
+    def _keep_names(self) -> None:
+        """Give devices that have no newest row, since it was damaged, one without values, while they share chunks.
+
+        A device without chunks of its own keeps its name by its newest row.
+        """
+        found = whole(fetch(self._connection, _NAMELESS))
+        if found:
+            rows = [(device, shape, -(1 << 62), 0, kept) for device, shape, kept in found]
+            with self._connection:
+                self._connection.executemany(_NEWEST, [(*row, seal(row, _pack([]))) for row in rows])
 
     def _load(self) -> None:
         connection = self._connection
@@ -338,6 +356,8 @@ class Store:
                 self._source.close()
                 self._source = None
             self.salvaging = bool(self.sources())
+            if not self.salvaging:
+                self._keep_names()
         self._measure()
 
     def shrink(self, pages: int = 512) -> bool:
