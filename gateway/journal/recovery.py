@@ -28,6 +28,7 @@ import msgspec
 from gateway.aside import keep_copy, read_start, remove, set_aside
 from gateway.errors import JournalError
 from gateway.journal import identity, places, record
+from gateway.journal.counters import counted
 from gateway.journal.places import Gone
 from gateway.journal.reader import Damage, RecordFile, pread
 from gateway.journal.segment import KIND, Segment, parse_name
@@ -222,7 +223,8 @@ def _keep_segments(found: list[_Found], result: Recovered) -> bool:
             damaged = True
     if aside:
         result.set_aside += aside
-        result.problems.append(f"{aside} files of the journal could not be read and were set aside")
+        were = "was" if aside == 1 else "were"
+        result.problems.append(f"{counted(aside, 'file')} of the journal could not be read and {were} set aside")
     for index, (segment, _) in enumerate(kept):
         successor = kept[index + 1] if index + 1 < len(kept) else None
         if successor is not None and successor[1] is not None:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.journal.bounds import Bounds
 from gateway.journal.counters import Counters, counted, title
+from gateway.journal.segment import name_of
 from tests.journal.support import fill, opened, reading
 from tests.journal.test_cursor import stored
 
@@ -62,3 +63,17 @@ def test_bounds_are_told_in_mebibytes_and_with_their_settings() -> None:
     assert bounds.reason == "the journal has reached its bound of 16 MiB (GATEWAY_JOURNAL__MAX_BYTES)"
     bounds.failure = "Input/output error"
     assert bounds.reason == "the disk fails: Input/output error"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(1, "1 file of the journal could not be read and was set aside"), (2, "2 files of the journal")]
+)
+async def test_files_that_are_none(tmp_path: Path, count: int, text: str) -> None:
+    """One that cannot be read is told as one."""
+    async with opened(tmp_path) as journal:
+        await fill(journal, [reading(1)])
+    for number in range(count):
+        (tmp_path / name_of(5 + number, 0)).write_bytes(b"rubbish" * 1000)
+    async with opened(tmp_path) as journal:
+        (problem,) = journal.problems()
+        assert problem.startswith(text)
