@@ -257,7 +257,7 @@ class History:
                     retry = min(2 * retry, RETRY_S[1])
                 else:
                     self._catalogue = store.catalogue
-                    self._suspicion = expired = None
+                    self._suspicion = self._failure = expired = None
                     retry = RETRY_S[0]
                 continue
             if self._frozen is None and self._due is not None and (self._closing or self._due <= now):

@@ -56,7 +56,8 @@ def open_store(path: Path, rescued: Callable[[str, Exception], None], *, epoch: 
 
     Raises ``apsw.Error``, ``OSError``, and :class:`HistoryError` for a file of a later version.
     """
-    finish(path)
+    if (aside := finish(path)) is not None:
+        rescued(aside.name, DamagedFile("so it was found before the last stop"))
     error: Exception
     try:
         if path.is_dir():

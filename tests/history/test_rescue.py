@@ -216,6 +216,10 @@ async def test_a_kill_while_the_files_are_swapped(tmp_path: Path, monkeypatch: p
         await salvaged(history)
         assert history.position == 3 * 10_000 + ROWS + 2
         assert await found(history) == truth(4)
+        assert [problem for problem in history.problems() if "kept as history.db.damaged-" in problem] == (
+            history.problems() if at > 1 else []
+        )
+        assert len(history.problems()) == (at > 1)
     assert not list(tmp_path.glob("*.new*"))
     async with opened(path) as history:
         assert await found(history) == truth(4)
@@ -283,6 +287,7 @@ async def test_making_anew_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
         await until(lambda: history._suspicion is None or history._broken)
         assert failures == 3
         await salvaged(history)
+        assert history._failure is None
         assert await found(history) == truth(5)
         await history.write(batch(5))
         await history.flush()
