@@ -46,8 +46,9 @@ def _mean(column: Column, start: int, stop: int) -> tuple[float, int] | None:
     except OverflowError:
         mean = math.inf
     if not math.isfinite(mean):
-        # The sum of numbers near the greatest float is beyond it, their mean is not.
-        mean = math.fsum(map(truediv, numbers, repeat(count)))
+        # The sum of numbers near the greatest float is beyond it, their mean is not; rounding must not lift it there.
+        half = math.fsum(map(truediv, numbers, repeat(2.0 * count)))
+        mean = min(max(2.0 * half, float(min(numbers))), float(max(numbers)))
     return (mean / column.scale if column.scale else mean), count
 
 

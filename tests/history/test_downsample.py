@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
 from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.history import downsample
 from gateway.history.column import column, values
 from gateway.history.downsample import AGGREGATES, Buckets
 from gateway.history.runs import Run
@@ -84,3 +86,14 @@ def test_bad_questions() -> None:
         Buckets(0, "mean")
     with pytest.raises(ValueError, match="median"):
         Buckets(1, "median")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 59, 1000])
+@pytest.mark.parametrize("value", [sys.float_info.max, -sys.float_info.max])
+def test_the_mean_of_the_greatest_numbers(value: float, count: int) -> None:
+    """However many there are, their mean is one of them and no overflow; alternating signs meet in the middle."""
+    column = column([value] * count)
+    assert downsample._mean(column, 0, count) == (value, count)
+    both = column([value, -value] * count)
+    mean, found = downsample._mean(both, 0, 2 * count)
+    assert (abs(mean) <= sys.float_info.max, found) == (True, 2 * count)

@@ -261,6 +261,9 @@ document.documentElement.style.setProperty("--bar", `${probe.offsetWidth - probe
 probe.remove();
 offerRanges(RETENTION_DAYS);
 show(state);
+// A page in the browser's cache of pages left must not go on as a dashboard.
+addEventListener("pagehide", () => live.stop());
+addEventListener("pageshow", (event) => { if (event.persisted) live.start(); });
 live.start();
 way.poll();
 draw();

@@ -64,7 +64,7 @@ export class GatewayLive extends EventTarget {
   }
 
   /** Subscribes now and after every reconnect. An id that is in use is replaced. `handlers`: one function a message type. */
-  subscribe(id, options, handlers) {
+  subscribe(id, options, handlers = {}) {
     if (this.#subscriptions.has(id)) this.unsubscribe(id);
     const subscription = { id, options, handlers, offset: null, epoch: "", ready: false };
     this.#subscriptions.set(id, subscription);

@@ -92,6 +92,9 @@ export class DeviceList {
   refresh() {
     this.#members = -1;
     this.#rows.scrollTop = 0;
+    // The address may have changed them.
+    if (this.#input.value !== this.#state.q) this.#input.value = this.#state.q;
+    this.#sort.value = this.#state.sort;
     this.render();
   }
 
