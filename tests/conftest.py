@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import Missing, Mosquitto, Victoria
+
+# The same examples in each run, so that a change is judged by what it changed; to look for new ones:
+# HYPOTHESIS_PROFILE=default, or tools/fuzz.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def test_any_segments_come_back_as_parameters(segments: list[str], literal: list
     """Whatever characters a segment has, quoted it matches a literal or comes back as the parameter."""
     parts, params = [], {}
     for index, (text, is_literal) in enumerate(zip(segments, literal, strict=False)):
-        if is_literal and not re.search("[{}]", text):
+        if is_literal and not re.search("[{}]|^:", text):
             parts.append(text)
         else:
             parts.append(f"{{p{index}}}")
