@@ -16,15 +16,20 @@
  * with full jitter: a random wait below a bound that doubles. After a reconnect each subscription is made again with the epoch and
  * the last offset seen, and its next snapshot says by `recovered` whether everything missed is in the answer.
  * A snapshot of very many series comes in parts, each of other devices: all but the last have `more`.
+ *
+ * On the wire each subscription has an id of its own, never used twice, so that nothing meant for one that was replaced reaches its
+ * successor; handlers see the id given. What is larger than the gateway takes (`limits.max_message_bytes`, or what somebody on the way has
+ * closed with 1009) is not sent: the subscription's `error` handler, else an "error" event, gets {type, code: "too_big", detail}.
  */
 
 const BASE_MS = 500, CAP_MS = 15_000, LEAST_MS = 200, OPENING_MS = 10_000, STEADY_MS = 5_000;
-const FINAL = new Set([1008, 4001]);
+const FINAL = new Set([1008, 4001]), TOO_BIG = 1009, NAME_MAX = 48;
+const bytesOf = (text) => new TextEncoder().encode(text).length;
 
 export class GatewayLive extends EventTarget {
   #url; #token; #random; #socket = null; #subscriptions = new Map(); #timer = 0; #watch = 0; #attempt = 0; #opened = 0; #last = 0; #begun = 0;
   #state = { phase: "idle", reason: "", seconds: 0, retryAt: 0, attempt: 0 };
-  #skew = 0;
+  #skew = 0; #wires = new Map(); #named = 0; #room = Infinity; #largest = 0;
 
   /** `url`: ws or wss address. `token`: for gateways that ask for one. `random`: 0 to 1, for tests. */
   constructor(url, { token = "", random = Math.random } = {}) {
@@ -49,6 +54,7 @@ export class GatewayLive extends EventTarget {
     if (!["idle", "stopped", "refused"].includes(this.#state.phase)) return;
     globalThis.addEventListener?.("online", this.#hurry);
     this.#attempt = 0;
+    this.#room = Infinity;
     this.#connect();
   }
 
@@ -65,21 +71,37 @@ export class GatewayLive extends EventTarget {
 
   /** Subscribes now and after every reconnect. An id that is in use is replaced. `handlers`: one function a message type. */
   subscribe(id, options, handlers = {}) {
-    if (this.#subscriptions.has(id)) this.unsubscribe(id);
-    const subscription = { id, options, handlers, offset: null, epoch: "", ready: false };
+    this.unsubscribe(id);
+    this.#named += 1;
+    const wire = `${id.slice(0, NAME_MAX)}.${this.#named}`, subscription = { id, wire, options, handlers, offset: null, epoch: "", ready: false };
     this.#subscriptions.set(id, subscription);
+    this.#wires.set(wire, subscription);
     if (this.#state.phase === "open") this.#ask(subscription);
   }
 
   unsubscribe(id) {
-    if (this.#subscriptions.delete(id)) this.send({ type: "unsubscribe", id });
+    const subscription = this.#subscriptions.get(id);
+    if (!subscription) return;
+    this.#subscriptions.delete(id);
+    this.#wires.delete(subscription.wire);
+    this.send({ type: "unsubscribe", id: subscription.wire });
   }
 
-  /** Sends a message when the feed is open. Returns whether it was. */
+  /** Sends a message when the feed is open. Returns whether it was; one that is too big is not, and told by an "error" event. */
   send(message) {
-    if (this.#state.phase !== "open") return false;
-    this.#socket.send(JSON.stringify(message));
-    return true;
+    const error = this.#put(message);
+    if (error) this.dispatchEvent(new CustomEvent("error", { detail: error }));
+    return error === null;
+  }
+
+  /** Sends a message: null, or an error to tell, or undefined when the feed is not open. */
+  #put(message) {
+    if (this.#state.phase !== "open") return undefined;
+    const text = JSON.stringify(message), size = bytesOf(text), most = Math.min(this.limits.max_message_bytes ?? Infinity, this.#room);
+    if (size > most) return { type: "error", code: "too_big", detail: `a message of ${size} bytes was not sent: the gateway takes ${most} at the most` };
+    this.#largest = Math.max(this.#largest, size);
+    this.#socket.send(text);
+    return null;
   }
 
   #hurry = () => this.retryNow();
@@ -96,6 +118,7 @@ export class GatewayLive extends EventTarget {
     }
     this.#socket = socket;
     this.#begun = Date.now();
+    this.#largest = 0;
     socket.onmessage = (event) => this.#receive(event.data);
     socket.onclose = (event) => this.#ended(event.code, event.reason);
     socket.onopen = () => { if (this.#token) socket.send(JSON.stringify({ type: "auth", token: this.#token })); };
@@ -126,6 +149,8 @@ export class GatewayLive extends EventTarget {
     const wasOpen = this.#state.phase === "open";
     this.#drop();
     for (const subscription of this.#subscriptions.values()) subscription.ready = false;
+    // Which message it was is not told: none as large as the largest is sent again.
+    if (code === TOO_BIG && this.#largest) this.#room = this.#largest - 1;
     if (FINAL.has(code)) {
       this.#say("refused", reason || `closed with ${code}`);
       return;
@@ -151,9 +176,10 @@ export class GatewayLive extends EventTarget {
   }
 
   #ask(subscription) {
-    const message = { type: "subscribe", id: subscription.id, ...subscription.options };
+    const message = { type: "subscribe", ...subscription.options, id: subscription.wire };
     if (subscription.offset !== null) { message.epoch = subscription.epoch; message.after = subscription.offset; }
-    this.send(message);
+    const error = this.#put(message);
+    if (error) subscription.handlers.error?.({ ...error, id: subscription.id });
   }
 
   #receive(text) {
@@ -184,8 +210,9 @@ export class GatewayLive extends EventTarget {
   }
 
   #deliver(message) {
-    const subscription = this.#subscriptions.get(message.id);
+    const subscription = this.#wires.get(message.id);
     if (!subscription) return;
+    message.id = subscription.id;
     if (message.type === "snapshot") {
       subscription.ready = true;
       subscription.epoch = this.epoch;
@@ -197,4 +224,4 @@ export class GatewayLive extends EventTarget {
   }
 }
 
-const WORDS = { 1001: "the gateway is stopping", 1006: "connection broken", 1011: "the gateway met an error", 1012: "the gateway restarts", 1013: "the gateway is overloaded" };
+const WORDS = { 1001: "the gateway is stopping", 1006: "connection broken", 1009: "a message was too big", 1011: "the gateway met an error", 1012: "the gateway restarts", 1013: "the gateway is overloaded" };
