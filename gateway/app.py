@@ -18,7 +18,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -40,10 +40,11 @@ from .server.desk import Desk
 from .server.device import DeviceEndpoint
 from .server.device import Settings as DeviceSettings
 from .server.guard import Guard
-from .server.health import Health
+from .server.health import Health, Problem
 from .server.listener import listener
 from .server.live import LiveEndpoint, encode_frame
 from .server.pages import Pages
+from .server.tls import Tls
 from .sinks import registry
 from .sinks.base import Sink
 from .sinks.deadletters import DeadLetters
@@ -81,6 +82,7 @@ class App:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
+        self.tls = _tls(settings)
         """Everything up; on leaving, everything down, with what was accepted committed.
 
         Raises :class:`~gateway.errors.StateLocked`, :class:`~gateway.errors.JournalError`,
@@ -259,6 +261,7 @@ class App:
         )
         desk = Desk(
             book=book,
+            others=self._problems,
             journal=journal,
             runners=named,
             refused=devices.refused,
@@ -294,8 +297,11 @@ class App:
         )
         sources.append(("websocket", {}, server.stats))
 
+            ssl=self.tls.context if self.tls is not None else None,
         async def commit() -> None:
             # A disk that fails keeps nobody waiting: the journal tries once more when it closes.
+        if self.tls is not None:
+            sources.append(("tls", {}, self.tls.stats))
             with suppress(TimeoutError, JournalError):
                 async with asyncio.timeout(COMMIT_STOP_S):
                     await journal.flush()
@@ -341,6 +347,11 @@ class App:
 
 class _Lock:
     """One instance a state directory: an advisory lock, gone with the process that holds it."""
+    def _problems(self) -> Iterator[Problem]:
+        if self.tls is not None:
+            for text, hint in self.tls.problems():
+                yield {"part": "tls", "text": text, "hint": hint}
+
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -439,6 +450,11 @@ def _max_connections(asked: int | None) -> tuple[int, int]:
 def _clock_rules(settings: Settings) -> ClockRules:
     clock = settings.clock
     return ClockRules(clock.old, clock.future, old_after_s=clock.old_after_s, future_after_s=clock.future_after_s)
+def _tls(settings: Settings) -> Tls | None:
+    cert, key = settings.tls.cert, settings.tls.key
+    return Tls(cert, key, settings.tls.client_ca) if cert is not None and key is not None else None
+
+
 
 
 async def _keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -516,7 +532,7 @@ async def run(settings: Settings) -> None:
     app = App(settings)
     async with app.running():
         host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
-        log.info("listening on http://%s:%d", host, app.port)
+        log.info("listening on %s://%s:%d", "https" if settings.tls.cert else "http", host, app.port)
         systemd.notify("READY=1", f"STATUS=listening on {host}:{app.port}")
         await stop.wait()
         systemd.notify("STOPPING=1")

@@ -2,7 +2,7 @@
 
 Read, in this order of precedence, from the environment, from ``.env`` in the working directory, from files in systemd's
 credentials directory (secrets), and from a TOML file that ``GATEWAY_CONFIG`` names.  Validation only: nothing is opened
-but those files.
+but those files, and those that settings name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from . import pem
 from .errors import ConfigError
 from .reading import is_device
 
@@ -85,6 +87,14 @@ class Auth(Section):
         "none", description="Who may connect: none lets in everybody who reaches the address."
     )
     allow_insecure: bool = Field(False, description="Listen beyond loopback without authentication.")
+
+
+class Tls(Section):
+    cert: Unset[Path] = Field(None, description="PEM file of the server's certificate, its chain behind it.")
+    key: Unset[Path] = Field(None, description="PEM file of its private key, without a passphrase.")
+    client_ca: Unset[Path] = Field(
+        None, description="PEM file of the authorities whose client certificates let devices in; default: none."
+    )
 
 
 class Mqtt(Section):
@@ -211,6 +221,7 @@ class Settings(BaseSettings):
         [], description=f"Further web origins that may connect: {_ORIGINS_EXAMPLE}."
     )
     auth: Auth = Auth()
+    tls: Tls = Tls()
     mqtt: Mqtt = Mqtt()
     influx: Influx = Influx()
     limits: Limits = Limits()
@@ -272,6 +283,7 @@ class Settings(BaseSettings):
                 f"GATEWAY_LISTEN__HOST: {host} is reached from other machines, and nothing asks them who they are; set "
                 "GATEWAY_AUTH__ALLOW_INSECURE=true if that is meant, or listen on 127.0.0.1"
             )
+        faults += _tls_faults(given)
         if settings is None or faults:
             raise ConfigError("\n".join(faults))
         return settings
@@ -346,6 +358,14 @@ def _strangers(given: Any) -> list[str]:
         if name not in Settings.model_fields and isinstance(value, dict):  # a section of a TOML file
             faults += [_no_such(variable((name, key))) for key in value]
     return faults
+
+
+def _tls_faults(given: Any) -> Iterator[str]:
+    """What is wrong with the files of TLS."""
+    names = ("cert", "key", "client_ca")
+    paths = [Path(value) if (value := str(_inner(given, "tls", name, None) or "")) else None for name in names]
+    for name, words in pem.faults(*paths).items():
+        yield f"{variable(('tls', name))}: {words}"
 
 
 def _inner(given: Any, section: str, name: str, default: object) -> object:

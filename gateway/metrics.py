@@ -136,6 +136,13 @@ TABLE: dict[str, dict[str, Known]] = {
         "failures": _counter("failures", "Steps that failed, of sending to dashboards; the log has the reason."),
     },
     "guard": {"refused": _counter("refused", "Requests refused for a Host or Origin that is not allowed.")},
+    "tls": {
+        "expires_in_s": _gauge("certificate_remaining_seconds", "Until the TLS certificate ends; negative since then."),
+        "reloads": _counter("reloads", "Times that the certificate was read anew and taken."),
+        "failures": _counter(
+            "reload_failures", "Times that it was read anew and could not be used: the old one stays."
+        ),
+    },
     "sink": {
         "stored": _counter("stored", "Readings stored since the sink's place in the journal began; over restarts."),
         "delivered": _counter("delivered", "Of these, safe on the far side; over restarts."),

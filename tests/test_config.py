@@ -65,7 +65,8 @@ def test_every_fault_is_named_at_once(monkeypatch):
         "GATEWAY_LIMITS__POLICY": "panic",
         "GATEWAY_JOURNAL__COMMIT_MS": "nan",
         "GATEWAY_AUTH__MODE": "token",
-        "GATEWAY_TLS__CERT": "/cert.pem",
+        "GATEWAY_TLS__CERT": "/nowhere/cert.pem",
+        "GATEWAY_TLS__KEY": "/nowhere/key.pem",
         "GATEWAY_STATE_DIR": "",
         "GATEWAY_ID": "a b",
     }

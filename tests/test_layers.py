@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
     {"bookfile", "clock", "session", "limit", "liveness", "ledger"},
-    {"codecs", "aside"},
+    {"codecs", "aside", "pem"},
     {"reading", "errors", "globs"},
     {"__init__"},
 ]
@@ -45,7 +45,7 @@ ONLY_FROM = {
 # All that these may import of the gateway.
 ONLY_TO = {
     "ws": {"limit"},
-    "config": {"errors", "reading"},
+    "config": {"errors", "pem", "reading"},
     "client": {"ws", "codecs", "errors", "limit", "reading"},
 }
 

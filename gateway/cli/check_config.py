@@ -36,8 +36,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"ok": True, "faults": []}))
     else:
+        scheme = "https" if settings.tls.cert is not None else "http"
         print(
-            f"the settings are good: http://{settings.listen.host}:{settings.listen.port}, "
+            f"the settings are good: {scheme}://{settings.listen.host}:{settings.listen.port}, "
             f"state in {settings.state_dir}"
         )
     return 0

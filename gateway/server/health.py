@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from .. import __version__
@@ -17,7 +17,7 @@ from ..hub import Hub
 from .explain import DROPPED_HINT
 from .ownclock import own_clock_problem
 
-__all__ = ["Health", "Meter", "RunnerView"]
+__all__ = ["Health", "Meter", "Problem", "RunnerView"]
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class Meter:
 
 
 class Health:
-    """Reads every part, changes none.  ``journal`` and ``history`` give flat numbers by ``stats()``."""
+    """Reads every part, changes none.  ``journal`` and ``history`` give flat numbers by ``stats()``; ``others`` gives
+    the problems of parts that are not among the arguments."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Health:
         messages: Callable[[], int],
         device_problems: Callable[[], list[tuple[str, str]]],
         retention_days: float,
+        others: Callable[[], Iterable[Problem]] = tuple,
         now: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,6 +90,7 @@ class Health:
         self._dashboards = dashboards
         self._device_problems = device_problems
         self._retention_days = retention_days
+        self._others = others
         self._now = now
         self._monotonic = monotonic
         self._started = monotonic()
@@ -143,6 +146,7 @@ class Health:
                 {"part": part, "text": f"{text}.", "hint": "The gateway's log and state directory have the details."}
                 for text in keeper.problems()
             ]
+        problems += self._others()
         problems += self._told_of_devices()
         sinks = []
         recent = self._journal.stored - self._stored[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ssl import SSLContext
 from typing import Protocol
 
 from ..ws import Router, Server
@@ -29,6 +30,7 @@ def listener(
     max_handshakes: int | None = 1024,
     max_per_address: int | None = None,
     stop_timeout: float = 3.0,
+    ssl: SSLContext | None = None,
 ) -> Server:
     """A server, not listening yet; ``heartbeat`` is interval and timeout in seconds."""
     router = Router()
@@ -44,4 +46,5 @@ def listener(
         max_handshakes=max_handshakes,
         max_per_address=max_per_address,
         stop_timeout=stop_timeout,
+        ssl=ssl,
     )

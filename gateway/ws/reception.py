@@ -183,7 +183,8 @@ class Reception(asyncio.BufferedProtocol):
             raw.path,
             Headers(raw.headers.raw_items()),
             remote=transport.get_extra_info("peername"),
-            secure=transport.get_extra_info("ssl_object") is not None,
+            secure=tls is not None,
+            peer_certificate=(tls.getpeercert() or None) if tls is not None else None,
         )
         upgrade = raw.headers.get_all("Upgrade") != []
         match = self._server.router.match(split_path(split_target(raw.path)[0]), websocket=upgrade)
@@ -195,6 +196,7 @@ class Reception(asyncio.BufferedProtocol):
             return request.refuse(405, f"only {allow['Allow']} is answered here", allow), request
         if match.route.endpoint is not None:
             refusal = self._server.admit(request)
+        tls = transport.get_extra_info("ssl_object")
             if refusal is not None:
                 return refusal, request
         self._is_page = match.route.page is not None

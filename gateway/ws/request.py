@@ -145,10 +145,24 @@ class Request:
     """A request before it is answered.
 
     ``path`` is decoded; ``path_params`` are those of the route that matched, converted; ``remote`` is the peer's
-    address as asyncio gives it; ``state`` becomes ``ws.state`` of the connection.
+    address as asyncio gives it; ``state`` becomes ``ws.state`` of the connection.  ``secure``: it came over TLS;
+    ``peer_certificate`` is then what the client showed and the context has verified, as ``SSLSocket.getpeercert`` gives
+    it, or ``None``.
     """
 
-    __slots__ = ("headers", "method", "path", "path_params", "query", "remote", "secure", "state", "target")
+    __slots__ = (
+        "headers",
+        "method",
+        "path",
+        "path_params",
+        "peer_certificate",
+        "query",
+        "remote",
+        "route",
+        "secure",
+        "state",
+        "target",
+    )
 
     def __init__(
         self,
@@ -158,6 +172,7 @@ class Request:
         *,
         remote: Any = None,
         secure: bool = False,
+        peer_certificate: Mapping[str, Any] | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -170,6 +185,8 @@ class Request:
         self.headers = headers
         self.remote = remote
         self.secure = secure
+        self.route = ""
+        self.peer_certificate = peer_certificate
         self.path_params: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
 

@@ -163,9 +163,8 @@ class Server:
         self._unix = unix
         self._unix_inode: tuple[int, int] | None = None
         self._starting = False
-        self._listen = partial(
-            self._open_listener, host=host, port=port, sock=sock, unix=unix, ssl=ssl, backlog=backlog
-        )
+        self._tls = ssl
+        self._listen = partial(self._open_listener, host=host, port=port, sock=sock, unix=unix, backlog=backlog)
         # asyncio's own buffer of 256 KiB a read is mapped and unmapped by the allocator every time.
         self.buffer = bytearray(READ_BYTES)
         self.view = memoryview(self.buffer)
@@ -215,12 +214,9 @@ class Server:
         port: int,
         sock: sockets.socket | None,
         unix: str | os.PathLike[str] | None,
-        ssl: tls.SSLContext | None,
         backlog: int,
     ) -> asyncio.Server:
-        factory: Callable[[], asyncio.BaseProtocol] = partial(Reception, self)
-        if ssl is not None:
-            factory = partial(Hello, self, ssl, self._terms.close_timeout)
+        factory: Callable[[], asyncio.BaseProtocol] = partial(Reception, self) if self._tls is None else self._hello
         if sock is not None:
             if sock.family == sockets.AF_UNIX:
                 return await self.loop.create_unix_server(factory, sock=sock, backlog=backlog)
@@ -228,6 +224,19 @@ class Server:
         if unix is not None:
             return await self.loop.create_unix_server(factory, os.fspath(unix), backlog=backlog)
         return await self.loop.create_server(factory, host, port, backlog=backlog)
+
+    def _hello(self) -> Hello:
+        assert self._tls is not None
+        return Hello(self, self._tls, self._terms.close_timeout)
+
+    def renew(self, ssl: tls.SSLContext) -> None:
+        """Use another context for the handshakes that begin from now on; what is open stays as it is.
+
+        Raises ``ValueError`` where the server speaks no TLS.
+        """
+        if self._tls is None:
+            raise ValueError("the server speaks no TLS")
+        self._tls = ssl
 
     async def __aenter__(self) -> Server:
         await self.start()
@@ -324,6 +333,11 @@ class Server:
     def stopping(self) -> bool:
         """Whether a stop has begun."""
         return self._stop is not None
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return self._tls is not None
 
     def stats(self) -> dict[str, int | float]:
         """Counts since the start, and what is held now, under flat names."""
