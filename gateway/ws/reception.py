@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 from types import MethodType
 from typing import TYPE_CHECKING, cast
 
@@ -44,6 +45,8 @@ MAX_LINE_BYTES = 8 << 10  # a longer target is answered with 414, a longer field
 MAX_FIELDS = 100  # more are answered with 431
 MIN_READ_RATE = 1 << 10  # bytes a second of an answer that its reader takes at least, else it is cut
 MAX_EARLY_BYTES = 64 << 10  # sent behind the head before we answered: more is not read until then
+
+_says_body = re.compile(rb"(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE).match
 
 # Each message is compressed on its own: a context for each connection costs 64 KiB, and bars prepared frames.
 DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
@@ -157,7 +160,9 @@ class Reception(asyncio.BufferedProtocol):
         events = protocol.events_received()
         if not events:
             method = head.partition(b" ")[0]
-            if method.isalpha() and method not in (b"GET", b"HEAD") and lines[0].endswith(b"HTTP/1.1"):
+            if self._is_post_with_body(lines):
+                self._refuse(413, "a request with a body is not taken here")
+            elif method.isalpha() and method not in (b"GET", b"HEAD") and lines[0].endswith(b"HTTP/1.1"):
                 self._refuse(405, "only GET is answered here", {"Allow": "GET, HEAD"})
             else:
                 self._refuse(400, "the request cannot be read")
@@ -173,11 +178,24 @@ class Reception(asyncio.BufferedProtocol):
             return
         self._task = self._server.spawn(self._answer(protocol, raw, match, request))
 
+    def _is_post_with_body(self, lines: list[bytes]) -> bool:
+        """Whether this is a POST to an address that takes one, with the body that none may have."""
+        method, _, rest = lines[0].partition(b" ")
+        if method != b"POST" or not any(map(_says_body, lines[1:])):
+            return False
+        try:
+            path = split_path(split_target(rest.partition(b" ")[0].decode("latin-1"))[0])
+        except BadRequest:
+            return False
+        match = self._server.router.match(path, post=True)
+        return match is not None and "POST" in match.route.methods
+
     def _match(self, raw: HandshakeRequest) -> tuple[Match | Response, Request]:
         if raw.protocol == "HTTP/1.1" and len(raw.headers.get_all("Host")) != 1:
             # RFC 9112, 3.2; RFC 6455, 4.2.1.
             raise BadRequest("exactly one Host header is required")
         transport = self._transport
+        tls = transport.get_extra_info("ssl_object")
         request = Request(
             raw.method,
             raw.path,
@@ -187,19 +205,20 @@ class Reception(asyncio.BufferedProtocol):
             peer_certificate=(tls.getpeercert() or None) if tls is not None else None,
         )
         upgrade = raw.headers.get_all("Upgrade") != []
-        match = self._server.router.match(split_path(split_target(raw.path)[0]), websocket=upgrade)
+        path = split_path(split_target(raw.path)[0])
+        match = self._server.router.match(path, websocket=upgrade, post=raw.method == "POST")
         if match is None:
             return request.refuse(404, "there is nothing at this address"), request
-        allowed = ("GET", "HEAD") if match.route.page is not None else ("GET",)
+        allowed = match.route.methods
         if raw.method not in allowed:
             allow = {"Allow": ", ".join(allowed)}
             return request.refuse(405, f"only {allow['Allow']} is answered here", allow), request
         if match.route.endpoint is not None:
             refusal = self._server.admit(request)
-        tls = transport.get_extra_info("ssl_object")
             if refusal is not None:
                 return refusal, request
         self._is_page = match.route.page is not None
+        request.route = match.route.pattern
         request.path_params = match.params
         return match, request
 

@@ -29,6 +29,8 @@ Page = Callable[..., "Awaitable[Response] | Response"]
 F = TypeVar("F", bound="Endpoint | Callable[..., Any]")
 P = TypeVar("P", bound=Page)
 
+SOCKET, PAGE, POST = "socket", "page", "post"  # the kinds of routes
+
 _parameter = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}", re.ASCII).fullmatch
 _int = re.compile(r"-?[0-9]{1,18}", re.ASCII).fullmatch
 _float = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII).fullmatch
@@ -69,13 +71,14 @@ class WebSocketOptions:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path and what answers it: a WebSocket endpoint or a page."""
+    """One path and what answers it: a WebSocket endpoint, a page, or what takes a POST."""
 
     pattern: str
     segments: tuple[str | tuple[str, str], ...]
     endpoint: Endpoint | None = None
     page: Page | None = None
     options: WebSocketOptions = field(default_factory=WebSocketOptions)
+    methods: tuple[str, ...] = ("GET",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,7 @@ class Router:
     """Paths to handlers; see the module's text for patterns and middleware."""
 
     def __init__(self) -> None:
-        self._sockets = _Table()
-        self._pages = _Table()
+        self._tables = {kind: _Table() for kind in (SOCKET, PAGE, POST)}
         self._included: list[Included] = []
         self._middleware: list[tuple[Middleware, tuple[Callable[[str], object], ...]]] = []
 
@@ -145,9 +147,19 @@ class Router:
         Raises ``ValueError`` as :meth:`websocket` does.
         """
 
+        return self._page(path, handler, ("GET", "HEAD"))
+
+    def post(self, path: str, handler: Page | None = None) -> Callable[[P], P]:
+        """Answer POST on ``path`` with ``handler(request, **path_params)``, plain or async: requests without a body.
+
+        One with a body (RFC 9112, 6.3) is answered with 413, unread.  Else as :meth:`get`.
+        """
+        return self._page(path, handler, ("POST",))
+
+    def _page(self, path: str, handler: Page | None, methods: tuple[str, ...]) -> Callable[[P], P]:
         def register(handler: P) -> P:
             checks.callable_("a page's handler", handler)
-            self._add(Route(path, parse_pattern(path), page=handler))
+            self._add(Route(path, parse_pattern(path), page=handler, methods=methods))
             return handler
 
         if handler is not None:
@@ -160,8 +172,8 @@ class Router:
             raise ValueError("a router cannot include itself")
         included = (parse_pattern(prefix.rstrip("/")) if prefix.strip("/") else (), other)
         self._included.append(included)
-        self._sockets.entries.append(included)
-        self._pages.entries.append(included)
+        for table in self._tables.values():
+            table.entries.append(included)
 
     def middleware(self, fn: Middleware, *, paths: str | Sequence[str] | None = None) -> Middleware:
         """Run ``await fn(request, call_next)`` before every route of this router, or before those that match ``paths``.
@@ -175,35 +187,41 @@ class Router:
         self._middleware.append((fn, tuple(_glob(glob) for glob in globs)))
         return fn
 
-    def match(self, segments: Sequence[str], *, websocket: bool = True) -> Match | None:
+    def match(self, segments: Sequence[str], *, websocket: bool = True, post: bool = False) -> Match | None:
         """The route for decoded ``segments``, or ``None``.
 
-        Where a path has both a socket and a page, ``websocket`` says which is asked for.
+        Where a path has several, ``websocket`` and ``post`` say which is asked for; without that one it is another,
+        whose ``methods`` tell.
         """
         path = tuple(segments)
-        return self._find(path, websocket) or self._find(path, not websocket)
+        wanted = [POST] if post else [SOCKET, PAGE] if websocket else [PAGE, SOCKET]
+        for kind in dict.fromkeys((*wanted, PAGE, SOCKET, POST)):
+            if found := self._find(path, kind):
+                return found
+        return None
 
     def _add(self, route: Route) -> None:
-        (self._pages if route.endpoint is None else self._sockets).add(route)
+        kind = SOCKET if route.endpoint is not None else POST if route.methods == ("POST",) else PAGE
+        self._tables[kind].add(route)
 
-    def _find(self, segments: tuple[str, ...], websocket: bool) -> Match | None:
-        return self._find_literal(segments, websocket) or self._find_any(segments, websocket)
+    def _find(self, segments: tuple[str, ...], kind: str) -> Match | None:
+        return self._find_literal(segments, kind) or self._find_any(segments, kind)
 
-    def _find_literal(self, segments: tuple[str, ...], websocket: bool) -> Match | None:
+    def _find_literal(self, segments: tuple[str, ...], kind: str) -> Match | None:
         """A route without parameters, here or in an included router."""
-        route = (self._sockets if websocket else self._pages).literal.get(segments)
+        route = self._tables[kind].literal.get(segments)
         if route is not None:
             return Match(route, {}, self._around(segments))
         for prefix, router in self._included:
             if segments[: len(prefix)] == prefix:
-                found = router._find_literal(segments[len(prefix) :], websocket)
+                found = router._find_literal(segments[len(prefix) :], kind)
                 if found is not None:
                     return Match(found.route, {}, self._around(segments) + found.middleware)
         return None
 
-    def _find_any(self, segments: tuple[str, ...], websocket: bool) -> Match | None:
+    def _find_any(self, segments: tuple[str, ...], kind: str) -> Match | None:
         """Any route, in the order of registration, included routers standing where they were included."""
-        for entry in (self._sockets if websocket else self._pages).entries:
+        for entry in self._tables[kind].entries:
             if isinstance(entry, Route):
                 params = _bind(entry.segments, segments)
                 if params is not None:
@@ -211,7 +229,7 @@ class Router:
                 continue
             prefix, router = entry
             bound = _bind(prefix, segments[: len(prefix)])
-            found = router._find(segments[len(prefix) :], websocket) if bound is not None else None
+            found = router._find(segments[len(prefix) :], kind) if bound is not None else None
             if bound is not None and found is not None:
                 return Match(found.route, {**bound, **found.params}, self._around(segments) + found.middleware)
         return None
