@@ -196,7 +196,10 @@ class HistorySettings(Section):
 
 class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe entries to write.")
-    format: Literal["console", "json"] = Field("console", description="For people, or one JSON object a line.")
+    format: Literal["auto", "console", "json", "journald"] = Field(
+        "auto",
+        description="console for people, json: an object a line, journald, or auto: journald as a service, else console.",
+    )
 
 
 class Settings(BaseSettings):

@@ -1,0 +1,206 @@
+"""The queue and the thread behind the log, and what a process does with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.logs.entry import Entry
+from gateway.logs.outlet import Outlet, Stream
+
+from .records import record
+from .test_journald import decode
+
+TIMEOUT = 20.0
+
+
+class Taker:
+    """Takes entries while its gate is open."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, entry: Entry) -> None:
+        assert self.gate.wait(TIMEOUT)
+        self.entries.append(entry)
+
+    @property
+    def words(self) -> list[str]:
+        return [entry.message for entry in self.entries]
+
+
+def until(condition: object) -> None:
+    """Wait for it."""
+    assert callable(condition)
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_entries_are_written_in_order() -> None:
+    """What was logged is written in its order by the time that a flush returns."""
+    taker = Taker()
+    outlet = Outlet(taker)
+    for number in range(50):
+        outlet.handle(record("entry %d", number))
+    outlet.flush()
+    assert taker.words == [f"entry {number}" for number in range(50)]
+    outlet.close()
+    assert outlet.entries == 50
+
+
+def test_what_does_not_fit_is_counted_and_told() -> None:
+    """While nothing is taken nobody waits; what was left out is told in one entry, once there is room."""
+    taker = Taker()
+    outlet = Outlet(taker, most=10)
+    taker.gate.clear()
+    outlet.handle(record("first"))
+    until(lambda: outlet._queue.qsize() == 0)
+    began = time.monotonic()
+    for number in range(1_000):
+        outlet.handle(record("entry %d", number))
+    assert time.monotonic() - began < 1.0
+    assert outlet.lost == 990
+    taker.gate.set()
+    until(lambda: len(taker.entries) == 12)
+    assert [entry.message for entry in taker.entries if entry.event == "log_lost"] == [
+        "990 entries were left out: what takes the log was too slow"
+    ]
+    outlet.handle(record("later"))
+    outlet.close()
+    assert taker.words[-1] == "later"
+    assert len(taker.entries) == 13
+
+
+def test_one_that_takes_nothing_holds_no_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush and the end wait for a bounded time, and later entries are not waited for."""
+    monkeypatch.setattr("gateway.logs.outlet.FLUSH_S", 0.05)
+    taker = Taker()
+    outlet = Outlet(taker)
+    taker.gate.clear()
+    outlet.handle(record("x"))
+    outlet.flush()
+    outlet.close()
+    outlet.handle(record("y"))
+    taker.gate.set()
+
+
+def test_after_the_end_entries_are_written_at_once() -> None:
+    """An entry of the interpreter's last moments, after the thread has ended, is not lost."""
+    taker = Taker()
+    outlet = Outlet(taker)
+    outlet.close()
+    outlet.handle(record("last"))
+    assert taker.words == ["last"]
+
+
+def test_a_stream_takes_all_of_a_line() -> None:
+    """A pipe that somebody made non-blocking, and is full, gets every byte in the end; one without a reader none."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = b"x" * 300_000
+    thread = threading.Thread(target=Stream(writer).write, args=(data,))
+    thread.start()
+    got = b""
+    while len(got) < len(data):
+        got += os.read(reader, 65_536)
+    thread.join(TIMEOUT)
+    assert got == data
+    os.close(reader)
+    Stream(writer).write(b"nobody")
+    os.close(writer)
+
+
+def run(code: str, *, journal: str | None = None, form: str = "auto", **options: object) -> tuple[int, str]:
+    """Run a program that logs; its exit status and standard error."""
+    given = f"journald=Journald({journal!r})" if journal else ""
+    program = (
+        "import logging, os, sys, threading\n"
+        "from gateway.logs import configure\n"
+        "from gateway.logs.journald import Journald\n"
+        f"configure('info', {form!r}, {given})\n"
+        "log = logging.getLogger('gateway.test')\n"
+    ) + code
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, timeout=60, check=False)
+    return done.returncode, done.stderr.decode()
+
+
+def test_a_crash_loses_no_entry() -> None:
+    """An uncaught exception is logged with its traceback after all that was logged before it, in the log's form."""
+    status, text = run("for n in range(300): log.info('entry %d', n)\nraise ValueError('so')", form="json")
+    assert status == 1
+    said = [json.loads(line) for line in text.splitlines()]
+    assert [entry["message"] for entry in said] == [
+        *(f"entry {number}" for number in range(300)),
+        "the gateway has failed: ValueError",
+    ]
+    assert said[-1]["event"] == "fault"
+    assert said[-1]["traceback"].endswith("ValueError: so")
+
+
+def test_a_thread_that_fails_is_logged() -> None:
+    """An exception that ends a thread is an entry."""
+    status, text = run("t = threading.Thread(target=lambda: 1 / 0, name='t1')\nt.start(); t.join()")
+    assert status == 0
+    assert "ERROR   gateway.logs: thread t1 has failed" in text
+    assert "ZeroDivisionError" in text
+
+
+def test_an_abort_tells_where_each_thread_stood() -> None:
+    """The watchdog's SIGABRT leaves a traceback of each thread, without values."""
+    status, text = run("secret = 'hunter2'\nos.abort()")
+    assert status == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in text
+    assert 'File "<string>"' in text
+    assert "hunter2" not in text
+
+
+def test_entries_go_to_journald_and_to_stderr_without_it(tmp_path: Path) -> None:
+    """A process logs to journald's socket alone; to standard error where there is none."""
+    address = str(tmp_path / "socket")
+    code = "log.warning('a\\nb', extra={'event': 'device_offline', 'device': 'pump-1'})"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(address)
+        receiver.settimeout(TIMEOUT)
+        assert run(code, journal=address, form="journald") == (0, "")
+        said = decode(receiver.recv(1 << 16))
+    assert said["MESSAGE"] == "a\nb"
+    assert said["DEVICE_ID"] == "pump-1"
+    assert said["SYSLOG_IDENTIFIER"] == "gateway"
+    status, text = run(code, journal=str(tmp_path / "none"), form="journald")
+    assert status == 0
+    assert text.endswith("Z WARNING gateway.test: a\\nb\n")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_asks_whether_stderr_goes_to_the_journal(tmp_path: Path, there: bool) -> None:
+    """Under systemd entries go to journald by themselves; when it is away, its stream gets lines with their level."""
+    address = str(tmp_path / "socket")
+    code = (
+        "status = os.fstat(2); os.environ['JOURNAL_STREAM'] = f'{status.st_dev}:{status.st_ino}'\n"
+        f"configure('info', 'auto', journald=Journald({address!r}))\n"
+        "log.warning('hello')"
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(TIMEOUT)
+        if there:
+            receiver.bind(address)
+        status, text = run(code)
+        assert status == 0
+        if there:
+            assert decode(receiver.recv(1 << 16))["MESSAGE"] == "hello"
+            assert text == ""
+        else:
+            assert text.startswith("<4>2")
