@@ -69,7 +69,10 @@ TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
 
 
 class App:
-    """The gateway, built from settings.  ``async with app.running():`` listens; ``app.port`` is then known."""
+    """The gateway, built from settings.  ``async with app.running():`` listens; ``app.port`` is then known.
+
+    Raises :class:`~gateway.errors.ConfigError` for files of TLS that cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -79,10 +82,10 @@ class App:
         self.server: Any = None
         self.pipeline: Pipeline | None = None
         self.devices: DeviceEndpoint | None = None
+        self.tls = _tls(settings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
-        self.tls = _tls(settings)
         """Everything up; on leaving, everything down, with what was accepted committed.
 
         Raises :class:`~gateway.errors.StateLocked`, :class:`~gateway.errors.JournalError`,
@@ -258,10 +261,10 @@ class App:
             messages=lambda: devices.messages,
             device_problems=devices.problems,
             retention_days=settings.history.retention_days,
+            others=self._problems,
         )
         desk = Desk(
             book=book,
-            others=self._problems,
             journal=journal,
             runners=named,
             refused=devices.refused,
@@ -294,14 +297,14 @@ class App:
             max_handshakes=handshakes,
             max_per_address=settings.limits.max_per_address,
             stop_timeout=LISTENERS_STOP_S,
+            ssl=self.tls.context if self.tls is not None else None,
         )
         sources.append(("websocket", {}, server.stats))
-
-            ssl=self.tls.context if self.tls is not None else None,
-        async def commit() -> None:
-            # A disk that fails keeps nobody waiting: the journal tries once more when it closes.
         if self.tls is not None:
             sources.append(("tls", {}, self.tls.stats))
+
+        async def commit() -> None:
+            # A disk that fails keeps nobody waiting: the journal tries once more when it closes.
             with suppress(TimeoutError, JournalError):
                 async with asyncio.timeout(COMMIT_STOP_S):
                     await journal.flush()
@@ -344,14 +347,14 @@ class App:
         stack.callback(stopping)
         health.ready = True
 
-
-class _Lock:
-    """One instance a state directory: an advisory lock, gone with the process that holds it."""
     def _problems(self) -> Iterator[Problem]:
         if self.tls is not None:
             for text, hint in self.tls.problems():
                 yield {"part": "tls", "text": text, "hint": hint}
 
+
+class _Lock:
+    """One instance a state directory: an advisory lock, gone with the process that holds it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -447,14 +450,14 @@ def _max_connections(asked: int | None) -> tuple[int, int]:
     return possible if asked is None else min(asked, possible), handshakes
 
 
-def _clock_rules(settings: Settings) -> ClockRules:
-    clock = settings.clock
-    return ClockRules(clock.old, clock.future, old_after_s=clock.old_after_s, future_after_s=clock.future_after_s)
 def _tls(settings: Settings) -> Tls | None:
     cert, key = settings.tls.cert, settings.tls.key
     return Tls(cert, key, settings.tls.client_ca) if cert is not None and key is not None else None
 
 
+def _clock_rules(settings: Settings) -> ClockRules:
+    clock = settings.clock
+    return ClockRules(clock.old, clock.future, old_after_s=clock.old_after_s, future_after_s=clock.future_after_s)
 
 
 async def _keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
