@@ -7,12 +7,20 @@ import json
 import msgspec
 
 from ..errors import Refusal
+from ..reading import INT64_MAX
+from .depth import too_deep
 from .model import Part, parts
 
 __all__ = ["TEXT", "JsonCodec"]
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+
+MAX_DIGITS = 64  # of an integer; one with more is only known to be too large
+
+
+def _integer(digits: str) -> int:
+    return int(digits) if len(digits) <= MAX_DIGITS else INT64_MAX + 1
 
 
 class JsonCodec:
@@ -22,15 +30,19 @@ class JsonCodec:
     reply_text = True
 
     def decode(self, data: str | bytes) -> list[Part]:
-        """Parts of a message; raises :class:`Refusal` with code ``undecodable`` for what is not JSON."""
+        """Parts of a message; raises :class:`Refusal`: ``undecodable`` for what is not JSON, ``too_deep``."""
         try:
             message = _decode(data)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            # The lenient parser takes what only spoils one value (1e999, NaN, a lone surrogate), so that the one
-            # reading is refused by name and the others of its message are kept.
+        except RecursionError:
+            raise too_deep() from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # The lenient parser takes what only spoils one value (1e999, NaN, a lone surrogate, thousands of digits),
+            # so that the one reading is refused by name and the others of its message are kept.
             try:
-                message = json.loads(data)
-            except (ValueError, RecursionError) as error:
+                message = json.loads(data, parse_int=_integer)
+            except RecursionError:
+                raise too_deep() from None
+            except ValueError as error:
                 raise Refusal("undecodable", f"not JSON: {error}") from None
         return parts(message)
 

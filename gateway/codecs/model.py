@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import Refusal
 from ..reading import INT64_MAX, INT64_MIN, Value, check_value, is_metric, time_to_ns
+from .depth import check_depth
 
 __all__ = ["MAX_READINGS", "Control", "Draft", "Part", "parts"]
 
@@ -39,7 +40,8 @@ Part = Draft | Control | Refusal
 def parts(message: object) -> list[Part]:
     """The parts of a decoded message, in order.
 
-    Raises :class:`Refusal` (``bad_message``) for what is neither an object nor an array, and ``too_many_readings``.
+    Raises :class:`Refusal` for what is neither an object nor an array (``bad_message``), ``too_many_readings`` and
+    ``too_deep``: what is taken is flat, so only what is refused, or typed, has to be looked at for that.
     """
     if type(message) is dict:
         if "type" in message:
@@ -56,6 +58,7 @@ def parts(message: object) -> list[Part]:
 
 
 def _control(message: dict[str, object]) -> Part:
+    check_depth(message)
     kind = message["type"]
     if type(kind) is str and kind in CONTROLS:
         return Control(kind, message)
@@ -64,14 +67,14 @@ def _control(message: dict[str, object]) -> Part:
 
 def _reading(element: object, index: int | None) -> Draft | Refusal:
     if type(element) is not dict:
-        return Refusal("bad_message", "a reading is an object", index=index)
+        return _refused("bad_message", "a reading is an object", 0, index, element)
     seq = 0
     time = -1
     device = ""
     if "seq" in element:
         seq = _seq_of(element)
         if not seq and element["seq"] is not None:
-            return Refusal("bad_seq", "seq: not a positive integer below 2^63", index=index)
+            return _refused("bad_seq", "seq: not a positive integer below 2^63", 0, index, element)
         del element["seq"]
     if "ts" in element:
         ts = element.pop("ts")
@@ -79,11 +82,11 @@ def _reading(element: object, index: int | None) -> Draft | Refusal:
             try:
                 time = time_to_ns(ts)
             except ValueError as error:
-                return Refusal("bad_time", f"ts: {error}", seq=seq, index=index)
+                return _refused("bad_time", f"ts: {error}", seq, index, element, ts)
     if "device" in element:
         named = element.pop("device")
         if type(named) is not str or not named:
-            return Refusal("bad_device", "device: not a name", seq=seq, index=index)
+            return _refused("bad_device", "device: not a name", seq, index, element, named)
         device = named
     values = element
     prefix = ""
@@ -91,16 +94,17 @@ def _reading(element: object, index: int | None) -> Draft | Refusal:
         values = element.pop("values")
         prefix = "values."
         if type(values) is not dict:
-            return Refusal("bad_message", "values: not an object", seq=seq, index=index)
+            return _refused("bad_message", "values: not an object", seq, index, element, values)
         if element:
             stray = _shown(next(iter(element)))
-            return Refusal("bad_message", f"{stray} beside values: move it into values", seq=seq, index=index)
+            detail = f"{stray} beside values: move it into values"
+            return _refused("bad_message", detail, seq, index, element, values)
     elif "type" in element:
-        return Refusal("bad_message", "a typed message inside an array", seq=seq, index=index)
+        return _refused("bad_message", "a typed message inside an array", seq, index, element)
     absent = False
     for name, value in values.items():
         if name not in _known and not _learn(name):
-            return Refusal("bad_name", f"{prefix}{_shown(name)}: not a metric's name", seq=seq, index=index)
+            return _refused("bad_name", f"{prefix}{_shown(name)}: not a metric's name", seq, index, element, values)
         kind = type(value)
         if kind is float:
             if value - value == 0.0:  # finite
@@ -115,10 +119,20 @@ def _reading(element: object, index: int | None) -> Draft | Refusal:
             continue
         problem = check_value(value)
         if problem:
-            return Refusal("bad_value", f"{prefix}{name}: {problem}", seq=seq, index=index)
+            return _refused("bad_value", f"{prefix}{name}: {problem}", seq, index, element, values)
     if absent:
         values = {name: value for name, value in values.items() if value is not None}
     return Draft(values, seq, time, device)
+
+
+def _refused(code: str, detail: str, seq: int, index: int | None, element: object, taken: object = None) -> Refusal:
+    """The refusal of a reading, ``element`` without what was ``taken`` out of it; raises that of the whole message for
+    one that is nested too deeply."""
+    around = 0 if index is None else 1
+    check_depth(element, around)
+    if taken is not element:
+        check_depth(taken, around + 1)
+    return Refusal(code, detail, seq=seq, index=index)
 
 
 # Names that passed the grammar, so that a stream's regular expression runs once a name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import Refusal
+from .depth import too_deep
 from .jsoncodec import TEXT
 from .model import Part, parts
 
@@ -21,10 +22,12 @@ class MsgpackCodec:
     reply_text = False
 
     def decode(self, data: str | bytes) -> list[Part]:
-        """Parts of a message; raises :class:`Refusal` with code ``undecodable`` for what is not MessagePack."""
+        """Parts of a message; raises :class:`Refusal`: ``undecodable`` for what is not MessagePack, ``too_deep``."""
         try:
             return parts(_decode(data))  # type: ignore[arg-type]
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, ValueError, TypeError) as error:
+        except RecursionError:
+            raise too_deep() from None
+        except (msgspec.DecodeError, msgspec.ValidationError, ValueError, TypeError) as error:
             raise Refusal("undecodable", f"not MessagePack: {error}") from None
 
     def encode(self, reply: dict[str, object]) -> str | bytes:

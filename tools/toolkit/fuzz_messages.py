@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from gateway.codecs import CODECS, SUBPROTOCOLS, Codec, Control, Draft, codec_for
+from gateway.codecs.depth import MAX_DEPTH
 from gateway.codecs.model import MAX_READINGS
 from gateway.errors import Refusal
 from gateway.session import GIVE_UP_S, Session, Verdict
@@ -32,6 +33,7 @@ __all__ = ["TARGETS"]
 INT64 = range(-(1 << 63), 1 << 63)
 CODES = {
     "undecodable",
+    "too_deep",
     "bad_message",
     "too_many_readings",
     "bad_seq",
@@ -122,13 +124,34 @@ def _time(ts: object) -> Fraction | None:
     return ns if ns < 1 << 63 else None
 
 
+def _depth(message: object) -> int:
+    """Objects and arrays inside one another."""
+    deepest, left = 0, [(message, 1)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, dict | list):
+            deepest = max(deepest, depth)
+            left += [(inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value)]
+    return deepest
+
+
+def _digits(digits: str) -> int:
+    """An integer, however many digits it has: all of the long ones are too large."""
+    return int(digits) if len(digits) < 4000 else 1 << 64
+
+
 def _compare(codec: Codec, data: str | bytes, decoded: object) -> None:
     """``codec`` makes of ``data`` what the rules make of it, ``decoded`` by another decoder."""
     wanted = REFUSED if decoded is REFUSED else _wanted(decoded)
+    deep = decoded is not UNKNOWN and _depth(decoded) > MAX_DEPTH
     try:
         found = codec.decode(data)
     except Refusal as refusal:
         _check_refusal(codec, refusal)
+        if refusal.code == "too_deep" and decoded not in (UNKNOWN, REFUSED):
+            if not deep:
+                raise Finding(f"too_deep for {decoded!r:.300}") from refusal
+            return
         if wanted is not REFUSED and decoded is not UNKNOWN:
             raise Finding(f"{refusal.code} ({refusal}) for {wanted!r:.300}") from refusal
         return
@@ -139,6 +162,8 @@ def _compare(codec: Codec, data: str | bytes, decoded: object) -> None:
             _check_draft(part)
     if decoded is UNKNOWN:
         return
+    if deep:
+        raise Finding(f"{found!r:.300} of what is {_depth(decoded)} deep")
     if not isinstance(wanted, list):
         raise Finding(f"{found!r:.300} for what is to be refused")
     if len(found) != len(wanted):
@@ -197,7 +222,7 @@ def check_json(data: bytes) -> None:
         return
     decoded: object
     try:
-        decoded = json.loads(text)
+        decoded = json.loads(text, parse_int=_digits)
     except RecursionError:
         decoded = UNKNOWN
     except ValueError:
