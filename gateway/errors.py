@@ -7,6 +7,7 @@ Each knows what its catcher needs: a refusal its wire code, an operable failure 
 from __future__ import annotations
 
 __all__ = [
+    "AuthError",
     "ConfigError",
     "GatewayError",
     "HistoryError",
@@ -38,6 +39,10 @@ class StateLocked(GatewayError):
     """Another instance holds the state directory."""
 
     exit_status = 75
+
+
+class AuthError(GatewayError):
+    """A token, a scope or the file of tokens cannot be used as asked."""
 
 
 class JournalError(GatewayError):

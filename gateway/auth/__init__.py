@@ -1,0 +1,24 @@
+"""Who may do what: tokens and their scopes, browser sessions, and devices that knock without being known.
+
+A token is an opaque random string; the gateway keeps its SHA-256 alone, so that whoever reads the file has none.  No
+asyncio, no server: the file is read at start, everything asked on the way of a connection is answered from memory.
+"""
+
+from __future__ import annotations
+
+from .knocks import Knock, Knocks
+from .scopes import ALL_SCOPES, ANYBODY, Grant, certificate_grant, check_scopes
+from .tokens import MAX_TOKENS, Record, Tokens
+
+__all__ = [
+    "ALL_SCOPES",
+    "ANYBODY",
+    "MAX_TOKENS",
+    "Grant",
+    "Knock",
+    "Knocks",
+    "Record",
+    "Tokens",
+    "certificate_grant",
+    "check_scopes",
+]
