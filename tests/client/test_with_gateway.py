@@ -131,10 +131,10 @@ async def test_the_live_feed_shows_what_a_device_sends(tmp_path: Path) -> None:
                     event = await live.next()
                     if isinstance(event, Update | History):
                         seen += [value for _, metric, _, value in event.points() if metric == "n"]
-                    elif isinstance(event, Presence):
-                        gone = gone or event.devices["pump-1"].state == "offline"
-                    elif isinstance(event, Snapshot):
-                        assert event.recovered
+                        continue
+                    assert isinstance(event, Presence | Snapshot)
+                    assert isinstance(event, Presence) or event.recovered
+                    gone = gone or event.devices["pump-1"].state == "offline"
             assert seen == list(range(100))
 
 
