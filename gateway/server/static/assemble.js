@@ -87,5 +87,9 @@ export function summary(data, { from, to }) {
     min = Math.min(min, data.min[i]);
     max = Math.max(max, data.max[i]);
   }
-  return { n, min, max, mean: sum / n };
+  if (Number.isFinite(sum)) return { n, min, max, mean: sum / n };
+  // Beyond the greatest number there is: each has its share taken first.
+  sum = 0;
+  for (let i = 0; i < data.t.length; i += 1) if (data.mean[i] !== null && data.t[i] >= from && data.t[i] <= to) sum += data.mean[i] * (data.n[i] / n);
+  return { n, min, max, mean: Math.max(min, Math.min(max, sum)) };
 }

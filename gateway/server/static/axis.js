@@ -6,7 +6,15 @@ const ROUND = [1, 2, 2.5, 3, 4, 5]; // threes and fours only from or to zero
 const tidy = (x) => Number(x.toPrecision(12));
 const leastSpan = (min, max) => Math.max(Math.abs(min), Math.abs(max)) * (min === max ? 0.01 : 0.002) || 1;
 
-/** A calm scale of three lines [low, middle, high] around min and max: round numbers at round distances, kept while it still fits. */
+const LARGE = 1e300, SHRUNK = 12;
+
+/** By how many powers of ten numbers from `min` to `max` are made smaller to be drawn: those whose distance could be beyond the greatest number. */
+export const shrinkFor = (min, max) => (Math.max(Math.abs(min), Math.abs(max)) > LARGE ? SHRUNK : 0);
+
+/** A number that much smaller. */
+export const shrunk = (v, powers) => (powers && v !== null ? v / 10 ** powers : v);
+
+/** A calm scale of three lines [low, middle, high] around min and max (below 1e300, see shrinkFor): round numbers at round distances, kept while it still fits. */
 export function calmScale(min, max, before = null) {
   if (!(min <= max)) return before ?? [0, 0.5, 1];
   const span = Math.max(max - min, leastSpan(min, max));
@@ -15,7 +23,6 @@ export function calmScale(min, max, before = null) {
     if (min >= low && max <= high && span >= (high - low) * 0.25) return before;
   }
   const middle = min / 2 + max / 2;
-  if (!(span < 1e300)) return [-Number.MAX_VALUE, 0, Number.MAX_VALUE];
   for (let power10 = Math.floor(Math.log10(span / 2)); ; power10 += 1) {
     for (const mantissa of ROUND) {
       const step = mantissa * 10 ** power10;
@@ -31,12 +38,12 @@ export function calmScale(min, max, before = null) {
   }
 }
 
-/** The words of a scale's lines: as many digits as tell them apart; very large and very small ones as multiples of one power of ten. */
-export function axisWords(lines) {
+/** The words of a scale's lines: as many digits as tell them apart; very large and very small ones as multiples of one power of ten; the lines are `powers` of ten too small. */
+export function axisWords(lines, powers = 0) {
   const size = Math.max(...lines.map(Math.abs));
   if (size >= 1e6 || (size > 0 && size < 1e-3)) {
     const exponent = Math.floor(Math.log10(size) / 3) * 3;
-    return lines.map((v) => (v === 0 ? "0" : power(tidy(Number(`${v}e${-exponent}`) || v / 10 ** exponent), exponent)));
+    return lines.map((v) => (v === 0 ? "0" : power(tidy(Number(`${v}e${-exponent}`) || v / 10 ** exponent), exponent + powers)));
   }
   const digits = Math.max(...lines.map(digitsOf));
   return lines.map((v) => value(v, digits));

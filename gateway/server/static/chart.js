@@ -1,6 +1,6 @@
 // A number over time: its mean as a line, from min to max as a band, between three round lines.
 
-import { axisWords, calmScale } from "./axis.js";
+import { axisWords, calmScale, shrinkFor, shrunk } from "./axis.js";
 import { clock, count, extremes, unit, value } from "./format.js";
 import { Plot, colours } from "./plot.js";
 import { lowerBound, usualStep } from "./series.js";
@@ -8,7 +8,7 @@ import { lowerBound, usualStep } from "./series.js";
 const ROWS = 200, NEAR_PX = 6;
 
 export class NumberChart extends Plot {
-  #scale = null; #data = null; #near = 0;
+  #scale = null; #powers = 0; #data = null; #near = 0;
 
   constructor(metric, hands) { super(metric, "number", hands); }
 
@@ -25,13 +25,15 @@ export class NumberChart extends Plot {
       if (data.min[i] < low) low = data.min[i];
       if (data.max[i] > high) high = data.max[i];
     }
-    this.#scale = calmScale(low, high, this.#scale);
+    const powers = n ? shrinkFor(low, high) : this.#powers;
+    this.#scale = calmScale(shrunk(low, powers), shrunk(high, powers), powers === this.#powers ? this.#scale : null);
+    this.#powers = powers;
     const [least, most] = n ? extremes(low, high, this.metric.digits) : [];
     this.extentText = n ? `min ${least} max ${most}` : "";
     const { metric } = this;
     this.tell(n ? `line chart, ${least} to ${most} ${unit(metric.unit)}, now ${metric.text}` : "", () => this.#rows());
     if (!this.plot || this.plot.cursor.left < 0) this.at("");
-    const columns = [data.t, data.mean, data.max, data.min];
+    const columns = [data.t, ...[data.mean, data.max, data.min].map((column) => (powers ? column.map((v) => shrunk(v, powers)) : column))];
     if (this.plot) this.plot.setData(columns); else this.#make(columns);
   }
 
@@ -44,7 +46,7 @@ export class NumberChart extends Plot {
       bands: [{ series: [2, 3], fill: () => colours().band }],
       near: () => this.#near,
       y: () => [this.#scale[0], this.#scale[2]],
-      axis: { grid: true, points: true, splits: () => this.#scale, values: (_u, splits) => axisWords(splits) },
+      axis: { grid: true, points: true, splits: () => this.#scale, values: (_u, splits) => axisWords(splits, this.#powers) },
     });
   }
 

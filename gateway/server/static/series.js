@@ -114,12 +114,19 @@ export function appendReduced(out, times, values, i, j, step) {
       last = times[i];
     }
     out.t.push(i === j ? last : Math.min(last, end - step / 2));
-    out.mean.push(sum / n);
+    out.mean.push(Number.isFinite(sum) ? sum / n : Math.max(low, Math.min(high, scaledMean(values, i - n, i))));
     out.min.push(low);
     out.max.push(high);
     out.n.push(n);
     if (high > low) out.band = true;
   }
+}
+
+/** The mean of numbers whose sum is beyond the greatest there is. */
+function scaledMean(values, i, j) {
+  let sum = 0;
+  for (let k = i; k < j; k += 1) sum += values[k] / (j - i);
+  return sum;
 }
 
 /** The usual distance of a column's times: their median, from at most 200 of them; 0 when there are fewer than three. */
