@@ -11,13 +11,16 @@ const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" })
 const WORDS = { "": "All", online: "Online", stale: "Stale", offline: "Offline" };
 
 const ORDERS = {
-  name: (a, b) => collator.compare(a.order, b.order) || collator.compare(a.name, b.name),
-  state: (a, b) => TROUBLE[a.state] - TROUBLE[b.state] || b.since - a.since || ORDERS.name(a, b),
-  seen: (a, b) => b.lastSeen - a.lastSeen || ORDERS.name(a, b),
+  name: ({ device: a }, { device: b }) => collator.compare(a.order, b.order) || collator.compare(a.name, b.name),
+  state: (a, b) => TROUBLE[a.device.state] - TROUBLE[b.device.state] || b.device.since - a.device.since || ORDERS.name(a, b),
+  seen: (a, b) => b.device.lastSeen - a.device.lastSeen || ORDERS.name(a, b),
   value: (a, b) => numberOf(b) - numberOf(a) || ORDERS.name(a, b),
 };
 
-const numberOf = (device) => { const v = device.primary?.value; return typeof v === "number" ? v : -Number.MAX_VALUE; };
+/** How well a metric answers to the words searched for: 0 whole, 1 at its beginning, 2 somewhere. */
+const fit = ({ name, label }, words) => Math.min(...[name, label].map((text) => text.toLowerCase()).map((text) => (text === words ? 0 : text.startsWith(words) ? 1 : 2)));
+
+const numberOf = ({ device, metrics }) => { const v = (metrics?.[0] ?? device.primary)?.value; return typeof v === "number" ? v : -Infinity; };
 
 export class DeviceList {
   #store; #pick; #state; #root; #input; #sort; #chips = new Map(); #rows; #tall; #none; #pool = []; #shown = [];
@@ -69,10 +72,10 @@ export class DeviceList {
     this.reveal();
   }
 
-  /** The devices that pass search and filter, in the present order. */
+  /** What passes search and filter, in the present order: {device, metrics}; `metrics`: those that were searched for, null where the device was. */
   get shown() {
     this.#arrange(false);
-    return this.#shown.map((entry) => entry.device);
+    return this.#shown;
   }
 
   /** The first device in the present order. */
@@ -133,18 +136,15 @@ export class DeviceList {
     const words = q.trim().toLowerCase(), shown = [];
     for (const device of this.#store.devices.values()) {
       if (state && device.state !== state) continue;
-      let metric = null;
+      let metrics = null;
       if (words && !device.text.includes(words)) {
-        for (const known of device.metrics.values()) {
-          if (known.value !== undefined && (known.name.toLowerCase().includes(words) || known.label.toLowerCase().includes(words))) { metric = known; break; }
-        }
-        if (!metric) continue;
+        metrics = [...device.metrics.values()].filter(({ value, name, label }) => value !== undefined && (name.toLowerCase().includes(words) || label.toLowerCase().includes(words)));
+        if (!metrics.length) continue;
+        metrics.sort((a, b) => fit(a, words) - fit(b, words));
       }
-      shown.push({ device, metric });
+      shown.push({ device, metrics });
     }
-    const order = ORDERS[sort];
-    shown.sort((a, b) => order(a.device, b.device));
-    this.#shown = shown;
+    this.#shown = shown.sort(ORDERS[sort]);
   }
 
   render() {
@@ -198,7 +198,7 @@ export class DeviceList {
   }
 
   #drawRow(row, entry, index, n, now) {
-    const { device } = entry, metric = entry.metric ?? device.primary, chosen = device.name === this.#state.device;
+    const { device, metrics } = entry, metric = metrics?.[0] ?? device.primary, chosen = device.name === this.#state.device;
     if (row.entry?.device !== device) { row.drawn = ""; row.node.dataset.device = device.name; }
     row.entry = entry;
     row.node.style.transform = `translateY(${index * this.#height}px)`;
@@ -223,8 +223,8 @@ export class DeviceList {
     setClass(row.value, known ? `v ${metric.kind}` : "v none");
     setText(row.number, known ? metric.text : "no data");
     setText(row.unit, known ? unit(metric.unit) : "");
-    row.metric.hidden = !entry.metric;
-    if (entry.metric) setText(row.metric, metric.label);
+    row.metric.hidden = !metrics;
+    if (metrics) setText(row.metric, metric.label);
     const title = known ? `${metric.name}${metric.kind === "text" ? `: ${metric.text}` : ""}` : "";
     if (row.value.title !== title) row.value.title = title;
     this.#drawSpark(row, device, metric, now);
@@ -236,7 +236,7 @@ export class DeviceList {
       return;
     }
     const spark = sparkOf(metric), end = Math.floor((device.state === "online" ? now : Math.min(now, metric.time)) / SPARK.step) * SPARK.step;
-    askSpark(device, metric, end, this.#store.opened, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), () => this.#soon());
+    askSpark(device, metric, end, this.#store.opened, now, () => !document.hidden && this.#pool.some((r) => r.entry?.device === device), () => this.#soon());
     const key = `${metric.name} ${end} ${spark.length} ${spark.lastValue}`;
     if (row.drawn === key) return;
     row.drawn = key;

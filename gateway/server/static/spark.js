@@ -4,16 +4,18 @@ import { Sparks } from "./history.js";
 import { usualStep } from "./series.js";
 import { SPARK, sparkOf } from "./store.js";
 
+const LATE_MS = 15_000; // until when devices have sent what they held, and the history has it
 const sparks = new Sparks();
 
 /**
- * Asks the history for a metric's sparkline once, and again after each break of the feed, which ends with another `opened`: what came late
- * stands in the store. `wanted()`: whether anybody still looks; `done()` when it is there.
+ * Asks the history for a metric's sparkline once, and again after each break: the feed's, which ends with another `opened`, and the
+ * device's own. What came late stands in the store, but not at once: when `now` is so soon after the break, it is asked once more later.
+ * `wanted()`: whether anybody still looks; `done()` when it is there.
  */
-export function askSpark(device, metric, end, opened, wanted, done) {
-  const spark = sparkOf(metric);
-  if (spark.asked === opened) return;
-  spark.asked = opened;
+export function askSpark(device, metric, end, opened, now, wanted, done) {
+  const spark = sparkOf(metric), back = Math.max(opened, device.returned), asking = now - back < LATE_MS ? back : back + 0.5;
+  if (spark.asked === asking) return;
+  spark.asked = asking;
   sparks.ask(device.name, metric.name, { end: end + SPARK.step, ...SPARK }, wanted, (points) => {
     if (!points) { spark.asked = -1; return; }
     for (const [time, v] of points) if (typeof v === "number" && (time < end || time < spark.first)) spark.add(time, v);
@@ -34,10 +36,11 @@ export function sparkPath(spark, end, device, metric) {
   while (first < times.length && times[first] < start) first += 1;
   for (let i = first; i < values.length; i += 1) { low = Math.min(low, values[i]); high = Math.max(high, values[i]); }
   if (times.length - first < 2) return "";
-  const least = Math.max(Math.abs(low), Math.abs(high)) * 0.002 || 1, room = Math.max(high - low, least), middle = (high + low) / 2;
+  // In halves: the distance of the greatest numbers is beyond them.
+  const least = Math.max(Math.abs(low), Math.abs(high)) * 0.001 || 0.5, room = Math.max(high / 2 - low / 2, least), middle = high / 2 + low / 2;
   let d = "", before = -Infinity;
   for (let i = first; i < times.length; i += 1) {
-    const x = Math.min(72, (times[i] - start) / SPARK.span * 72), y = 12 - (values[i] - middle) / room * 20;
+    const x = Math.min(72, (times[i] - start) / SPARK.span * 72), y = 12 - (values[i] / 2 - middle / 2) / room * 20;
     d += `${times[i] - before > gap ? "M" : "L"}${x.toFixed(1)} ${y.toFixed(1)}`;
     before = times[i];
   }

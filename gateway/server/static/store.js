@@ -80,6 +80,7 @@ class Device {
     this.title = name;
     this.state = "online";
     this.since = 0;
+    this.returned = 0; // since when it is no longer offline, if this page has seen that
     this.reason = "";
     this.confirmed = true;
     this.lastSeen = 0;
@@ -153,6 +154,7 @@ class Device {
       if (!before || since > before.since) this.changes.push({ state, since, reason });
       if (this.changes.length > 200) this.changes.shift();
     }
+    if (this.state === "offline" && state !== "offline") this.returned = since;
     this.state = state;
     this.since = since;
     this.reason = reason;

@@ -12,7 +12,7 @@ const TROUBLE = { offline: 0, stale: 1, online: 2 };
 export class Wall {
   #root; #store; #list; #tiles = []; #grid; #sum; #clock; #turns; #leave; #at = 0; #turned = 0; #hand = 0; #lock = null;
 
-  /** `list.shown` gives the devices that pass search and filter, in order; `leave()` ends it. */
+  /** `list.shown` gives what passes search and filter, in order; `leave()` ends it. */
   constructor(root, store, list, leave) {
     this.#root = root;
     this.#store = store;
@@ -55,17 +55,17 @@ export class Wall {
 
   render() {
     if (this.#root.hidden || !this.#store.loaded) return;
-    const devices = this.#list.shown, now = this.#store.now(), all = entriesOf(devices), room = MOST;
+    const found = this.#list.shown, now = this.#store.now(), all = entriesOf(found), room = MOST;
     const { shown, turns, turn } = this.#choose(all, room);
     const counts = { online: 0, stale: 0, offline: 0 };
-    for (const device of devices) counts[device.state] += 1;
+    for (const { device } of found) counts[device.state] += 1;
     setText(this.#sum, ["online", "stale", "offline"].filter((state) => counts[state] || state === "online").map((state) => `${count(counts[state])} ${state}`).join(", "));
     setText(this.#turns, turns > 1 ? `${turn + 1} of ${count(turns)}` : "");
     setText(this.#clock, clock(now));
     this.#grid.style.setProperty("--columns", columnsOf(shown.length));
     this.#grid.style.setProperty("--rows", Math.ceil(shown.length / columnsOf(shown.length)));
     while (this.#tiles.length > shown.length) this.#tiles.pop().node.remove();
-    shown.forEach((entry, i) => this.#draw(this.#tiles[i] ??= this.#make(), entry, now, devices.length <= FEW));
+    shown.forEach((entry, i) => this.#draw(this.#tiles[i] ??= this.#make(), entry, now, found.length <= FEW));
   }
 
   /** Those in trouble stay, half of the room at most; the others take turns in what is left. */
@@ -87,7 +87,7 @@ export class Wall {
     return tile;
   }
 
-  #draw(tile, { device, metric }, now, several) {
+  #draw(tile, { device, metric, named }, now, several) {
     const { unsure } = device, known = metric?.value !== undefined, aged = known && (device.state !== "online" || unsure);
     setClass(tile.node, `tile is-${device.state}${unsure ? " unsure" : ""}${aged ? " aged" : ""}${known ? ` ${metric.kind}` : " none"}`);
     tile.node.dataset.device = device.name;
@@ -101,7 +101,7 @@ export class Wall {
     setText(tile.unit, code);
     const since = device.since ? ` since ${clock(device.since)}` : "", why = device.reason ? `: ${device.reason}` : "";
     const ago = device.lastSeen ? `, ${age(now - device.lastSeen)} ago` : "";
-    const whose = several && metric ? device.title : "", state = unsure ? `was ${device.state}` : device.state === "online" ? "" : `${device.state}${since}${why || ago}`;
+    const whose = several && metric ? device.title : named ? metric.label : "", state = unsure ? `was ${device.state}` : device.state === "online" ? "" : `${device.state}${since}${why || ago}`;
     setText(tile.said, [whose, state].filter(Boolean).join(", ") || (metric?.label ?? ""));
     this.#spark(tile, device, metric, now);
   }
@@ -109,17 +109,17 @@ export class Wall {
   #spark(tile, device, metric, now) {
     if (metric?.kind !== "number") { tile.path.setAttribute("d", ""); return; }
     const end = Math.floor((device.state === "online" ? now : Math.min(now, metric.time)) / SPARK.step) * SPARK.step;
-    askSpark(device, metric, end, this.#store.opened, () => !this.#root.hidden, () => {});
+    askSpark(device, metric, end, this.#store.opened, now, () => !this.#root.hidden, () => {});
     tile.path.setAttribute("d", sparkPath(sparkOf(metric), end, device, metric));
   }
 }
 
-/** What is shown of the devices, trouble first: all metrics of a few devices, of many the one that stands for each. */
-function entriesOf(devices) {
-  const sorted = [...devices].sort((a, b) => TROUBLE[a.state] - TROUBLE[b.state]);
-  if (devices.length > FEW) return sorted.map((device) => ({ device, metric: device.primary }));
-  return sorted.flatMap((device) => {
-    const known = [...device.metrics.values()].filter((metric) => metric.value !== undefined);
+/** What is shown of the devices, trouble first: all metrics of a few devices, of many the one that stands for each; of either those searched for. */
+function entriesOf(found) {
+  const sorted = [...found].sort((a, b) => TROUBLE[a.device.state] - TROUBLE[b.device.state]);
+  if (found.length > FEW) return sorted.map(({ device, metrics }) => ({ device, metric: metrics?.[0] ?? device.primary, named: metrics !== null }));
+  return sorted.flatMap(({ device, metrics }) => {
+    const known = metrics ?? [...device.metrics.values()].filter((metric) => metric.value !== undefined);
     return known.length ? known.map((metric) => ({ device, metric })) : [{ device, metric: null }];
   });
 }
