@@ -195,6 +195,7 @@ PREFIXES: dict[str, list[tuple[str, str, str, str]]] = {
     "websocket": [
         ("closed_", "closed", "code", "WebSocket connections ended, by close code (RFC 6455, 7.4)."),
         ("refused_", "refused", "status", "Requests refused, by HTTP status."),
+        ("refusals_", "refusals", "reason", "The same requests, by the reason for which they were refused."),
         ("lost_", "lost", "reason", "WebSocket connections ended otherwise than by a close from here, by reason."),
     ],
     "refusals": [("messages_", "messages", "code", "Errors sent to devices, by code.")],

@@ -167,21 +167,23 @@ class DeviceEndpoint:
         if not isinstance(name, str):
             return await call_next(request)  # not an address of ours: 404
         if not is_device(name):
-            return request.refuse(400, "a device's name is [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+            return request.refuse(400, "a device's name is [A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", reason="device_name")
         session = request.query.get("session")
         if session is not None and (not 0 < len(session) <= MAX_SESSION or not session.isprintable() or " " in session):
-            return request.refuse(400, f"session: 1 to {MAX_SESSION} visible characters")
+            return request.refuse(400, f"session: 1 to {MAX_SESSION} visible characters", reason="device_query")
         level = request.query.get("ack", "durable")
         if level not in ACKS:
-            return request.refuse(400, f"ack: one of {', '.join(ACKS)}")
+            return request.refuse(400, f"ack: one of {', '.join(ACKS)}", reason="device_query")
         if level == "delivered" and self.settings.drops_oldest:
-            return request.refuse(400, "ack=delivered cannot be kept where GATEWAY_JOURNAL__ON_FULL is drop_oldest")
+            text = "ack=delivered cannot be kept where GATEWAY_JOURNAL__ON_FULL is drop_oldest"
+            return request.refuse(400, text, reason="device_query")
         if request.query.get("format", SUBPROTOCOLS[0]) not in CODECS:
-            return request.refuse(400, f"format: one of {', '.join(SUBPROTOCOLS)}")
+            return request.refuse(400, f"format: one of {', '.join(SUBPROTOCOLS)}", reason="device_query")
         try:
             self.book.check_room(name)
         except Overloaded as overloaded:
-            return request.refuse(503, f"{overloaded}", headers={"Retry-After": str(overloaded.retry_after_ms // 1000)})
+            headers = {"Retry-After": str(overloaded.retry_after_ms // 1000)}
+            return request.refuse(503, f"{overloaded}", headers, reason="devices")
         device = self.book.get(name)
         if device is not None and device.link is not None and not device.replacements.allow():
             request.state["contested"] = True

@@ -152,7 +152,7 @@ class Pages:
         if form not in FORMATS:
             faults.append(f"format: one of {', '.join(FORMATS)}")
         if faults:
-            return request.refuse(400, "; ".join(faults))
+            return request.refuse(400, "; ".join(faults), reason="query")
         try:
             rows, truncated = await self._history.query(
                 devices=query.get("device") or "*",
@@ -164,7 +164,7 @@ class Pages:
                 limit=ROWS_MAX,
             )
         except (HistoryError, Overloaded) as error:
-            return request.refuse(503, str(error), headers={"Retry-After": "1"})
+            return request.refuse(503, str(error), headers={"Retry-After": "1"}, reason="query_load")
         if form == "csv":
             body = await asyncio.to_thread(_csv, rows)
             return _answer(body, truncated=truncated, content_type="text/csv; charset=utf-8")
@@ -248,7 +248,7 @@ def _answer(body: object, *, truncated: bool = False, content_type: str = "appli
 def _verdict(problem: str) -> Response:
     headers = {"Cache-Control": "no-store"}
     if problem:
-        return Response(503, problem + "\n", headers={**headers, "Retry-After": "1"})
+        return Response(503, problem + "\n", headers={**headers, "Retry-After": "1"}, reason="not_ready")
     return Response(200, "ok\n", headers=headers)
 
 

@@ -103,7 +103,7 @@ class Reception(asyncio.BufferedProtocol):
             server.counters.accepted += 1
         self._deadline = server.loop.call_later(timeout, self._expired)
         if not server.receive(self):
-            self._refuse(503, "too many handshakes at once", {"Retry-After": "1"})
+            self._refuse(503, "too many handshakes at once", {"Retry-After": "1"}, reason="handshakes")
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._server.view
@@ -232,7 +232,7 @@ class Reception(asyncio.BufferedProtocol):
             if response.status == 101:
                 self._upgrade(protocol, match, request, data)
             else:
-                self._write_last(response.status, data)
+                self._write_last(response, data)
         except (Exception, asyncio.CancelledError) as error:
             if cancelled_from_outside(error):
                 raise
@@ -316,13 +316,13 @@ class Reception(asyncio.BufferedProtocol):
 
     # Answers
 
-    def _refuse(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
-        self._send(Response(status, f"{text}\n", headers=headers))
+    def _refuse(self, status: int, text: str, headers: dict[str, str] | None = None, *, reason: str = "") -> None:
+        self._send(Response(status, f"{text}\n", headers=headers, reason=reason))
 
     def _send(self, response: Response) -> None:
-        self._write_last(response.status, response.serialize(head=self._is_head))
+        self._write_last(response, response.serialize(head=self._is_head))
 
-    def _write_last(self, status: int, data: bytes) -> None:
+    def _write_last(self, response: Response, data: bytes) -> None:
         """Send an answer and end: our half is closed, the peer has time to read for as long as it does read."""
         if self._answered:
             return
@@ -331,10 +331,11 @@ class Reception(asyncio.BufferedProtocol):
         self._end_parser()
         self._server.answered(self)
         counters = self._server.counters
+        status = response.status
         if status < 400:
             counters.pages += 1
         else:
-            counters.refuse(status)
+            counters.refuse(status, response.reason)
             logger.info("a request from %s was refused with %d", self._transport.get_extra_info("peername"), status)
         self._end_deadline()
         transport = self._transport

@@ -91,10 +91,11 @@ class Response:
     """An HTTP response: status, body and headers.
 
     ``headers`` may be changed until it is sent, also those of a 101.  Raises ``ValueError`` for a status that is
-    neither 101 nor 200 to 599 and, when sent, for header fields that HTTP does not allow.
+    neither 101 nor 200 to 599 and, when sent, for header fields that HTTP does not allow.  ``reason`` is what one that
+    refuses is counted as, ``refusals_REASON``: a word of a fixed set, never the peer's.
     """
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "headers", "reason", "status")
 
     def __init__(
         self,
@@ -103,10 +104,12 @@ class Response:
         *,
         content_type: str = "text/plain; charset=utf-8",
         headers: Mapping[str, str] | None = None,
+        reason: str = "",
     ) -> None:
         if status != 101 and not 200 <= status < 600:
             raise ValueError(f"{status} is not a status")
         self.status = status
+        self.reason = reason
         self.body = body.encode() if isinstance(body, str) else body
         self.headers: dict[str, str] = {"Content-Type": content_type} if self.body or status != 101 else {}
         if headers:
@@ -193,9 +196,11 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"
 
-    def refuse(self, status: int, text: str = "", headers: Mapping[str, str] | None = None) -> Response:
-        """A response that refuses; ``text`` and a line's end are its body."""
-        return Response(status, f"{text}\n" if text else "", headers=headers)
+    def refuse(
+        self, status: int, text: str = "", headers: Mapping[str, str] | None = None, *, reason: str = ""
+    ) -> Response:
+        """A response that refuses; ``text`` and a line's end are its body, ``reason`` what it is counted as."""
+        return Response(status, f"{text}\n" if text else "", headers=headers, reason=reason)
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -431,16 +431,17 @@ class Server:
     def admit(self, request: Request) -> Response | None:
         """A refusal where no further WebSocket connection may be opened, else ``None``."""
         if self._stop is not None:
-            return request.refuse(503, "the server is stopping", {"Retry-After": "1"})
+            return request.refuse(503, "the server is stopping", {"Retry-After": "1"}, reason="stopping")
         if self.max_connections is not None and len(self._held) >= self.max_connections:
-            return request.refuse(503, "too many connections", {"Retry-After": "10"})
+            return request.refuse(503, "too many connections", {"Retry-After": "10"}, reason="connections")
         address = _address(request.remote)
         if (
             self.max_per_address is not None
             and address is not None
             and self._addresses.get(address, 0) >= self.max_per_address
         ):
-            return request.refuse(429, "too many connections from this address", {"Retry-After": "10"})
+            text = "too many connections from this address"
+            return request.refuse(429, text, {"Retry-After": "10"}, reason="per_address")
         return None
 
     def upgraded(self, reception: Reception, ws: Connection) -> None:

@@ -572,3 +572,30 @@ async def test_a_page_that_is_read_slowly_is_not_cut_off() -> None:
             transport.resume_reading()
             await asyncio.sleep(0.0005)
         assert len(await asyncio.wait_for(raw.reader.read(), 5)) > 1 << 20
+
+
+async def test_each_refusal_is_counted_by_its_reason() -> None:
+    """What there is no room for is told apart from what cannot be read, whatever status they share."""
+    router = Router()
+    router.websocket("/", message_handler(echo, inline=True))
+
+    @router.get("/busy")
+    def busy(request: Request) -> Response:
+        return request.refuse(503, "later", reason="query_load")
+
+    def count(server: Server) -> dict[str, float]:
+        found = server.stats()
+        return {name: number for name, number in found.items() if name.startswith("refusals_")}
+
+    async with Server(router, max_connections=2, max_per_address=1, handshake_timeout=0.3) as server:
+        async with open_raw(server.port):
+            assert (await ask(server.port))[0] == 429
+            server.max_per_address = 2
+            async with open_raw(server.port):
+                assert (await ask(server.port))[0] == 503
+        assert (await ask(server.port, first="GET /nowhere HTTP/1.1"))[0] == 404
+        assert (await ask(server.port, first="GET /busy HTTP/1.1"))[0] == 503
+        async with open_raw(server.port, None) as raw:
+            assert (await asyncio.wait_for(raw.reader.read(), 5)).startswith(b"HTTP/1.1 408")
+        expected = {"per_address": 1, "connections": 1, "not_found": 1, "query_load": 1, "request_timeout": 1}
+        assert count(server) == {f"refusals_{reason}": number for reason, number in expected.items()}
