@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, liveness, metrics, systemd
+from .auth import Tokens
 from .clock import ClockRules
 from .config import Settings
 from .delivery import Delivery
@@ -45,6 +46,7 @@ from .server.listener import listener
 from .server.live import LiveEndpoint, encode_frame
 from .server.pages import Pages
 from .server.tls import Tls
+from .server.tokendesk import TokenDesk
 from .sinks import registry
 from .sinks.base import Sink
 from .sinks.deadletters import DeadLetters
@@ -64,6 +66,7 @@ HANDSHAKES = 1024  # connections that are not answered yet
 STOP_S = 9.5  # for all of a stop, whatever a disk does
 AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
+TOKENS_SAVE_S = 60.0  # when they were last used
 
 TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
 
@@ -89,11 +92,16 @@ class App:
         """Everything up; on leaving, everything down, with what was accepted committed.
 
         Raises :class:`~gateway.errors.StateLocked`, :class:`~gateway.errors.JournalError`,
-        :class:`~gateway.errors.HistoryError`, and :class:`~gateway.errors.GatewayError` for an address in use.
+        :class:`~gateway.errors.HistoryError`, :class:`~gateway.errors.AuthError` for a file of tokens that cannot be
+        used, and :class:`~gateway.errors.GatewayError` for an address in use.
         """
         settings = self.settings
         async with AsyncExitStack() as stack:
             stack.enter_context(_Lock(settings.state_dir))
+            loop = asyncio.get_running_loop()
+            tokens = Tokens(settings.state_dir / "tokens.json", call=loop.call_soon_threadsafe)
+            tokens.load(sessions=True)
+            stack.callback(tokens.close)
             journal = Journal(
                 settings.state_dir / "journal",
                 commit_ms=settings.journal.commit_ms,
@@ -129,9 +137,15 @@ class App:
             keeper = _BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
             await self._start_runners(stack, runners, pipeline, book)
-            await self._listen(stack, journal, history, book, hub, pipeline, delivery, runners, keeper)
+            await self._listen(stack, journal, history, book, hub, pipeline, delivery, runners, keeper, tokens)
             yield self
             log.info("stopping")
+
+    def _facts(self) -> dict[str, object]:
+        """Where devices connect, and whether they are asked for a token."""
+        listen, auth = self.settings.listen, self.settings.auth
+        address = {"host": listen.host, "port": self.port, "tls": self.tls is not None}
+        return {"listen": address, "asked": auth.mode != "none"}
 
     async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Any]) -> int:
         """Bring the book and the latest values up to the journal's end; the end of what was found."""
@@ -231,6 +245,7 @@ class App:
         delivery: Delivery,
         runners: list[Runner],
         keeper: _BookKeeper,
+        tokens: Tokens,
     ) -> None:
         settings = self.settings
         devices = self.devices = DeviceEndpoint(
@@ -274,7 +289,8 @@ class App:
             burst=settings.limits.device_burst,
             clock_rules=_clock_rules(settings),
         )
-        control = Control(settings.state_dir, desk.commands)
+        token_desk = TokenDesk(tokens, self._facts)
+        control = Control(settings.state_dir, {**desk.commands, **token_desk.commands})
         guard = Guard(settings.origins)
         sources = _sources(journal, history, book, hub, devices, runners, guard)
         pages = Pages(
@@ -320,6 +336,7 @@ class App:
             "presence": partial(_every, 1.0, devices.watch),
             "device book": partial(_every, SNAPSHOT_S, keeper.save),
             "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper, runners)),
+            "tokens": partial(_every, TOKENS_SAVE_S, partial(asyncio.to_thread, tokens.save_if_due)),
             "watchdog": partial(_watchdog, health),
         }
         for name, work in works.items():
