@@ -1,4 +1,4 @@
-"""Rate limits: a sliding window and a token bucket.
+"""Rate limits: a sliding window, a token bucket, and what is said of events that repeat themselves.
 
 Pure arithmetic on a clock that is passed in (seconds, any origin).  A clock that jumps backwards never grants anything
 and never blocks for longer than a fresh start would; one that jumps forwards grants at most a full window or burst.
@@ -10,8 +10,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
-__all__ = ["SlidingWindow", "TokenBucket"]
+__all__ = ["Repeated", "Repeats", "SlidingWindow", "TokenBucket"]
 
 # What float arithmetic may lose between a wait that was named and the take after it.
 _SLACK = 1e-9
@@ -113,3 +114,110 @@ class TokenBucket:
         """How many tokens there are now, at most ``burst``; below 0 after :meth:`borrow`."""
         elapsed = self._clock() - self._at
         return min(self.burst, self._tokens + elapsed * self.rate) if elapsed > 0 else self._tokens
+
+
+class Repeated(NamedTuple):
+    """``count`` events of a kind that were not said, in ``seconds``; ``who`` is empty for those of several.
+
+    ``words`` are those of the last of them.
+    """
+
+    kind: str
+    who: str
+    count: int
+    seconds: float
+    words: str
+
+
+class Repeats:
+    """Which of many like events are said: the first few of each ``who``, then a count each ``every`` seconds.
+
+    Bounds: in a period ``first`` events of one ``who``, ``lines`` of a kind, and as many counts; ``keys`` of kind and
+    ``who`` are told apart.  What is beyond these is counted for its kind, under no name.  Kinds are the caller's own,
+    and few.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: int = 3,
+        every: float = 10.0,
+        lines: int = 20,
+        keys: int = 1_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._first = first
+        self._every = every
+        self._lines = lines
+        self._most = keys
+        self._clock = clock
+        self._known: dict[tuple[str, str], _Repeat] = {}
+        self._kinds: dict[str, _Repeat] = {}
+        self._since = 0.0  # the period's start, while there is anything in it
+
+    def note(self, kind: str, who: str, words: str = "", count: int = 1) -> bool:
+        """An event, or ``count`` at once; whether it is to be said now."""
+        repeat = self._known.get((kind, who))
+        if repeat is None:
+            return self._new(kind, who, words, count)
+        if repeat.left > 0 and self._room(kind):
+            repeat.left -= 1
+            return True
+        repeat.more += count
+        repeat.words = words
+        return False
+
+    def _new(self, kind: str, who: str, words: str, count: int) -> bool:
+        if not self._kinds:
+            self._since = self._clock()
+        of_kind = self._kinds.get(kind)
+        if of_kind is None:
+            of_kind = self._kinds[kind] = _Repeat(self._lines)
+        if len(self._known) < self._most and self._room(kind):
+            self._known[kind, who] = _Repeat(self._first - 1)
+            return True
+        of_kind.more += count
+        of_kind.words = words
+        return False
+
+    def _room(self, kind: str) -> bool:
+        of_kind = self._kinds[kind]
+        of_kind.left -= 1
+        return of_kind.left >= 0
+
+    def due(self) -> list[Repeated]:
+        """What was not said, once a period is over; to be called more often than that."""
+        now = self._clock()
+        seconds = now - self._since
+        if not self._kinds or seconds < self._every:
+            return []
+        self._since = now
+        found: dict[str, list[Repeated]] = {kind: [] for kind in self._kinds}
+        for (kind, who), repeat in list(self._known.items()):
+            if not repeat.more:  # it has become quiet
+                del self._known[kind, who]
+                continue
+            found[kind].append(Repeated(kind, who, repeat.more, seconds, repeat.words))
+            repeat.left = repeat.more = 0
+        told = []
+        for kind, some in found.items():
+            of_kind = self._kinds[kind]
+            some.sort(key=lambda repeated: -repeated.count)
+            told += some[: self._lines]
+            more = of_kind.more + sum(repeated.count for repeated in some[self._lines :])
+            if more:
+                told.append(Repeated(kind, "", more, seconds, of_kind.words or some[-1].words))
+            if more or some:
+                self._kinds[kind] = _Repeat(self._lines)
+            else:
+                del self._kinds[kind]
+        return told
+
+
+class _Repeat:
+    __slots__ = ("left", "more", "words")
+
+    def __init__(self, left: int) -> None:
+        self.left = left  # may still be said in this period
+        self.more = 0  # were not
+        self.words = ""

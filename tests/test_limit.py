@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limit import SlidingWindow, TokenBucket
+from gateway.limit import Repeated, Repeats, SlidingWindow, TokenBucket
 
 
 class Clock:
@@ -142,3 +142,73 @@ def test_bad_arguments_are_refused() -> None:
         SlidingWindow(1, 0.0)
     with pytest.raises(ValueError, match="negative"):
         TokenBucket(1, 1).take(-1)
+
+
+def test_the_first_are_said_and_then_a_count() -> None:
+    """Of a thousand events a second three are said at once and the others as one count a period, the last's words."""
+    clock = Clock()
+    repeats = Repeats(clock=clock)
+    said = 0
+    counts: list[Repeated] = []
+    for second in range(30):
+        said += sum(repeats.note("refused", "pump-1", f"bad {n}") for n in range(1_000))
+        clock.now = 1001.0 + second
+        counts += repeats.due()
+    assert said == 3
+    assert counts == [
+        Repeated("refused", "pump-1", 9_997, 10.0, "bad 999"),
+        Repeated("refused", "pump-1", 10_000, 10.0, "bad 999"),
+        Repeated("refused", "pump-1", 10_000, 10.0, "bad 999"),
+    ]
+
+
+def test_one_that_was_quiet_for_a_period_is_heard_again() -> None:
+    """After a period without an event the next ones are said at once; others are said meanwhile."""
+    clock = Clock()
+    repeats = Repeats(clock=clock)
+    assert [repeats.note("refused", "a") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert repeats.note("refused", "b")
+    assert repeats.note("closed", "a")
+    clock.now = 1009.0
+    assert repeats.due() == []
+    clock.now = 1011.0
+    assert repeats.due() == [Repeated("refused", "a", 2, 11.0, "")]
+    assert not repeats.note("refused", "a", count=7)
+    assert repeats.note("refused", "b")
+    clock.now = 1021.0
+    assert repeats.due() == [Repeated("refused", "a", 7, 10.0, "")]
+    clock.now = 1031.0
+    assert repeats.due() == []
+    assert repeats.note("refused", "a")
+    clock.now = 1041.0
+    assert repeats.due() == []
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 30), st.integers(1, 3)), max_size=200), max_size=6
+    )
+)
+def test_every_event_is_said_or_counted(periods: list[list[tuple[str, int, int]]]) -> None:
+    """Whatever comes, each event is said or part of one count, and a period has a bounded number of lines a kind."""
+    clock = Clock()
+    repeats = Repeats(first=2, lines=5, keys=8, clock=clock)
+    noted = dict.fromkeys("xyz", 0)
+    shown = dict.fromkeys("xyz", 0)
+    for period in [*periods, [], []]:
+        lines = dict.fromkeys("xyz", 0)
+        for kind, who, count in period:
+            noted[kind] += count
+            if repeats.note(kind, f"d{who}", "w", count):
+                shown[kind] += count
+                lines[kind] += 1
+        clock.now += 10.0
+        for repeated in repeats.due():
+            assert repeated.count > 0
+            assert repeated.words == "w"
+            shown[repeated.kind] += repeated.count
+            lines[repeated.kind] += 1
+        assert all(count <= 11 for count in lines.values())
+    assert shown == noted
+    assert repeats._known == {}
+    assert repeats._kinds == {}
