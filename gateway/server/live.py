@@ -25,6 +25,7 @@ from ..hub import GRID_S, MSGPACK, PENDING_MAX, Hub, Subscription
 from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
 from .joining import Join, Question, history_frames
+from .named import named
 from .stretch import Log, Stretch
 
 __all__ = ["LiveEndpoint", "encode_frame"]
@@ -274,8 +275,8 @@ class Client:
             decoder = _from_json if message.kind == "text" else _from_msgpack
             request = decoder.decode(message.data)  # type: ignore[arg-type]
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            id, more = self._named(message)
-            self._error(id, "bad_request", str(error), **more)
+            names = named(message.data)
+            self._error(names.pop("id", ""), "bad_request", str(error), **names)
             return
         if isinstance(request, Subscribe):
             self._subscribe(request)
@@ -284,19 +285,6 @@ class Client:
                 self._error(request.id, "bad_request", "no such subscription")
         elif isinstance(request, Command):
             self._error("", "unsupported", "commands are not taken here", ref=request.ref)
-
-    @staticmethod
-    def _named(message: Message) -> tuple[str, dict[str, object]]:
-        """``id`` and ``ref`` of a request that is not understood, so that its sender knows which it was."""
-        decode = msgspec.json.decode if message.kind == "text" else msgspec.msgpack.decode
-        try:
-            body = decode(message.data)  # type: ignore[arg-type]
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            return "", {}
-        if not isinstance(body, dict):
-            return "", {}
-        id, ref = body.get("id"), body.get("ref")
-        return id[:64] if isinstance(id, str) else "", {"ref": ref[:64]} if isinstance(ref, str) else {}
 
     def _subscribe(self, request: Subscribe) -> None:
         endpoint = self._endpoint

@@ -148,16 +148,21 @@ BAD_TEXT: list[tuple[str, str | bytes, str]] = [
     ("empty", "", ""),
     ("white", " \n", ""),
     ("no JSON", "subscribe", ""),
-    ("cut", '{"type":"subscribe","id":"x"', ""),
+    ("cut", '{"type":"subscribe","id":"x"', "x"),
+    ("cut in the id", '{"type":"subscribe","id":"x', ""),
+    ("cut behind another id", '{"type":"command","params":{"id":"y"},"id":"x","name":', "x"),
+    ("an id that is a part of another", '{"type":"command","params":{"id":"y"},"name":', ""),
+    ("an id as a value", '{"type":"id","name":"id","a":["id","y"],"id":x', ""),
+    ("a number that is none before the id", '{"type":"subscribe","interval_ms":0x10,"id":"x"}', "x"),
     ("two", '{"type":"subscribe"}{"type":"subscribe"}', ""),
     ("a byte order mark", '\ufeff{"type":"subscribe"}', ""),
     ("a control character", '{"type":"subscribe","id":"\x00"}', ""),
     ("half a surrogate", '{"type":"subscribe","id":"\\ud800"}', ""),
-    ("NaN", '{"type":"subscribe","id":"x","interval_ms":NaN}', ""),
-    ("Infinity", '{"type":"subscribe","id":"x","history_s":Infinity}', ""),
-    ("a number that no float holds", '{"type":"subscribe","id":"x","interval_ms":1e400}', ""),
+    ("NaN", '{"type":"subscribe","id":"x","interval_ms":NaN}', "x"),
+    ("Infinity", '{"type":"subscribe","id":"x","history_s":Infinity}', "x"),
+    ("a number that no float holds", '{"type":"subscribe","id":"x","interval_ms":1e400}', "x"),
     ("very deep", "[" * 30_000, ""),
-    ("very deep in a field", '{"type":"subscribe","id":"x","devices":' + "[" * 30_000, ""),
+    ("very deep in a field", '{"type":"subscribe","id":"x","devices":' + "[" * 30_000, "x"),
     ("binary, empty", b"", ""),
     ("binary, no MessagePack", b"\xc1", ""),
     ("binary, not UTF-8", b"\x81\xa4type\xa3\xff\xfe\xfd", ""),
@@ -238,6 +243,7 @@ async def test_size_of_a_message(gw: Running, more: int, taken: bool) -> None:
         with pytest.raises(ConnectionClosed):
             await one.next()
         assert one.ws.close_code == 1009
+        assert one.ws.close_reason == f"frame with {size} bytes exceeds limit of {size - 1} bytes"
 
 
 # -- what is taken ----------------------------------------------------------------------------------------------------
