@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 __all__ = ["Repeated", "Repeats", "SlidingWindow", "TokenBucket"]
 
@@ -116,7 +116,8 @@ class TokenBucket:
         return min(self.burst, self._tokens + elapsed * self.rate) if elapsed > 0 else self._tokens
 
 
-class Repeated(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Repeated:
     """``count`` events of a kind that were not said, in ``seconds``; ``who`` is empty for those of several.
 
     ``words`` are those of the last of them.
