@@ -4,7 +4,7 @@ These are for asyncio programs; :mod:`gateway.client.sync` has both for all othe
 """
 
 from .device import DeviceClient, Refused, Stats
-from .errors import BufferFull, ClientClosed, ClientError, Undelivered
+from .errors import BufferFull, ClientClosed, ClientError, LimitExceeded, Undelivered
 from .events import CommandState, DeviceView, Event, History, LiveError, Mode, Presence, Snapshot, Update
 from .live import CommandFailed, LiveClient
 from .wire import Command
@@ -20,6 +20,7 @@ __all__ = [
     "DeviceView",
     "Event",
     "History",
+    "LimitExceeded",
     "LiveClient",
     "LiveError",
     "Mode",

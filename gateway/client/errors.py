@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import GatewayError
 
-__all__ = ["BufferFull", "ClientClosed", "ClientError", "Undelivered"]
+__all__ = ["BufferFull", "ClientClosed", "ClientError", "LimitExceeded", "Undelivered"]
 
 
 class ClientError(GatewayError):
@@ -13,6 +13,10 @@ class ClientError(GatewayError):
 
 class BufferFull(ClientError):
     """``max_unacked`` readings are waiting for their ack; nothing was taken."""
+
+
+class LimitExceeded(ClientError):
+    """More than the gateway takes, as it has said itself; nothing was sent."""
 
 
 class ClientClosed(ClientError):

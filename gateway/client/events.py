@@ -137,6 +137,7 @@ class LiveMessage(msgspec.Struct, frozen=True):
     epoch: str = ""
     offset: int = 0
     auth: str = "ok"
+    limits: Any = None
     # snapshot, presence
     recovered: bool = False
     devices: dict[str, DeviceView] = {}

@@ -22,13 +22,13 @@ import logging
 import random
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import msgspec
 
 from .backoff import Backoff
-from .errors import ClientClosed, ClientError
-from .events import CommandState, Event, LiveError, LiveMessage, Snapshot, Update
+from .errors import ClientClosed, ClientError, LimitExceeded
+from .events import CommandState, Event, History, LiveError, LiveMessage, Mode, Presence, Snapshot, Update
 from .link import Ending, Link, write
 from .uplink import State, Uplink
 from .wire import Format, Wire, decode, live_address
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["CommandFailed", "LiveClient"]
 
 EVENTS = 256  # unread; at the bound nothing more is read from the connection
+REPLACED = 1_000  # ids whose last wire id is remembered; the oldest is forgotten, whose messages have come long since
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,10 @@ class CommandFailed(ClientError):
 
 
 class _Subscription:
-    __slots__ = ("after", "body", "epoch")
+    __slots__ = ("after", "body", "epoch", "id")
 
-    def __init__(self, body: dict[str, object]) -> None:
+    def __init__(self, id: str, body: dict[str, object]) -> None:
+        self.id = id  # the program's; the body has the one on the wire
         self.body = body
         self.epoch = ""
         self.after = -1  # the offset up to which everything was received, in that epoch; below 0: nothing was
@@ -93,7 +95,10 @@ class LiveClient:
         self.epoch = ""  # the stream's identity, from the newest hello
         self._wire = Wire(format)
         self._token = token
-        self._subscriptions: dict[str, _Subscription] = {}
+        self._limits: dict[str, int] = {}  # what the gateway takes, from the newest hello
+        self._subscriptions: dict[str, _Subscription] = {}  # by the program's id
+        self._wires: dict[str, _Subscription] = {}  # the same by the id on the wire
+        self._replaced: dict[str, int] = {}  # how often an id was given anew; at most REPLACED of them
         self._events: deque[Event] = deque()  # at most EVENTS
         self._link: Link | None = None
         self._commands: dict[str, CommandState | LiveError | None] = {}  # by ref, while a caller waits
@@ -161,7 +166,13 @@ class LiveClient:
         """Subscribe, or change the subscription ``id``; ``devices`` and ``metrics`` are globs, none means
         all.
 
-        ``epoch`` and ``after`` resume what another client had received: :meth:`position` of that one.
+        ``epoch`` and ``after`` resume what another client had received: :meth:`position` of that one.  What comes
+        for a subscription that was changed or ended is no event any more, and neither are those of its events that
+        were not read yet.
+
+        Raises :class:`LimitExceeded` for more than the gateway takes, as its hello said, and changes nothing then.
+        Before the first hello this is not known: then it is told by a :class:`LiveError` with the code
+        ``too_big`` or ``too_many_subscriptions``.
         """
         body: dict[str, object] = {
             "type": "subscribe",
@@ -173,16 +184,68 @@ class LiveClient:
         }
         if history_s:
             body["history_s"] = history_s
-        subscription = _Subscription(body)
+        subscription = _Subscription(id, body)
         if epoch is not None and after is not None:
             subscription.epoch, subscription.after = epoch, after
-        self._subscriptions[id] = subscription
+        body["id"] = self._wire_id(id)
+        excess = self._excess(subscription, len(self._subscriptions) + (id not in self._subscriptions))
+        if excess is not None:
+            raise LimitExceeded(excess.detail)
+        self._end(id)
+        self._subscriptions[id] = self._wires[str(body["id"])] = subscription
         self._say(subscription.message())
 
     def unsubscribe(self, id: str = "main") -> None:
         """End the subscription ``id``; harmless where there is none."""
-        if self._subscriptions.pop(id, None) is not None:
-            self._say({"type": "unsubscribe", "id": id})
+        self._end(id)
+
+    def _end(self, id: str) -> None:
+        """Let go of a subscription; what still comes for it has an id that nobody has any more."""
+        subscription = self._subscriptions.pop(id, None)
+        if subscription is None:
+            return
+        wire = subscription.body["id"]
+        del self._wires[str(wire)]
+        count = self._replaced.pop(id, 0)
+        self._replaced[id] = count + 1
+        if len(self._replaced) > REPLACED:
+            del self._replaced[next(iter(self._replaced))]
+        streams = Snapshot | History | Update | Presence | Mode
+        self._events = deque(event for event in self._events if not (isinstance(event, streams) and event.id == id))
+        self._say({"type": "unsubscribe", "id": wire})
+
+    def _wire_id(self, id: str) -> str:
+        """The id on the wire for the next subscription ``id``: another one each time, the same for all like
+        clients, so that the gateway encodes once for them.
+        """
+        count = self._replaced.get(id, 0) + (id in self._subscriptions)
+        wire = f"{id[:52]}~{count}" if count else id
+        while wire in self._wires:
+            wire += "~"
+        return wire
+
+    def _was_ours(self, wire: str) -> bool:
+        """Whether an id is one of a subscription that was changed or ended."""
+        base, _, count = wire.rstrip("~").rpartition("~")
+        return wire in self._replaced or (base in self._replaced and count.isdigit())
+
+    def _excess(self, subscription: _Subscription, count: int) -> LiveError | None:
+        """What is more than the gateway takes, with ``count`` subscriptions."""
+        limits, id = self._limits, subscription.id
+        most = limits.get("subscriptions", count)
+        if count > most:
+            return LiveError(id, "too_many_subscriptions", f"{count} subscriptions: the gateway takes {most}")
+        for name in ("devices", "metrics"):
+            globs = len(cast("list[str]", subscription.body[name]))
+            if globs > limits.get("globs", globs):
+                return LiveError(id, "too_big", f"{globs} {name}: the gateway takes {limits['globs']}")
+        return self._too_big(id, subscription.message())
+
+    def _too_big(self, id: str, body: dict[str, object]) -> LiveError | None:
+        size, most = len(self._wire.encode(body)), self._limits.get("max_message_bytes")
+        if most is None or size <= most:
+            return None
+        return LiveError(id, "too_big", f"a message of {size} bytes: the gateway takes {most}")
 
     def position(self, id: str = "main") -> tuple[str, int] | None:
         """The epoch and offset up to which the subscription has received everything; ``None`` before its
@@ -228,24 +291,27 @@ class LiveClient:
     ) -> Any:
         """Have ``device`` do something; what it answers is returned.
 
-        Raises :class:`CommandFailed`, ``TimeoutError`` after ``timeout`` seconds (``ttl_s`` and a little
-        where not given; the command may still be carried out), and :class:`ClientClosed`.  A connection that
-        is lost meanwhile takes the answer with it: then it is ``TimeoutError`` too.
+        Raises :class:`CommandFailed`, :class:`LimitExceeded`, ``TimeoutError`` after ``timeout`` seconds
+        (``ttl_s`` and a little where not given; the command may still be carried out), and
+        :class:`ClientClosed`.  A connection that is lost meanwhile takes the answer with it: then it is
+        ``TimeoutError`` too.
         """
         await self._uplink.connected(ttl_s if timeout is None else timeout)
         ref = secrets.token_hex(6)
+        body: dict[str, object] = {
+            "type": "command",
+            "ref": ref,
+            "device": device,
+            "name": name,
+            "params": dict(params or {}),
+            "ttl_s": ttl_s,
+        }
+        excess = self._too_big("", body)
+        if excess is not None:
+            raise LimitExceeded(excess.detail)
         self._commands[ref] = None
         try:
-            self._say(
-                {
-                    "type": "command",
-                    "ref": ref,
-                    "device": device,
-                    "name": name,
-                    "params": dict(params or {}),
-                    "ttl_s": ttl_s,
-                }
-            )
+            self._say(body)
             async with asyncio.timeout(ttl_s + 5 if timeout is None else timeout):
                 while (answer := self._commands[ref]) is None:
                     self._uplink.raise_if_ended()
@@ -271,9 +337,20 @@ class LiveClient:
             # The header did not arrive: a proxy took it away.
             write(link, self._wire.encode({"type": "auth", "token": self._token}), text=self._wire.text)
         self.epoch = hello.epoch
+        limits = hello.limits if isinstance(hello.limits, dict) else {}
+        self._limits = {name: most for name, most in limits.items() if type(most) is int}
         self._link = link
-        for subscription in self._subscriptions.values():
-            self._say(subscription.message())
+        count = 0
+        for subscription in list(self._subscriptions.values()):
+            excess = self._excess(subscription, count + 1)
+            if excess is None:
+                count += 1
+                self._say(subscription.message())
+            else:
+                # Said once: the gateway would close the connection at it, each time anew.
+                del self._subscriptions[subscription.id], self._wires[str(subscription.body["id"])]
+                self._events.append(excess)
+        self._uplink.wake()
         return None
 
     def _lost(self) -> None:
@@ -299,11 +376,15 @@ class LiveClient:
         event = incoming.event()
         if event is None:
             return None
-        if isinstance(event, Snapshot | Update):
-            subscription = self._subscriptions.get(event.id)
+        if not isinstance(event, CommandState):
+            subscription = self._wires.get(event.id)
             if subscription is not None:
-                subscription.epoch, subscription.after = self.epoch, event.offset
-        elif isinstance(event, CommandState | LiveError) and event.ref in self._commands:
+                event = msgspec.structs.replace(event, id=subscription.id)
+                if isinstance(event, Snapshot | Update):
+                    subscription.epoch, subscription.after = self.epoch, event.offset
+            elif not isinstance(event, LiveError) or self._was_ours(event.id):
+                return None
+        if isinstance(event, CommandState | LiveError) and event.ref in self._commands:
             if isinstance(event, LiveError) or event.final:
                 self._commands[event.ref] = event
                 self._uplink.wake()

@@ -20,6 +20,12 @@ class FakeLive:
         self.offset = 100
         self.epoch = "e1"
         self.auth = "ok"
+        self.limits: dict[str, Any] = {
+            "subscriptions": 16,
+            "globs": 1000,
+            "max_message_bytes": 65_536,
+            "later": "field",
+        }
         self.received: list[dict[str, Any]] = []
         self.tokens: list[str | None] = []
         self.connection: ServerConnection | None = None
@@ -65,6 +71,7 @@ class FakeLive:
         self.connection = connection
         with suppress(ConnectionClosed):
             hello = {"type": "hello", "epoch": self.epoch, "offset": self.offset, "heartbeat_s": 5, "auth": self.auth}
+            hello["limits"] = self.limits
             await self.say(hello)
             async for message in connection:
                 decode = msgspec.json.decode if isinstance(message, str) else msgspec.msgpack.decode

@@ -13,6 +13,7 @@ from gateway.client import (
     CommandFailed,
     CommandState,
     History,
+    LimitExceeded,
     LiveClient,
     LiveError,
     Mode,
@@ -217,8 +218,84 @@ async def test_a_program_that_does_not_read_stops_the_reading(feed: FakeLive) ->
 async def test_what_cannot_be_read_is_passed_over(feed: FakeLive) -> None:
     """Unknown types and broken shapes end nothing."""
     async with LiveClient(feed.url) as live:
-        await live.connected(5)
+        live.subscribe()
+        assert isinstance(await live.next(), Snapshot)
         await feed.say({"type": "forecast", "id": 3})
         await feed.say({"type": "forecast"})
         await feed.update(1)
         assert isinstance(await asyncio.wait_for(live.next(), 5), Update)
+
+
+async def test_a_subscription_that_is_replaced_gets_nothing_of_the_one_before(feed: FakeLive) -> None:
+    """Neither what is on its way nor what was not read yet; the program sees its own id all the while."""
+    async with LiveClient(feed.url, backoff=FAST) as live:
+        live.subscribe("x", devices=["old"])
+        assert isinstance(await live.next(), Snapshot)
+        live.subscribe("y")
+        assert isinstance(await live.next(), Snapshot)
+        await feed.update(1, "x")
+        await feed.update(2, "y")
+        await until(lambda: len(live._events) == 2)
+        live.subscribe("x", devices=["new"])
+        await until(lambda: len(feed.received) == 4)
+        first, _, ended, again = feed.received
+        assert (first["id"], ended["type"], ended["id"], again["devices"]) == ("x", "unsubscribe", "x", ["new"])
+        assert again["id"] != "x"
+        await feed.say({"type": "history", "id": "x", "data": {}, "last": True})
+        await feed.say({"type": "presence", "id": "x", "devices": {}})
+        await feed.say({"type": "mode", "id": "x", "mode": "latest", "reason": "slow"})
+        await feed.say({"type": "error", "id": "x", "code": "history_failed", "detail": "of the old one"})
+        await feed.update(3, "x")
+        await feed.update(4, again["id"])
+        found = [await asyncio.wait_for(live.next(), 5) for _ in range(3)]
+        assert [(type(event), event.id) for event in found] == [(Update, "y"), (Snapshot, "x"), (Update, "x")]
+        assert isinstance(found[2], Update)
+        assert [value for *_, value in found[2].points()] == [4]
+        await feed.say({"type": "error", "id": again["id"], "code": "history_failed", "detail": "of the new one"})
+        assert await asyncio.wait_for(live.next(), 5) == LiveError("x", "history_failed", "of the new one")
+        assert live.position("x") == ("e1", feed.offset)
+        feed.cut()
+        assert (await asyncio.wait_for(live.next(), 5)).id in ("x", "y")
+        assert {request["id"] for request in feed.received[4:]} <= {"y", again["id"]}
+
+
+async def test_ids_on_the_wire_never_meet(feed: FakeLive) -> None:
+    """A program may use any ids itself, long ones as well, and change them often."""
+    async with LiveClient(feed.url) as live:
+        await live.connected(5)
+        for id in ("x", "x", "x~1", "x~2", "x", "x~2", "y" * 64, "y" * 64):
+            live.subscribe(id)
+        open_ids = set(live._wires)
+        assert len(open_ids) == len(live._subscriptions) == 4
+        await until(lambda: len(feed.received) == 12)
+        used = [request["id"] for request in feed.received if request["type"] == "subscribe"]
+        assert len(set(used)) == len(used)
+        assert max(map(len, used)) <= 64
+
+
+async def test_what_is_more_than_the_gateway_takes_is_not_sent(feed: FakeLive) -> None:
+    """It is refused in words, and changes nothing; said before the hello came, it is told by an event."""
+    feed.limits |= {"subscriptions": 2, "globs": 300, "max_message_bytes": 2000}
+    async with LiveClient(feed.url, backoff=FAST) as live:
+        live.subscribe("big", devices=["d" * 100] * 50)
+        live.subscribe("a")
+        live.subscribe("b")
+        live.subscribe("c")
+        await live.connected(5)
+        events = [await asyncio.wait_for(live.next(), 5) for _ in range(4)]
+        errors = {(event.id, event.code): event.detail for event in events if isinstance(event, LiveError)}
+        assert set(errors) == {("big", "too_big"), ("c", "too_many_subscriptions")}
+        assert "2000" in errors["big", "too_big"]
+        with pytest.raises(LimitExceeded, match="takes 2000"):
+            live.subscribe("a", devices=["d" * 100] * 50)
+        with pytest.raises(LimitExceeded, match="301 metrics: the gateway takes 300"):
+            live.subscribe("a", metrics=["m"] * 301)
+        with pytest.raises(LimitExceeded, match="3 subscriptions: the gateway takes 2"):
+            live.subscribe("c")
+        with pytest.raises(LimitExceeded, match="takes 2000"):
+            await live.command("pump-1", "set", {"text": "x" * 3000})
+        await feed.update(1, "a")
+        assert (await asyncio.wait_for(live.next(), 5)).id == "a"
+        feed.cut()
+        assert {(await asyncio.wait_for(live.next(), 5)).id for _ in range(2)} == {"a", "b"}
+        assert [request["id"] for request in feed.received] == ["a", "b", "a", "b"]
