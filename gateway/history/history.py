@@ -37,14 +37,14 @@ from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.collector import Row
 from gateway.history.downsample import AGGREGATES
 from gateway.history.memtable import Memtable
-from gateway.history.query import Cancelled, Latest, Query, latest, run_query
+from gateway.history.query import Cancelled, Extent, Latest, Query, latest, run_extents, run_query
 from gateway.history.readers import Readers
 from gateway.history.rescue import is_damage, open_store, rescue
 from gateway.history.schema import translated
 from gateway.history.store import Store
 from gateway.reading import Batch
 
-__all__ = ["History", "Latest", "Row"]
+__all__ = ["Extent", "History", "Latest", "Row", "Snapshot"]
 
 log = logging.getLogger(__name__)
 
@@ -393,13 +393,16 @@ class History:
         step: int | None = None,
         agg: str = "mean",
         limit: int = 100_000,
+        within: tuple[str, ...] = ("*",),
+        at: Snapshot | None = None,
     ) -> Awaitable[tuple[list[Row], bool]]:
         """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, and whether the answer was cut.
 
         The answer holds what was written before the call, whenever it is awaited: offsets below ``end``, as it is then,
-        and no others.
+        and no others.  ``at``: as if it were called at that moment (see :meth:`now`).
 
-        Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``), or several.  Rows ascend by time;
+        Times are nanoseconds; ``devices`` and ``metrics`` are globs (``*``, ``?``), or several; of the devices those
+        alone count that one of ``within`` matches, too.  Rows ascend by time;
         those of one time by device and metric, then as they came.  Of more than ``limit`` rows the earliest come.
 
         With ``step`` one row a bucket of so many nanoseconds: its time is the bucket's start, a multiple of ``step``
@@ -418,8 +421,8 @@ class History:
         # SQLite and the columns hold 64 bits.
         start = min(max(start, -(1 << 63)), (1 << 63) - 1)
         end = min(max(end, start), (1 << 63) - 1)
-        snapshot = self._snapshot()
-        question = Query(_globs(devices), _globs(metrics), start, end, step, agg, limit)
+        snapshot = self._snapshot() if at is None else at
+        question = Query(_globs(devices), _globs(metrics), start, end, step, agg, limit, within)
 
         def ask(connection: apsw.Connection, stop: threading.Event) -> tuple[list[Row], bool, int]:
             return run_query(connection, self._catalogue, snapshot, question, stop)
@@ -430,6 +433,32 @@ class History:
             return rows, truncated
 
         return _Later(answer)
+
+    def now(self) -> Snapshot:
+        """This moment, for several questions about it.
+
+        Whoever holds it keeps the memtables of that moment in memory: those that are asked at about the same time
+        share them.
+        """
+        return self._snapshot()
+
+    async def extents(
+        self,
+        *,
+        at: Snapshot,
+        devices: str | Iterable[str] = "*",
+        metrics: str | Iterable[str] = "*",
+        start: int,
+        end: int,
+        within: tuple[str, ...] = ("*",),
+    ) -> list[Extent]:
+        """How much there is of each series, without reading most of it; arguments and errors as of :meth:`query`."""
+        question = Query(_globs(devices), _globs(metrics), start, end, None, "count", 1, within)
+        found, damaged = await self._read(
+            lambda connection, stop: run_extents(connection, self._catalogue, at, question, stop)
+        )
+        self._counts["damaged"] += damaged
+        return found
 
     async def latest(self) -> list[Latest]:
         """``(device, metric, time, received, value)`` of the newest row of each series, sorted by device and metric.

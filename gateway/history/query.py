@@ -38,7 +38,7 @@ from gateway.history.seal import unseal
 from gateway.history.shared import SharedChunks, below
 from gateway.reading import Value
 
-__all__ = ["Cancelled", "Latest", "Query", "latest", "run_query"]
+__all__ = ["Cancelled", "Extent", "Latest", "Query", "latest", "run_extents", "run_query"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,17 @@ Latest = tuple[str, str, int, int, Value]
 _decode_row = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
 _FAR: Final = (1 << 63) - 1
 
-_CHUNKS: Final = "SELECT id, shape, first, last, high FROM chunk WHERE device = ? AND last >= ? AND first < ?"
+_CHUNKS: Final = "SELECT id, shape, first, last, high, rows FROM chunk WHERE device = ? AND last >= ? AND first < ?"
+
+
+class Extent(NamedTuple):
+    """How much there is of a series: how many rows, their least and greatest time."""
+
+    device: str
+    metric: str
+    rows: int
+    first: int
+    last: int
 
 
 class Cancelled(Exception):
@@ -55,7 +65,10 @@ class Cancelled(Exception):
 
 
 class Query(NamedTuple):
-    """Globs, any of which may match; times in nanoseconds, ``start`` included, ``end`` not; ``step`` None: raw rows."""
+    """Globs, any of which may match; times in nanoseconds, ``start`` included, ``end`` not; ``step`` None: raw rows.
+
+    ``within``: of the devices, those alone that one of these globs matches, too.
+    """
 
     devices: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -64,6 +77,7 @@ class Query(NamedTuple):
     step: int | None
     aggregate: str
     limit: int
+    within: tuple[str, ...] = ("*",)
 
 
 @dataclass(slots=True)
@@ -76,6 +90,7 @@ class _Piece:
     chunk: int = 0
     device: int = 0
     high: int = 0
+    rows: int = 0
     frame: Frame | None = None
     alone: bool = True  # no other piece has rows of the same times: orders are of no interest
 
@@ -94,22 +109,54 @@ class _Reader:
         self._wanted: dict[Shape, list[int]] = {}
         self.damaged = 0
 
+    def extents(self) -> list[Extent]:
+        query = self._query
+        memory = self._memory()
+        names = self._names(memory)
+        shared = self._shared(names)
+        found: list[Extent] = []
+        for number, name in names:
+            series: dict[str, Extent] = {}
+            for piece in self._pieces(number, query.end, shared, memory.get(name, [])):
+                for metric, rows, first, last in self._counted(piece):
+                    known = series.get(metric)
+                    if known is not None:
+                        rows, first, last = known.rows + rows, min(known.first, first), max(known.last, last)
+                    series[metric] = Extent(name, metric, rows, first, last)
+                self._pause()
+            found += [series[metric] for metric in sorted(series)]
+        self.damaged += shared.damaged
+        return found
+
+    def _counted(self, piece: _Piece) -> list[tuple[str, int, int, int]]:
+        """Metric, rows, first and last time; a chunk that is asked for whole is not unpacked for it."""
+        query = self._query
+        inside = query.start <= piece.first and piece.last < query.end
+        if piece.frame is None and inside and piece.high < self._snapshot.bound:
+            columns = self._columns(piece.shape)
+            return [(piece.shape[index], piece.rows, piece.first, piece.last) for index in columns]
+        runs = self._load(piece)
+        return [(name, len(run), run.times[run.lo], run.times[run.hi - 1]) for name, run in runs.items() if len(run)]
+
+    def _shared(self, names: list[tuple[int, str]]) -> SharedChunks:
+        numbers = [number for number, _ in names if number]
+        return SharedChunks(
+            self._connection,
+            self._catalogue,
+            self._columns,
+            start=self._query.start,
+            end=self._query.end,
+            lowest=min(numbers, default=0),
+            highest=max(numbers, default=0),
+            bound=self._snapshot.bound,
+        )
+
     def run(self) -> tuple[list[Row], bool]:
         query = self._query
         collector = Collector(query.limit)
         memory = self._memory()
         names = self._names(memory)
-        numbers = [number for number, _ in names if number]
-        shared = SharedChunks(
-            self._connection,
-            self._catalogue,
-            self._columns,
-            start=query.start,
-            end=query.end,
-            lowest=min(numbers, default=0),
-            highest=max(numbers, default=0),
-            bound=self._snapshot.bound,
-        )
+        shared = self._shared(names)
         for number, name in names:
             end = query.end
             if collector.horizon is not None:
@@ -137,10 +184,10 @@ class _Reader:
         return wanted
 
     def _memory(self) -> dict[str, list[tuple[Shape, Frame]]]:
-        match = any_of(self._query.devices)
+        asked, within = any_of(self._query.devices), any_of(self._query.within)
         found: dict[str, list[tuple[Shape, Frame]]] = {}
         for view in self._snapshot.views:
-            for name, frames in view.find(match).items():
+            for name, frames in view.find(lambda name: asked(name) and within(name)).items():
                 found.setdefault(name, []).extend(frames)
             self._pause()
         return found
@@ -151,7 +198,7 @@ class _Reader:
         names = set(globs)
         if any(map(is_pattern, globs)):
             names = {*filter(any_of(globs), list(known)), *memory}
-        return sorted((known.get(name, 0), name) for name in names)
+        return sorted((known.get(name, 0), name) for name in filter(any_of(self._query.within), names))
 
     def _pieces(self, number: int, end: int, shared: SharedChunks, frames: list[tuple[Shape, Frame]]) -> list[_Piece]:
         """What may hold rows of this device before ``end``, sorted by first time."""
@@ -159,14 +206,14 @@ class _Reader:
         pieces: list[_Piece] = []
         ready: list[tuple[Shape, Frame]] = []
         if number:
-            for chunk, kind, first, last, high in fetch(self._connection, _CHUNKS, (number, start, end)):
-                if not type(first) is type(last) is type(high) is int:
+            for chunk, kind, first, last, high, rows in fetch(self._connection, _CHUNKS, (number, start, end)):
+                if not type(first) is type(last) is type(high) is type(rows) is int:
                     self.damaged += 1
                     continue
                 # A shape that is gone had nothing but chunks that are too old.
                 shape = self._catalogue.shape_of.get(kind, ())
                 if self._columns(shape):
-                    pieces.append(_Piece(first, last, shape, chunk, number, high))
+                    pieces.append(_Piece(first, last, shape, chunk, number, high, rows))
             ready = shared.of(number, end)
         for shape, frame in frames:
             wanted = self._columns(shape)
@@ -258,6 +305,18 @@ def run_query(
         reader = _Reader(connection, catalogue, snapshot, query, stop)
         rows, truncated = reader.run()
     return rows, truncated, reader.damaged
+
+
+def run_extents(
+    connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot, query: Query, stop: threading.Event
+) -> tuple[list[Extent], int]:
+    """How much there is of each series, by devices in the order in which they are kept, and how many chunks could not
+    be read; ``step``, ``aggregate`` and ``limit`` do not matter.  Raises as :func:`run_query`.
+    """
+    with connection:
+        reader = _Reader(connection, catalogue, snapshot, query, stop)
+        found = reader.extents()
+    return found, reader.damaged
 
 
 def latest(connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot) -> list[Latest]:

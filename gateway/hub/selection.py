@@ -21,7 +21,8 @@ PATTERN_PRICE = 20  # of one pattern and one name, as `Selection.price` counts
 class Subscription(msgspec.Struct, frozen=True):
     """One subscription; equal ones share a group.  ``ticks`` is the interval in units of the grid.
 
-    ``format`` is the subprotocol: :data:`MSGPACK`, or one that browsers read as JSON.
+    ``format`` is the subprotocol: :data:`MSGPACK`, or one that browsers read as JSON.  ``allowed`` are globs of the
+    devices that its reader may see at all.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Subscription(msgspec.Struct, frozen=True):
     mode: str
     ticks: int
     format: str
+    allowed: tuple[str, ...] = ALL
 
 
 class Selection:
@@ -39,12 +41,13 @@ class Selection:
         devices, metrics = subscription.devices or ALL, subscription.metrics or ALL
         self.exact = subscription.format == MSGPACK  # large integers are shown as they are
         self.no_metrics = metrics == PRESENCE_ONLY
-        self._device = any_of(devices)
+        asked, allowed = any_of(devices), any_of(subscription.allowed)
+        self._device = asked if "*" in subscription.allowed else lambda name: allowed(name) and asked(name)
         self._metric = any_of(() if self.no_metrics else metrics)
         self._devices: dict[str, bool] = {}
         self._metrics: dict[str, bool] = {}
-        self._price = PATTERN_PRICE * (1 + sum(map(is_pattern, devices)))
-        self.all_devices = "*" in devices
+        self._price = PATTERN_PRICE * (1 + sum(map(is_pattern, (*devices, *subscription.allowed))))
+        self.all_devices = "*" in devices and "*" in subscription.allowed
         self.all_metrics = "*" in metrics
 
     def device(self, name: str) -> bool:

@@ -11,35 +11,34 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from ..ws import Next, Request, Response
+from .credentials import host_name
 
 __all__ = ["Guard"]
 
 
 class Guard:
-    """A middleware; ``origins`` are those listed beside our own, such as ``https://dash.example`` or ``null``."""
+    """Says what is ours; ``origins`` are those listed beside it, such as ``https://dash.example`` or ``null``."""
 
     def __init__(self, origins: Iterable[str] = (), hostname: str | None = None) -> None:
-        self._origins = {origin.lower().rstrip("/") for origin in origins}
+        self.accept(origins)
         own = (hostname or socket.gethostname()).lower()
         short = own.removesuffix(".local")
         self._own = {"localhost", own, short, f"{short}.local"}
+
+    def accept(self, origins: Iterable[str]) -> None:
+        """List others from now on."""
+        self._origins = {origin.lower().rstrip("/") for origin in origins}
         self._listed = {name for origin in self._origins if (name := _hostname(origin))}
-        self.refused = 0
 
-    async def __call__(self, request: Request, call_next: Next) -> Response:
-        """Let the request pass, or refuse it."""
-        problem = self.problem(request.headers.get("host"), request.headers.get("origin"))
-        if problem:
-            self.refused += 1
-            return request.refuse(403, problem)
-        return await call_next(request)
+    def host_problem(self, host: str | None) -> str:
+        """Why a request for this ``Host`` may not pass, in words; empty if it may."""
+        name = host_name(host) if host is not None else "localhost"
+        if self._ours(name) or name in self._listed:
+            return ""
+        return "this name is not the gateway's: add it to GATEWAY_ORIGINS, such as http://name:8080"
 
-    def problem(self, host: str | None, origin: str | None) -> str:
-        """Why a request may not pass, in words; empty if it may."""
-        name = _hostname(f"//{host}") if host is not None else "localhost"
-        if not self._ours(name) and name not in self._listed:
-            return "this name is not the gateway's: add it to GATEWAY_ORIGINS, such as http://name:8080"
+    def origin_problem(self, origin: str | None) -> str:
+        """Why a request of a page of this ``Origin`` may not pass, in words; empty if it may."""
         if origin is None:
             return ""
         origin = origin.lower()
@@ -63,8 +62,10 @@ class Guard:
         return True
 
 
-def _hostname(url: str) -> str | None:
+def _hostname(origin: str) -> str | None:
+    """The name in an origin, which is a scheme, a name and a port (RFC 6454, 6.2), and nothing beside."""
     try:
-        return urlsplit(url).hostname
+        parts = urlsplit(origin)
     except ValueError:
         return None
+    return host_name(parts.netloc) if parts.netloc and not (parts.path or parts.query or parts.fragment) else None

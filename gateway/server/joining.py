@@ -111,6 +111,7 @@ class Question:
             start=join.start,
             end=join.end + AHEAD_NS,
             limit=ROWS_MAX,
+            within=subscription.allowed,
         )
         self._raw = ask()
         # Each holds a view of the same moment, and costs nothing until it is awaited.

@@ -3,6 +3,9 @@
 A :class:`Client` turns a dashboard's messages into subscriptions of the hub and sends what the hub hands it.  It never
 waits for its peer; what a peer does not read is bounded by the hub (:data:`gateway.hub.PENDING_MAX`).
 
+Whoever was not known at the handshake says who it is in its first message, within :data:`AUTH_S`, else 1008.  What it
+may read is a part of each of its subscriptions: nothing looks at a grant when a reading is sent.
+
 History joins the stream exactly, see ``joining``; until it was sent the hub holds the subscriber's updates.
 """
 
@@ -18,12 +21,14 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from ..auth import ANYBODY, Grant
 from ..errors import HistoryError, Overloaded
 from ..globs import is_pattern
 from ..history import History
 from ..hub import GRID_S, MSGPACK, PENDING_MAX, Hub, Subscription
 from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
+from .access import Access
 from .joining import Join, Question, history_frames
 from .named import named
 from .stretch import Log, Stretch
@@ -32,6 +37,7 @@ __all__ = ["LiveEndpoint", "encode_frame"]
 
 log = logging.getLogger(__name__)
 
+AUTH_S = 5.0
 HEARTBEAT_S = 5.0
 MAX_MESSAGE_BYTES = 65_536
 MAX_SUBSCRIPTIONS = 16  # a client; one more is refused with an error
@@ -115,12 +121,14 @@ class LiveEndpoint:
         journal: Log,
         epoch: str,
         *,
+        access: Access | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.hub = hub
         self.history = history
         self.journal = journal
         self.epoch = epoch
+        self.access = access
         self.now = now
         self.clients: set[Client] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -221,6 +229,12 @@ class Client:
         self._endpoint = endpoint
         self._ws = ws
         self.format = ws.subprotocol or "gateway.v1.json"
+        self._grant: Grant | None = ANYBODY if endpoint.access is None else ws.state["grant"]
+        self._silent: asyncio.TimerHandle | None = None
+        if self._grant is None:
+            self._silent = asyncio.get_running_loop().call_later(AUTH_S, self._said_nothing)
+        else:
+            self._enter(self._grant)
         self._subscriptions: dict[str, Subscription] = {}
         self._line = asyncio.Lock()
         self._reading: dict[str, asyncio.Task[None]] = {}  # history queries by subscription
@@ -230,7 +244,7 @@ class Client:
                 "epoch": endpoint.epoch,
                 "offset": endpoint.hub.offset,
                 "heartbeat_s": HEARTBEAT_S,
-                "auth": "ok",
+                "auth": "ok" if self._grant is not None else "required",
                 "time": endpoint.now() // 1_000_000,
                 "limits": {
                     "subscriptions": MAX_SUBSCRIPTIONS,
@@ -266,6 +280,8 @@ class Client:
 
     def closed(self) -> None:
         """The connection ended."""
+        if self._silent is not None:
+            self._silent.cancel()
         for id in list(self._subscriptions):
             self._end(id)
 
@@ -275,19 +291,57 @@ class Client:
             decoder = _from_json if message.kind == "text" else _from_msgpack
             request = decoder.decode(message.data)  # type: ignore[arg-type]
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            if self._grant is None:
+                self._said_nothing()
+                return
             names = named(message.data)
             self._error(names.pop("id", ""), "bad_request", str(error), **names)
             return
-        if isinstance(request, Subscribe):
-            self._subscribe(request)
+        grant = self._grant
+        if grant is None:
+            self._authenticate(request)
+        elif isinstance(request, Subscribe):
+            self._subscribe(request, grant)
         elif isinstance(request, Unsubscribe):
             if not self._end(request.id):
                 self._error(request.id, "bad_request", "no such subscription")
         elif isinstance(request, Command):
-            self._error("", "unsupported", "commands are not taken here", ref=request.ref)
+            if grant.may_command(request.device):
+                self._error("", "unsupported", "commands are not taken here", ref=request.ref)
+            else:
+                self._error("", "forbidden", "this token may not send commands to that device", ref=request.ref)
 
-    def _subscribe(self, request: Subscribe) -> None:
+    # -- who it is -----------------------------------------------------------------------------------------------
+
+    def _authenticate(self, request: object) -> None:
+        """The first message of somebody who is not known."""
+        access = self._endpoint.access
+        if access is None or not isinstance(request, Auth):
+            self._said_nothing()
+            return
+        grant, problem = access.first_message(self._ws.remote, request.token)
+        if grant is None:
+            self._ws.close_soon(1008, problem)
+            return
+        if self._silent is not None:
+            self._silent.cancel()
+        self._grant = grant
+        self._enter(grant)
+
+    def _enter(self, grant: Grant) -> None:
+        if self._endpoint.access is not None:
+            self._endpoint.access.enter(grant, self, self._ws.close_soon, self._ws)
+
+    def _said_nothing(self) -> None:
+        if self._endpoint.access is not None:
+            self._endpoint.access.silent()
+        self._ws.close_soon(1008, "a token is needed: send auth first")
+
+    def _subscribe(self, request: Subscribe, grant: Grant) -> None:
         endpoint = self._endpoint
+        if not grant.reads:
+            self._error(request.id, "forbidden", "this token may not read: live:read is needed")
+            return
         if request.id not in self._subscriptions and len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             self._error(request.id, "too_many_subscriptions", f"at most {MAX_SUBSCRIPTIONS} on a connection")
             return
@@ -304,6 +358,7 @@ class Client:
             mode=request.mode,
             ticks=max(1, math.ceil(request.interval_ms / GRID_MS)),
             format=self.format,
+            allowed=tuple(sorted(grant.reads)),
         )
         self._subscriptions[request.id] = subscription
         hub = endpoint.hub

@@ -13,7 +13,8 @@ import hashlib
 import io
 import mimetypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from operator import itemgetter
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..auth import Grant
 from ..devices import Device, DeviceBook
 from ..errors import HistoryError, Overloaded
 from ..globs import matcher
@@ -30,7 +32,7 @@ from ..ws import Request, Response, Router
 from .rows import device_row
 from .times import parse_duration, parse_time
 
-__all__ = ["Pages"]
+__all__ = ["Pages", "assets"]
 
 ROWS_MAX = 100_000
 SLICE = 1_000  # rows rendered at once
@@ -64,7 +66,7 @@ class Pages:
         hub: Hub[Any],
         history: History,
         *,
-        health: Callable[[], dict[str, object]],
+        health: Callable[[Callable[[str], bool] | None], dict[str, object]],
         alive: Callable[[], str],
         ready: Callable[[], str],
         metrics: Callable[[str], tuple[bytes, str]],
@@ -78,7 +80,7 @@ class Pages:
         self._ready = ready
         self._metrics = metrics
         self._now = now
-        self._assets = dict(_load(resources.files(__package__).joinpath("static"), ""))
+        self._assets = assets()
 
     def register(self, router: Router) -> None:
         """Add the addresses to a router."""
@@ -101,7 +103,8 @@ class Pages:
         return _verdict(self._ready())
 
     def _healthz(self, request: Request) -> Response:
-        return _answer(self._health())
+        grant = _grant(request)
+        return _answer(self._health(None if grant.reads == ("*",) else grant.may_read))
 
     def _metrics_page(self, request: Request) -> Response:
         body, content_type = self._metrics(request.headers.get("accept", ""))
@@ -111,9 +114,9 @@ class Pages:
     # -- the API -------------------------------------------------------------------------------------------------
 
     async def _devices(self, request: Request) -> Response:
-        wanted = matcher(request.query.get("device") or "*")
+        wanted, may_read = matcher(request.query.get("device") or "*"), _grant(request).may_read
         pieces: list[bytes] = []
-        for some in _pieces([device for device in self._book if wanted(device.name)]):
+        for some in _pieces([device for device in self._book if wanted(device.name) and may_read(device.name)]):
             pieces.append(_json([_row(device) for device in some])[1:-1])
             await asyncio.sleep(0)
         return _answer(b"[" + b",".join(pieces) + b"]")
@@ -121,8 +124,10 @@ class Pages:
     async def _latest(self, request: Request) -> Response:
         device = matcher(request.query.get("device") or "*")
         metric = matcher(request.query.get("metric") or "*")
+        may_read = _grant(request).may_read
         rows: list[tuple[Any, str, str, object]] = []
-        for some in _pieces([(name, series) for name, series in self._hub.series.items() if device(name)]):
+        shown = [(name, series) for name, series in self._hub.series.items() if device(name) and may_read(name)]
+        for some in _pieces(shown):
             for name, series in some:
                 rows += [(ms, name, key, value) for key, (ms, value) in series.points() if metric(key)]
             await asyncio.sleep(0)
@@ -162,6 +167,7 @@ class Pages:
                 step=step,
                 agg=aggregate,
                 limit=ROWS_MAX,
+                within=_grant(request).reads,
             )
         except (HistoryError, Overloaded) as error:
             return request.refuse(503, str(error), headers={"Retry-After": "1"}, reason="query_load")
@@ -175,6 +181,12 @@ class Pages:
 
     def _asset(self, request: Request) -> Response:
         return self._assets[request.path].answer(request)
+
+
+def _grant(request: Request) -> Grant:
+    """Whose request it is: none comes here without (``access``)."""
+    grant: Grant = request.state["grant"]
+    return grant
 
 
 def _pieces(items: list[T]) -> Iterator[list[T]]:
@@ -272,6 +284,12 @@ class _Asset:
             headers["Content-Encoding"] = "gzip"
             body = self._gzip
         return Response(200, body, content_type=self._type, headers=headers)
+
+
+@cache
+def assets() -> Mapping[str, _Asset]:
+    """The dashboard's files by their addresses."""
+    return dict(_load(resources.files(__package__).joinpath("static"), ""))
 
 
 def _load(folder: Traversable, prefix: str) -> list[tuple[str, _Asset]]:
