@@ -263,6 +263,7 @@ class App:
             ),
         )
         live = self.live = LiveEndpoint(hub, history, journal, journal.epoch)
+        pipeline.on_presence.append(devices.complaints.presence)
         named = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
         health = self.health = Health(
             id=settings.id,
@@ -313,6 +314,7 @@ class App:
             max_handshakes=handshakes,
             max_per_address=settings.limits.max_per_address,
             stop_timeout=LISTENERS_STOP_S,
+            refused=devices.complaints.refused,
             ssl=self.tls.context if self.tls is not None else None,
         )
         sources.append(("websocket", {}, server.stats))

@@ -37,6 +37,7 @@ from ..reading import is_device
 from ..session import MAX_SESSION, Verdict
 from ..ws import Connection as WebSocket
 from ..ws import Message, Request, Response, Router, message_handler
+from .complaints import Complaints
 from .describing import check_description
 from .outcome import Outcome
 from .refusals import Refusals
@@ -58,6 +59,7 @@ LATE_S = 3.0  # between two rounds of ``watch``: then the gateway itself was awa
 CLOCK_ROUNDS = 10  # of ``watch``, between two looks at the clocks
 HANG_UP_S = 0.5  # between two looks whether a device that is not read has closed
 ACKS = ("durable", "delivered", "none")
+BEYOND_RATE = "readings came faster than its rate and were not kept"
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -102,6 +104,7 @@ class DeviceEndpoint:
         self.notices_dropped = 0
         self.refusals: dict[str, int] = {}
         self.refused = Refusals()
+        self.complaints = Complaints(monotonic)
 
     def register(self, router: Router) -> None:
         """Add the address to a router."""
@@ -138,6 +141,7 @@ class DeviceEndpoint:
                     self.pipeline.presence(device, status)
         if look:
             self._clocks_off = off
+        self.complaints.settle()
         self.pipeline.settle()
 
     def problems(self) -> list[tuple[str, str]]:
@@ -310,9 +314,11 @@ class Connection:
 
     def replaced(self, contested: bool) -> None:
         """Another connection of this device took over, for the third time or more in a short while if ``contested``."""
-        again = "replaced again and again: do two devices use this name?"
+        reason = "again and again: do two devices use this name?" if contested else "by a newer connection"
+        if contested:
+            self._endpoint.complaints.note("device_replaced", self.device.name, reason, 4001)
         # The newer one holds the link: this end changes nothing about the device.
-        self._ws.close_soon(4001, again if contested else "replaced by a newer connection")
+        self._ws.close_soon(4001, f"replaced {reason}")
 
     # -- the layer's callbacks -----------------------------------------------------------------------------------
 
@@ -322,10 +328,14 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self._endpoint.delivery.discard(self)
-        self._lost(self._ws.reason_lost or "closed", broken=self._ws.close_code == 1006)
+        ws = self._ws
+        if ws.reason_lost == "protocol error":
+            self._endpoint.complaints.note("device_closed", self.device.name, ws.close_reason, ws.close_code)
+        self._lost(ws.reason_lost or "closed", broken=ws.close_code == 1006)
 
     def _end(self, code: int, reason: str) -> None:
         """Close for a fault of the device: it is offline from now on, whenever it answers the close."""
+        self._endpoint.complaints.note("device_closed", self.device.name, reason, code)
         self._ws.close_soon(code, reason)
         self._lost(reason)
 
@@ -340,7 +350,8 @@ class Connection:
             return
         now = endpoint.monotonic()
         if broken and endpoint.losses.note(now, endpoint.connected, device.name):
-            log.warning("%s: a network or an access point that failed?", endpoint.losses.words(now))
+            words, extra = endpoint.losses.words(now), {"event": "devices_lost", "reason": reason}
+            log.warning("%s: a network or an access point that failed?", words, extra=extra)
         status = liveness.lost(device.status, reason, endpoint.now())
         if status is not None:
             endpoint.pipeline.presence(device, status)
@@ -366,7 +377,7 @@ class Connection:
             device.ledger.received += 1
             device.ledger.rejected += 1
             self._undecodable += 1
-            self._error(refusal)
+            self._error(refusal, "device_undecodable")
             if self._undecodable >= UNDECODABLE_MAX:
                 self._end(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
             return
@@ -528,6 +539,8 @@ class Connection:
             self._ack(self._decided)
         if outcome.overloaded or not outcome.held:
             return
+        if not self.device.session.held_full:
+            self._endpoint.complaints.note("device_throttled", self.device.name, BEYOND_RATE, count=outcome.held)
         if outcome.beyond_rate and self._endpoint.settings.policy == "close":
             self._end(1008, "rate limit exceeded")
         elif outcome.blocked:
@@ -576,10 +589,12 @@ class Connection:
         else:
             self._error(Refusal("unknown_command", "no command of that id is waiting"))
 
-    def _error(self, refusal: Refusal) -> None:
+    def _error(self, refusal: Refusal, event: str = "device_refused") -> None:
+        detail = str(refusal)[:512]
         self._count(refusal.code)
         self._endpoint.refused.note(self.device.name, refusal, self._endpoint.now())
-        reply: dict[str, object] = {"type": "error", "code": refusal.code, "detail": str(refusal)[:512]}
+        self._endpoint.complaints.note(event, self.device.name, detail, refusal.code)
+        reply: dict[str, object] = {"type": "error", "code": refusal.code, "detail": detail}
         if refusal.seq:
             reply["seq"] = refusal.seq
         if refusal.index is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ssl import SSLContext
 from typing import Protocol
 
-from ..ws import Router, Server
+from ..ws import Response, Router, Server
 from .guard import Guard
 
 __all__ = ["Endpoint", "listener"]
@@ -31,8 +31,9 @@ def listener(
     max_per_address: int | None = None,
     stop_timeout: float = 3.0,
     ssl: SSLContext | None = None,
+    refused: Callable[[object, str, Response], None] | None = None,
 ) -> Server:
-    """A server, not listening yet; ``heartbeat`` is interval and timeout in seconds."""
+    """A server, not listening yet; ``heartbeat`` is interval and timeout (s), ``refused`` is told of refusals."""
     router = Router()
     router.middleware(guard)
     for endpoint in endpoints:
@@ -47,4 +48,5 @@ def listener(
         max_per_address=max_per_address,
         stop_timeout=stop_timeout,
         ssl=ssl,
+        refused=refused,
     )

@@ -176,7 +176,7 @@ class Heartbeat:
             ws._write(PING)
 
     def _lost(self, ws: Wire) -> None:
-        logger.info("websocket %s from %s: ping timeout", ws.id, ws.remote)
+        logger.debug("websocket %s from %s: ping timeout", ws.id, ws.remote)
         ws._beat = None
         if ws._transport.get_write_buffer_size():
             ws.abort("ping timeout")

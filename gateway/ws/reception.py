@@ -64,6 +64,7 @@ class Reception(asyncio.BufferedProtocol):
         "_is_head",
         "_is_page",
         "_parser",
+        "_path",
         "_server",
         "_task",
         "_transport",
@@ -79,6 +80,7 @@ class Reception(asyncio.BufferedProtocol):
         self._buffer = b""
         self._head_end = 0
         self._is_page = False
+        self._path = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._answered = False
@@ -204,6 +206,7 @@ class Reception(asyncio.BufferedProtocol):
             secure=tls is not None,
             peer_certificate=(tls.getpeercert() or None) if tls is not None else None,
         )
+        self._path = request.path
         upgrade = raw.headers.get_all("Upgrade") != []
         path = split_path(split_target(raw.path)[0])
         match = self._server.router.match(path, websocket=upgrade, post=raw.method == "POST")
@@ -336,7 +339,7 @@ class Reception(asyncio.BufferedProtocol):
             counters.pages += 1
         else:
             counters.refuse(status, response.reason)
-            logger.info("a request from %s was refused with %d", self._transport.get_extra_info("peername"), status)
+            self._server.refused(self._transport.get_extra_info("peername"), self._path, response)
         self._end_deadline()
         transport = self._transport
         transport.write(data)

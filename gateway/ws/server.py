@@ -91,6 +91,9 @@ class Server:
     (SO_SNDBUF, socket(7)), ``write_buffer_bytes`` what is queued before a send waits.  ``origins`` lists the accepted
     ``Origin`` headers, ``None`` among them for a missing one; without a list all are.
 
+    ``refused`` is called with each refusal: the peer's address, the path (empty where none was read) and the response;
+    it must not raise.
+
     Raises ``ValueError`` or ``TypeError`` for an argument that makes no sense.
 
     An async context manager: on leaving, :meth:`close` and :meth:`wait_closed`.
@@ -120,6 +123,7 @@ class Server:
         send_buffer_bytes: int = 64 << 10,
         write_buffer_bytes: int = 64 << 10,
         backlog: int = 1024,
+        refused: Callable[[object, str, Response], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         at_least_one(
@@ -142,6 +146,7 @@ class Server:
         self.router = router
         self.clock = clock
         self.counters = Counters()
+        self.refused = refused or _log_refused
         self.handshake_timeout = handshake_timeout
         self.linger = min(LINGER, handshake_timeout)
         self.origins = checked_origins(origins)
@@ -501,3 +506,7 @@ def _inode(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _log_refused(remote: object, path: str, response: Response) -> None:
+    logger.info("a request for %r from %s was refused with %d", path, remote, response.status)

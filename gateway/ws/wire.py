@@ -382,7 +382,7 @@ class Wire(asyncio.BufferedProtocol, ABC):
         protocol = self._protocol
         sent = protocol.close_sent
         code, reason = (int(sent.code), sent.reason) if sent is not None else (1006, "")
-        logger.info("websocket %s from %s: failed with %d %s", self.id, self.remote, code, reason)
+        logger.debug("websocket %s from %s: failed with %d %s", self.id, self.remote, code, reason)
         received = protocol.close_rcvd
         if received is not None:
             code, reason = int(received.code), received.reason

@@ -1,0 +1,98 @@
+"""What devices and strangers do wrong, and when devices come and go, told in the log.
+
+A device that misbehaves a thousand times a second writes a few lines with a count: the first events of a kind are said
+of each device (or address), then how many more of the same there were, see :class:`~gateway.limit.Repeats`, which holds
+the bounds.  An event that is not said costs no more than a look at its count: no words are put together for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .. import liveness
+from ..limit import Repeated, Repeats
+
+if TYPE_CHECKING:
+    from ..devices import Device
+    from ..ws import Response
+
+__all__ = ["Complaints"]
+
+log = logging.getLogger(__name__)
+
+# What is said of an event behind the device's name, before the reason; and its level.
+_WORDS: dict[str, tuple[str, int]] = {
+    "device_online": (" is online", logging.INFO),
+    "device_stale": (" is stale", logging.INFO),
+    "device_offline": (" is offline", logging.INFO),
+    "device_refused": (": refused", logging.WARNING),
+    "device_undecodable": (": a message cannot be decoded", logging.WARNING),
+    "device_throttled": (": throttled", logging.WARNING),
+    "device_replaced": (": replaced", logging.WARNING),
+    "device_closed": (": disconnected", logging.WARNING),
+    "request_refused": (": a request was refused", logging.INFO),
+}
+_STATES = {
+    liveness.ONLINE: "device_online",
+    liveness.STALE: "device_stale",
+    liveness.OFFLINE: "device_offline",
+}
+_WARNED = (401, 403, 429)  # somebody who may not, or wants too much; an address that there is not is no warning
+
+
+class Complaints:
+    """All of them; ``settle`` is to be called once a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._repeats = Repeats(clock=clock)
+
+    def note(self, event: str, device: str, reason: str, code: int | str | None = None, count: int = 1) -> None:
+        """An event of a device, ``count`` times; ``code`` is that of the error or the close."""
+        if self._repeats.note(event, device, reason, count):
+            extra = {"event": event, "device": device, "reason": reason, "code": code}
+            log.log(_WORDS[event][1], "%s", _line(event, device, reason), extra=extra)
+
+    def presence(self, device: Device) -> None:
+        """The device's state has changed."""
+        status = device.status
+        if status is not None:
+            self.note(_STATES[status.state], device.name, status.reason)
+
+    def refused(self, remote: object, path: str, response: Response) -> None:
+        """A request was refused before any connection."""
+        host = str(remote[0]) if isinstance(remote, tuple) and remote else "a local program"
+        reason = response.reason or str(response.status)
+        if self._repeats.note("request_refused", host, reason):
+            text = bytes(response.body).decode("utf-8", "replace").strip()
+            log.log(
+                logging.WARNING if response.status in _WARNED else logging.INFO,
+                "%s asked for %s: refused with %d: %s",
+                host,
+                path[:128] or "something that cannot be read",
+                response.status,
+                text,
+                extra={"event": "request_refused", "remote": host, "reason": reason, "code": response.status},
+            )
+
+    def settle(self) -> None:
+        """Say how many were not said, when it is time to."""
+        for repeated in self._repeats.due():
+            self._say(repeated)
+
+    def _say(self, repeated: Repeated) -> None:
+        kind, who, count = repeated.kind, repeated.who, repeated.count
+        stranger = kind == "request_refused"
+        extra: dict[str, object] = {"event": kind, "count": count, "reason": repeated.words}
+        if who:
+            extra["remote" if stranger else "device"] = who
+        line = _line(kind, who or ("others" if stranger else "other devices"), repeated.words)
+        more = f" … and {count - 1:,} more of the same in {repeated.seconds:.0f} s" if count > 1 else ""
+        log.log(_WORDS[kind][1], "%s%s", line, more, extra=extra)
+
+
+def _line(event: str, who: str, reason: str) -> str:
+    words = f"{who}{_WORDS[event][0]}"
+    return f"{words}: {reason}" if reason else words
