@@ -14,7 +14,6 @@ import fcntl
 import gc
 import logging
 import os
-import resource
 import signal
 import threading
 import time
@@ -26,8 +25,8 @@ from typing import Any
 
 from . import __version__, liveness, metrics, systemd
 from .auth import Tokens
-from .clock import ClockRules
-from .config import Settings
+from .capacity import max_connections
+from .config import Settings, is_loopback, lacking
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
 from .errors import GatewayError, HistoryError, JournalError, StateLocked
@@ -36,6 +35,8 @@ from .hub import Hub
 from .journal import Journal
 from .pipeline import Pipeline
 from .reading import Reading
+from .reload import Reloader, appliers, clock_rules, device_settings
+from .server.access import Access
 from .server.control import Control
 from .server.desk import Desk
 from .server.device import DeviceEndpoint
@@ -61,8 +62,6 @@ LISTENERS_STOP_S = 2.5
 COMMIT_STOP_S = 1.0
 SINKS_STOP_S = 2.0  # and what a sink takes to part from its far side
 HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
-FILES_KEPT = 100  # file descriptors for files and sinks
-HANDSHAKES = 1024  # connections that are not answered yet
 STOP_S = 9.5  # for all of a stop, whatever a disk does
 AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
@@ -86,6 +85,7 @@ class App:
         self.pipeline: Pipeline | None = None
         self.devices: DeviceEndpoint | None = None
         self.tls = _tls(settings)
+        self.reloader = Reloader(settings, prepare=self._prepare)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[App]:
@@ -133,7 +133,7 @@ class App:
 
             delivery = Delivery(durable, lambda: min(runner.taken for runner in runners))
             runners += self._runners(journal, history, book, delivery)
-            pipeline = self.pipeline = Pipeline(journal, hub, clock_rules=_clock_rules(settings))
+            pipeline = self.pipeline = Pipeline(journal, hub, clock_rules=clock_rules(settings))
             keeper = _BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
             await self._start_runners(stack, runners, pipeline, book)
@@ -252,15 +252,8 @@ class App:
             book,
             pipeline,
             delivery,
-            DeviceSettings(
-                rate=settings.limits.device_rate,
-                burst=settings.limits.device_burst,
-                policy=settings.limits.policy,
-                max_message_bytes=settings.limits.max_message_bytes,
-                max_metrics=settings.limits.max_metrics,
-                heartbeat_s=settings.heartbeat.interval_s,
-                drops_oldest=settings.journal.on_full == "drop_oldest",
-            ),
+            device_settings(settings),
+            access=access,
         )
         live = self.live = LiveEndpoint(hub, history, journal, journal.epoch)
         pipeline.on_presence.append(devices.complaints.presence)
@@ -288,12 +281,12 @@ class App:
             journal_problem=health.journal_problem,
             rate=settings.limits.device_rate,
             burst=settings.limits.device_burst,
-            clock_rules=_clock_rules(settings),
+            clock_rules=clock_rules(settings),
         )
+        reloader = self.reloader
         token_desk = TokenDesk(tokens, self._facts)
-        control = Control(settings.state_dir, {**desk.commands, **token_desk.commands})
-        guard = Guard(settings.origins)
-        sources = _sources(journal, history, book, hub, devices, runners, guard)
+        control = Control(settings.state_dir, {**desk.commands, **token_desk.commands, "settings": reloader.describe})
+        sources = _sources(journal, history, book, hub, devices, runners, access)
         pages = Pages(
             book,
             hub,
@@ -303,7 +296,7 @@ class App:
             ready=health.ready_problem,
             metrics=lambda accept: metrics.exposition(sources, __version__, accept),
         )
-        connections, handshakes = _max_connections(settings.limits.max_connections)
+        connections, handshakes = max_connections(settings.limits.max_connections)
         server = self.server = listener(
             (devices, live, pages),
             guard,
@@ -320,6 +313,10 @@ class App:
         sources.append(("websocket", {}, server.stats))
         if self.tls is not None:
             sources.append(("tls", {}, self.tls.stats))
+        reloader.apply = appliers(
+            book=book, devices=devices, desk=desk, guard=guard, journal=journal, pipeline=pipeline, server=server
+        )
+        sources.append(("settings", {}, reloader.stats))
 
         async def commit() -> None:
             # A disk that fails keeps nobody waiting: the journal tries once more when it closes.
@@ -366,7 +363,16 @@ class App:
         stack.callback(stopping)
         health.ready = True
 
+    def _prepare(self, settings: Settings) -> None:
+        """Read the files of TLS anew; raises :class:`~gateway.errors.ConfigError`."""
+        cert, key = settings.tls.cert, settings.tls.key
+        if self.tls is not None and cert is not None and key is not None:
+            self.tls.reload(cert, key, settings.tls.client_ca)
+            self.server.renew(self.tls.context)
+
     def _problems(self) -> Iterator[Problem]:
+        for text, hint in self.reloader.problems():
+            yield {"part": "settings", "text": text, "hint": hint}
         if self.tls is not None:
             for text, hint in self.tls.problems():
                 yield {"part": "tls", "text": text, "hint": hint}
@@ -449,34 +455,9 @@ def _end_of_grace(book: DeviceBook, pipeline: Pipeline) -> None:
             pipeline.shown(device)
 
 
-def _max_connections(asked: int | None) -> tuple[int, int]:
-    """How many connections and how many unanswered ones there may be: no more than there are file descriptors for.
-
-    At the first bound a newcomer gets 503, at the second the oldest silent one is cut; without them the journal could
-    open no file.  The soft limit is raised to the hard one first (getrlimit(2)).
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    handshakes = max(8, min(HANDSHAKES, soft // 8))
-    possible = max(16, soft - FILES_KEPT - 2 * handshakes)  # an answered one may linger
-    if asked is not None and asked > possible:
-        log.warning(
-            "there are file descriptors for %d connections, not for %d (ulimit -n, LimitNOFILE=)", possible, asked
-        )
-    return possible if asked is None else min(asked, possible), handshakes
-
-
 def _tls(settings: Settings) -> Tls | None:
     cert, key = settings.tls.cert, settings.tls.key
     return Tls(cert, key, settings.tls.client_ca) if cert is not None and key is not None else None
-
-
-def _clock_rules(settings: Settings) -> ClockRules:
-    clock = settings.clock
-    return ClockRules(clock.old, clock.future, old_after_s=clock.old_after_s, future_after_s=clock.future_after_s)
 
 
 async def _keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -551,12 +532,23 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    hangup = asyncio.Event()
+    terminals = [fd for fd in range(3) if os.isatty(fd)]
+
+    def hung_up() -> None:
+        # A terminal that goes away ends what was started in it.
+        lost = terminals and not any(map(os.isatty, terminals))
+        (stop if lost else hangup).set()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     app = App(settings)
     async with app.running():
         host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
         log.info("listening on %s://%s:%d", "https" if settings.tls.cert else "http", host, app.port)
         systemd.notify("READY=1", f"STATUS=listening on {host}:{app.port}")
+        reloads = asyncio.create_task(_keep_up("reload", partial(_reloads, app, hangup)), name="reload")
         await stop.wait()
+        reloads.cancel()
         systemd.notify("STOPPING=1")
         # A disk that takes seconds for a sync could hold a step up: what was acked is on it, all else can be left.
         last = threading.Timer(STOP_S, _leave)
@@ -564,6 +556,18 @@ async def run(settings: Settings) -> None:
         last.start()
     last.cancel()
     log.info("stopped")
+
+
+async def _reloads(app: App, hangup: asyncio.Event) -> None:
+    """Read the settings anew at each SIGHUP; systemd is told from when until when (sd_notify(3))."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            await app.reloader.reload()
+        finally:
+            systemd.notify("READY=1")
 
 
 def _leave() -> None:

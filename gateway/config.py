@@ -3,6 +3,9 @@
 Read, in this order of precedence, from the environment, from ``.env`` in the working directory, from files in systemd's
 credentials directory (secrets), and from a TOML file that ``GATEWAY_CONFIG`` names.  Validation only: nothing is opened
 but those files, and those that settings name.
+
+A setting that can be changed while the gateway runs is marked ``LIVE``, or ``LIVE_WITH_TLS`` where that goes only while
+there is TLS before and after; any other needs a restart.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -29,6 +32,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -43,11 +47,14 @@ from . import pem
 from .errors import ConfigError
 from .reading import is_device
 
-__all__ = ["Settings", "is_loopback", "load", "shown"]
+__all__ = ["Settings", "is_loopback", "lacking", "load", "shown"]
 
 PREFIX = "GATEWAY_"
 MIB = 1 << 20
 _ORIGINS_EXAMPLE = '["https://dash.example"]'
+
+LIVE: dict[str, Any] = {"live": "always"}
+LIVE_WITH_TLS: dict[str, Any] = {"live": "with_tls"}
 
 
 def _state_dir() -> Path:
@@ -83,17 +90,25 @@ class Listen(Section):
 
 
 class Auth(Section):
-    mode: Literal["none"] = Field(
-        "none", description="Who may connect: none lets in everybody who reaches the address."
+    mode: Literal["none", "token"] = Field(
+        "none", description="Who may connect: none, everybody on this machine; token, who has one that allows it."
     )
-    allow_insecure: bool = Field(False, description="Listen beyond loopback without authentication.")
+    allow_insecure: bool = Field(
+        False, description="Listen beyond loopback without tokens or without TLS; every start warns of it."
+    )
 
 
 class Tls(Section):
-    cert: Unset[Path] = Field(None, description="PEM file of the server's certificate, its chain behind it.")
-    key: Unset[Path] = Field(None, description="PEM file of its private key, without a passphrase.")
+    cert: Unset[Path] = Field(
+        None, description="PEM file of the server's certificate, its chain behind it.", json_schema_extra=LIVE_WITH_TLS
+    )
+    key: Unset[Path] = Field(
+        None, description="PEM file of its private key, without a passphrase.", json_schema_extra=LIVE_WITH_TLS
+    )
     client_ca: Unset[Path] = Field(
-        None, description="PEM file of the authorities whose client certificates let devices in; default: none."
+        None,
+        description="PEM file of the authorities whose client certificates let devices in; default: none.",
+        json_schema_extra=LIVE_WITH_TLS,
     )
 
 
@@ -142,38 +157,71 @@ class Influx(Section):
 
 
 class Limits(Section):
-    device_rate: float = Field(100, ge=0.001, le=1e6, description="Readings a second a device may send.")
-    device_burst: float = Field(200, ge=1, le=1e6, description="Readings a device may send at once after a pause.")
+    device_rate: float = Field(
+        100, ge=0.001, le=1e6, description="Readings a second a device may send.", json_schema_extra=LIVE
+    )
+    device_burst: float = Field(
+        200, ge=1, le=1e6, description="Readings a device may send at once after a pause.", json_schema_extra=LIVE
+    )
     policy: Literal["drop", "delay", "close"] = Field(
         "drop",
         description="Beyond the rate: drop and say so, delay (read no more until there is room), or close (1008).",
+        json_schema_extra=LIVE,
     )
     max_message_bytes: int = Field(65_536, ge=256, le=16 * MIB, description="Largest message of a device.")
     max_connections: Unset[int] = Field(
-        None, ge=1, description="Connections in all; default: what there are file descriptors for."
+        None,
+        ge=1,
+        description="Connections in all; default: what there are file descriptors for.",
+        json_schema_extra=LIVE,
     )
-    max_per_address: Unset[int] = Field(None, ge=1, description="Connections of one address; default: none.")
-    max_metrics: int = Field(1_000, ge=1, description="Metrics a device may send; a reading with one more is refused.")
-    max_devices: int = Field(20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.")
+    max_per_address: Unset[int] = Field(
+        None, ge=1, description="Connections of one address; default: none.", json_schema_extra=LIVE
+    )
+    max_per_token: Unset[int] = Field(
+        None, ge=1, description="Connections of one token or client certificate; default: none."
+    )
+    max_metrics: int = Field(
+        1_000,
+        ge=1,
+        description="Metrics a device may send; a reading with one more is refused.",
+        json_schema_extra=LIVE,
+    )
+    max_devices: int = Field(
+        20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.", json_schema_extra=LIVE
+    )
 
 
 class ClockSection(Section):
     old: Literal["flag", "correct", "refuse"] = Field(
-        "flag", description="A time too old: keep it flagged, take the time of receipt instead, or refuse the reading."
+        "flag",
+        description="A time too old: keep it flagged, take the time of receipt instead, or refuse the reading.",
+        json_schema_extra=LIVE,
     )
-    future: Literal["flag", "correct", "refuse"] = Field("flag", description="A time too far ahead: likewise.")
-    old_after_s: float = Field(86_400, ge=1, le=1e9, description="Old is this long before the receipt (seconds).")
-    future_after_s: float = Field(60, ge=1, le=1e9, description="Ahead is this long after the receipt (seconds).")
+    future: Literal["flag", "correct", "refuse"] = Field(
+        "flag", description="A time too far ahead: likewise.", json_schema_extra=LIVE
+    )
+    old_after_s: float = Field(
+        86_400, ge=1, le=1e9, description="Old is this long before the receipt (seconds).", json_schema_extra=LIVE
+    )
+    future_after_s: float = Field(
+        60, ge=1, le=1e9, description="Ahead is this long after the receipt (seconds).", json_schema_extra=LIVE
+    )
 
 
 class Journal(Section):
     commit_ms: float = Field(50, ge=1, le=2_000, description="Group commit: readings are synced this often (ms).")
-    max_bytes: int = Field(1024 * MIB, ge=16 * MIB, description="Disk the journal may take (bytes).")
+    max_bytes: int = Field(
+        1024 * MIB, ge=16 * MIB, description="Disk the journal may take (bytes).", json_schema_extra=LIVE
+    )
     on_full: Literal["refuse", "drop_oldest"] = Field(
         "refuse", description="At max_bytes: refuse new readings, or drop the oldest that a sink still lacks."
     )
     keep_free_bytes: int = Field(
-        64 * MIB, ge=0, description="Disk left free for others; below it as at max_bytes (bytes)."
+        64 * MIB,
+        ge=0,
+        description="Disk left free for others; below it as at max_bytes (bytes).",
+        json_schema_extra=LIVE,
     )
 
 
@@ -195,7 +243,9 @@ class HistorySettings(Section):
 
 
 class Log(Section):
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe entries to write.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe entries to write.", json_schema_extra=LIVE
+    )
     format: Literal["auto", "console", "json", "journald"] = Field(
         "auto",
         description="console for people, json: an object a line, journald, or auto: journald as a service, else console.",
@@ -221,7 +271,7 @@ class Settings(BaseSettings):
     )
     id: str = Field(default_factory=socket.gethostname, description="This gateway's name, on MQTT and on the page.")
     origins: Annotated[list[str], NoDecode] = Field(
-        [], description=f"Further web origins that may connect: {_ORIGINS_EXAMPLE}."
+        [], description=f"Further web origins that may connect: {_ORIGINS_EXAMPLE}.", json_schema_extra=LIVE
     )
     auth: Auth = Auth()
     tls: Tls = Tls()
@@ -281,10 +331,12 @@ class Settings(BaseSettings):
         faults += _strangers(given)
         host = str(_inner(given, "listen", "host", "127.0.0.1"))
         insecure = _inner(given, "auth", "allow_insecure", False)
-        if not is_loopback(host) and str(insecure).lower() not in ("1", "true", "yes", "on", "t", "y"):
+        missing = _lacking(_inner(given, "auth", "mode", "none"), _inner(given, "tls", "cert", None))
+        allowed = str(insecure).lower() in ("1", "true", "yes", "on", "t", "y")
+        if missing and not is_loopback(host) and not allowed:
             faults.append(
-                f"GATEWAY_LISTEN__HOST: {host} is reached from other machines, and nothing asks them who they are; set "
-                "GATEWAY_AUTH__ALLOW_INSECURE=true if that is meant, or listen on 127.0.0.1"
+                f"GATEWAY_LISTEN__HOST: {host} is reached from other machines, without {' and '.join(missing)}; set "
+                "these, or GATEWAY_AUTH__ALLOW_INSECURE=true if that is meant, or listen on 127.0.0.1"
             )
         faults += _tls_faults(given)
         if settings is None or faults:
@@ -329,6 +381,21 @@ def _check_url(url: str, schemes: tuple[str, ...]) -> str:
     if parts.scheme not in schemes or not parts.hostname or port == 0:
         raise ValueError(f"not a URL this takes; accepted: {accepted}")
     return url
+
+
+def _lacking(mode: object, cert: object) -> list[str]:
+    """What protects a listener beyond loopback and is not set, in words."""
+    found = []
+    if mode != "token":
+        found.append("authentication (GATEWAY_AUTH__MODE=token)")
+    if not cert:
+        found.append("TLS (GATEWAY_TLS__CERT and GATEWAY_TLS__KEY)")
+    return found
+
+
+def lacking(settings: Settings) -> list[str]:
+    """What the gateway lacks to be safe beyond loopback, in words."""
+    return _lacking(settings.auth.mode, settings.tls.cert)
 
 
 def load() -> Settings:
@@ -388,6 +455,35 @@ def _section(kind: Any) -> type[Section] | None:
 def variable(location: tuple[Any, ...]) -> str:
     """The environment variable of a field's location."""
     return PREFIX + "__".join(str(part) for part in location[:2]).upper()
+
+
+class Leaf(NamedTuple):
+    """One setting; ``live`` is ``always``, ``with_tls`` or empty: whether it can be changed while the gateway runs."""
+
+    variable: str
+    section: str | None
+    name: str
+    live: str
+
+    def of(self, settings: Settings) -> Any:
+        """Its value."""
+        return getattr(getattr(settings, self.section) if self.section is not None else settings, self.name)
+
+
+def leaves() -> Iterator[Leaf]:
+    """Every setting."""
+    for name, field in Settings.model_fields.items():
+        kind = _section(field.annotation)
+        if kind is None:
+            yield Leaf(variable((name,)), None, name, _live(field))
+        else:
+            for inner, leaf in kind.model_fields.items():
+                yield Leaf(variable((name, inner)), name, inner, _live(leaf))
+
+
+def _live(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra.get("live", "")) if isinstance(extra, dict) else ""
 
 
 def variables() -> dict[str, tuple[Any, str]]:

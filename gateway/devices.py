@@ -149,6 +149,12 @@ class DeviceBook:
         if name not in self._devices and len(self._devices) >= self._max_devices:
             raise Overloaded(f"{self._max_devices} devices are known, no more are taken", retry_after_ms=60_000)
 
+    def limit(self, *, rate: float, burst: float, max_devices: int) -> None:
+        """Other limits from now on, also for the devices that are known."""
+        self._rate, self._burst, self._max_devices = rate, burst, max_devices
+        for device in self._devices.values():
+            device.bucket.rate, device.bucket.burst = rate, burst
+
     def _known(self, name: str) -> Device:
         device = self._devices.get(name)
         if device is None:

@@ -138,10 +138,10 @@ TABLE: dict[str, dict[str, Known]] = {
     "guard": {"refused": _counter("refused", "Requests refused for a Host or Origin that is not allowed.")},
     "tls": {
         "expires_in_s": _gauge("certificate_remaining_seconds", "Until the TLS certificate ends; negative since then."),
-        "reloads": _counter("reloads", "Times that the certificate was read anew and taken."),
-        "failures": _counter(
-            "reload_failures", "Times that it was read anew and could not be used: the old one stays."
-        ),
+    },
+    "settings": {
+        "reloads": _counter("reloads", "Times that the settings were read anew and taken, the certificate with them."),
+        "failures": _counter("reload_failures", "Times that they had faults, so that those before stay in force."),
     },
     "sink": {
         "stored": _counter("stored", "Readings stored since the sink's place in the journal began; over restarts."),

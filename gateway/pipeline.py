@@ -32,7 +32,10 @@ DAMPED_S = 10.0
 
 
 class Pipeline:
-    """Takes what the device endpoint has checked; ``on_presence`` are told of changes, for what is no stream."""
+    """Takes what the device endpoint has checked; ``on_presence`` are told of changes, for what is no stream.
+
+    ``clock_rules`` may be replaced.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Pipeline:
     ) -> None:
         self._append = journal.append
         self._hub = hub
-        self._clock_rules = clock_rules or ClockRules()
+        self.clock_rules = clock_rules or ClockRules()
         self._monotonic = monotonic
         self._changes: dict[Device, SlidingWindow] = {}  # of devices that changed within the window
         self._damped: dict[Device, float] = {}  # changed and not told, until when
@@ -68,7 +71,7 @@ class Pipeline:
             wait = bucket.borrow(1.0) if delay else bucket.take(1.0)
             if wait and not delay:
                 return wait
-        time, flags = device.clock.stamp(draft.time, received, self._clock_rules)
+        time, flags = device.clock.stamp(draft.time, received, self.clock_rules)
         session = device.session
         ledger = device.ledger
         seq = draft.seq

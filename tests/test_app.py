@@ -65,28 +65,6 @@ async def test_a_stop_on_a_disk_that_fails_ends(tmp_path, monkeypatch: pytest.Mo
         assert (await receive(ws))["last_seq"] == 1
 
 
-@pytest.mark.parametrize(
-    ("limits", "asked", "expected"),
-    [
-        ((1024, 1024), None, (668, 128)),
-        ((1024, 1024), 100, (100, 128)),
-        ((1024, 1024), 5000, (668, 128)),
-        ((1024, 20_000), 5000, (5000, 1024)),
-        ((20_000, 20_000), None, (17_852, 1024)),
-        ((64, 64), None, (16, 8)),
-    ],
-)
-def test_no_more_connections_than_file_descriptors(
-    limits: tuple[int, int], asked: int | None, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the journal and the sinks need is kept back; the soft limit is raised to the hard one."""
-    raised: list[tuple[int, int]] = []
-    monkeypatch.setattr(app.resource, "getrlimit", lambda _: limits)
-    monkeypatch.setattr(app.resource, "setrlimit", lambda _, to: raised.append(to))
-    assert app._max_connections(asked) == expected
-    assert raised == ([(limits[1], limits[1])] if limits[0] < limits[1] else [])
-
-
 async def test_the_end_of_the_grace_time_is_told(tmp_path) -> None:
     """States found at the start become certain when it is over: the silent are offline, the offline confirmed."""
     async with gateway(tmp_path) as gw:

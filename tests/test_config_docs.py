@@ -14,6 +14,7 @@ import dotenv
 import pytest
 
 from gateway.config import load, variables
+from gateway.reload import live
 
 CONFIG = Path(__file__).parents[1] / "config"
 ENTRY = re.compile(r"^#(GATEWAY_\w+)=(.*)$")
@@ -24,6 +25,7 @@ EXAMPLES = {
     "GATEWAY_ID",
     "GATEWAY_LIMITS__MAX_CONNECTIONS",
     "GATEWAY_LIMITS__MAX_PER_ADDRESS",
+    "GATEWAY_LIMITS__MAX_PER_TOKEN",
     "GATEWAY_MQTT__CA",
     "GATEWAY_STATE_DIR",
 }
@@ -43,11 +45,12 @@ def leaf(settings: object, name: str) -> object:
 
 
 def test_every_setting_is_documented_once() -> None:
-    """``gateway.env`` holds each setting of the code once, under its line of help, and no other."""
+    """``gateway.env`` holds each setting of the code once, under its line of help, which says whether a reload takes
+    it, and no other."""
     found = entries()
     assert sorted(name for name, _ in found) == sorted(variables())
     for name, comment in found:
-        assert comment == f"# {variables()[name][1]}", name
+        assert comment == f"# {variables()[name][1]}{' (reload)' if name in live() else ''}", name
 
 
 def test_every_line_works_and_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

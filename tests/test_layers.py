@@ -21,7 +21,8 @@ FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"app", "client"},
-    {"config", "logs", "metrics", "systemd"},
+    {"reload", "remotes"},
+    {"capacity", "config", "logs", "metrics", "systemd"},
     {"server", "sinks.runner", "sinks.registry"},
     {"ws", "pipeline", "sinks"},
     {"journal", "history", "hub", "commands", "auth", "delivery"},
@@ -36,7 +37,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms that only some may enter, wherever they stand.
 ONLY_FROM = {
     "ws": {"server", "client"},
-    "config": {"app", "cli"},
+    "config": {"app", "cli", "doctor", "reload", "remotes"},
     "metrics": {"app", "cli"},
     "systemd": {"app", "cli"},
     "logs": {"app", "cli"},

@@ -355,6 +355,12 @@ class Journal:
         if bounds.low and self._probe_timer is None and self._state == "open":
             self._probe_timer = self._loop.call_later(PROBE_S, self._probe_again)
 
+    def bound(self, *, max_bytes: int, keep_free_bytes: int) -> None:
+        """Other bounds on disk from now on.  Segments keep the size that went with the first."""
+        self._bounds.max_bytes, self._bounds.keep_free = max_bytes, keep_free_bytes
+        if self._state == "open":
+            self._check_bytes()
+
     def _probe_again(self) -> None:
         self._probe_timer = None
         self._probe()

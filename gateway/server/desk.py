@@ -154,6 +154,10 @@ class Desk:
             "top": self.top,
         }
 
+    def configure(self, *, rate: float, burst: float, clock_rules: ClockRules) -> None:
+        """Other limits and rules from now on."""
+        self._rate, self._burst, self._clock_rules = rate, burst, clock_rules
+
     async def health(self, params: Params) -> object:
         """The body of ``/healthz``."""
         return self._health()

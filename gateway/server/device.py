@@ -106,6 +106,11 @@ class DeviceEndpoint:
         self.refused = Refusals()
         self.complaints = Complaints(monotonic)
 
+    def configure(self, settings: Settings) -> None:
+        """Other settings from now on; ``max_message_bytes`` is that of the start all the same."""
+        self.settings = settings
+        self.delay = settings.policy == "delay"
+
     def register(self, router: Router) -> None:
         """Add the address to a router."""
         router.middleware(self._admit, paths="/v1/devices/*")

@@ -56,9 +56,13 @@ class Tls:
         self, cert: Path, key: Path, client_ca: Path | None = None, *, now: Callable[[], float] = time.time
     ) -> None:
         self._now = now
-        self._failure = ""
-        self.reloads = 0
-        self.failures = 0
+        self._use(cert, key, client_ca)
+
+    def reload(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
+        """Use these files from now on, which may be the same with another content.
+
+        Raises :class:`ConfigError` where they cannot be used; the context then stays.
+        """
         self._use(cert, key, client_ca)
 
     def _use(self, cert: Path, key: Path, client_ca: Path | None) -> None:
@@ -72,24 +76,6 @@ class Tls:
         if problem := self._problem():
             log.warning("%s: %s", cert, problem)
 
-    def reload(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
-        """Use these files from now on, which may be the same with another content.
-
-        Raises :class:`ConfigError` where they cannot be used; the context then stays, and :meth:`problems` says so.
-        """
-        try:
-            self._use(cert, key, client_ca)
-        except ConfigError as error:
-            self.failed(str(error))
-            raise
-        self.reloads += 1
-        self._failure = ""
-
-    def failed(self, why: str) -> None:
-        """New files could not be used, for the reason ``why``: the old ones stay in use."""
-        self.failures += 1
-        self._failure = why
-
     @property
     def expires_in_s(self) -> float:
         """Seconds until the certificate, or the first of its chain, ends; negative since then."""
@@ -102,13 +88,6 @@ class Tls:
                 f"{problem[:1].upper()}{problem[1:]}.",
                 "Renew it, then `systemctl reload gateway` (SIGHUP): no connection is dropped.",
             )
-        if self._failure:
-            yield (
-                "A new certificate could not be used, the one before stays in use: "
-                + "; ".join(self._failure.splitlines())
-                + ".",
-                "Put that right, then `systemctl reload gateway` (SIGHUP).",
-            )
 
     def _problem(self) -> str:
         left = self.expires_in_s
@@ -120,7 +99,7 @@ class Tls:
 
     def stats(self) -> dict[str, float]:
         """Flat numbers."""
-        return {"expires_in_s": self.expires_in_s, "reloads": self.reloads, "failures": self.failures}
+        return {"expires_in_s": self.expires_in_s}
 
 
 def _since(seconds: float) -> str:
