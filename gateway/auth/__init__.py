@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from .knocks import Knock, Knocks
 from .scopes import ALL_SCOPES, ANYBODY, Grant, certificate_grant, check_scopes
-from .tokens import MAX_TOKENS, Record, Tokens
+from .tokens import MAX_TOKENS, SESSION_S, Record, Tokens
 
 __all__ = [
     "ALL_SCOPES",
     "ANYBODY",
     "MAX_TOKENS",
+    "SESSION_S",
     "Grant",
     "Knock",
     "Knocks",

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "start the gateway"),
     "check-config": ("check_config", "check the settings and say what is wrong with them"),
     "config": ("config", "show the settings in force"),
+    "token": ("token", "let devices, dashboards and scrapers in, and out"),
     "devices": ("devices", "list the devices, their states and what became of their readings"),
     "explain": ("explain", "tell where a device's readings went, and why any did not"),
     "dead-letters": ("dead_letters", "look at, retry or forget what sinks have refused"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["count", "offset"]
+__all__ = ["count", "lifetime", "offset"]
 
 
 def count(text: str) -> int:
@@ -21,6 +21,18 @@ def offset(text: str) -> int:
     if number is None or number < 0:
         raise argparse.ArgumentTypeError(f"an offset as `show` prints it, not {text!r}")
     return number
+
+
+def lifetime(text: str) -> float | None:
+    """Seconds of ``90d``, ``12h``, ``2w``; ``None`` of ``never``."""
+    from ..server.times import parse_duration
+
+    if text == "never":
+        return None
+    try:
+        return parse_duration(text) / 1e9
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a time such as 90d, 12h or 2w, or never, not {text!r}") from None
 
 
 def _whole(text: str) -> int | None:

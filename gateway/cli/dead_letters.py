@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import GatewayError, StateLocked
+from .alone import alone
 from .arguments import count, offset
 from .daemon import EXIT_STATUSES, NotRunning, add_options, dial, state_dir
 from .words import ago, moment, paragraph, plain, size, span, table, value, width
@@ -183,7 +180,7 @@ def _files(options: argparse.Namespace) -> Iterator[tuple[str, DeadLetters]]:
     directory = state_dir(options)
     if not directory.is_dir():
         raise NotRunning(f"there is no state directory {directory}", hint="name one with --state-dir")
-    with _alone(directory):
+    with alone(directory):
         print(f"no gateway runs with {directory}: these are its files", file=sys.stderr)
         yield from _opened(directory / "dead-letters", options)
 
@@ -224,30 +221,6 @@ def _purge(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for name, letters in _files(options)
     ]
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the lock that a gateway holds while it runs; root becomes the directory's owner, whose files they stay."""
-    try:
-        owner = directory.stat()
-        if os.geteuid() == 0 and owner.st_uid:
-            os.setegid(owner.st_gid)
-            os.seteuid(owner.st_uid)
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise GatewayError(
-            f"the state directory {directory} cannot be used: {error.strerror}", hint="run this as the gateway's user"
-        ) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise StateLocked(
-            f"a gateway that does not answer uses {directory}", hint="try again when it has started or stopped"
-        ) from None
-    finally:
-        os.close(fd)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
