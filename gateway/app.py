@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import __version__, liveness, metrics, systemd
+from . import __version__, liveness, metrics, remotes, systemd
 from .auth import Tokens
 from .capacity import max_connections
 from .config import Settings, is_loopback, lacking
@@ -167,33 +167,8 @@ class App:
 
     def _runners(self, journal: Journal, history: History, book: DeviceBook, delivery: Delivery) -> list[Runner]:
         settings = self.settings
-        sinks: list[Sink] = [registry.history_sink(history)]
-        if settings.mqtt.url:
-            sinks.append(
-                registry.mqtt_sink(
-                    url=settings.mqtt.url,
-                    gateway=settings.id,
-                    prefix=settings.mqtt.prefix,
-                    qos=settings.mqtt.qos,
-                    layout=settings.mqtt.layout,
-                    username=settings.mqtt.username,
-                    password=settings.mqtt.password.get_secret_value(),
-                    ca=settings.mqtt.ca,
-                    measurement=settings.influx.measurement,
-                    integer=book.is_integer,
-                )
-            )
-        if settings.influx.url:
-            sinks.append(
-                registry.influx_sink(
-                    url=settings.influx.url,
-                    token=settings.influx.token.get_secret_value(),
-                    org=settings.influx.org,
-                    bucket=settings.influx.bucket,
-                    measurement=settings.influx.measurement,
-                    integer=book.is_integer,
-                )
-            )
+        far = (remotes.mqtt(settings, integer=book.is_integer), remotes.influx(settings, integer=book.is_integer))
+        sinks: list[Sink] = [registry.history_sink(history), *filter(None, far)]
         runners = []
         for sink in sinks:
             own = sink.name == "history"  # ours, and nobody to be spared

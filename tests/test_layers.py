@@ -20,6 +20,7 @@ PACKAGE = Path(gateway.__file__).parent
 FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
+    {"doctor"},
     {"app", "client"},
     {"reload", "remotes"},
     {"capacity", "config", "logs", "metrics", "systemd"},
@@ -41,7 +42,7 @@ ONLY_FROM = {
     "metrics": {"app", "cli"},
     "systemd": {"app", "cli"},
     "logs": {"app", "cli"},
-    "client": {"cli"},
+    "client": {"cli", "doctor"},
 }
 # All that these may import of the gateway.
 ONLY_TO = {

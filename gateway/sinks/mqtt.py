@@ -110,8 +110,8 @@ class MqttSink:
     ``client_id`` has to be this gateway's alone on the broker.  ``username`` and ``password`` go before those
     in ``url``.  ``ca`` is a file of certificates trusted in place of the system's.  ``window`` bounds the
     publishes under way, together with the broker's Receive Maximum; ``max_message_bytes`` the payload of a
-    message of several readings. Raises ``ValueError`` for a URL that is none, ``OSError`` for a ``ca`` that
-    cannot be read.
+    message of several readings; ``tells_status``: whether ``status`` and the Last Will are its to say.  Raises
+    ``ValueError`` for a URL that is none, ``OSError`` for a ``ca`` that cannot be read.
     """
 
     refuses = True
@@ -132,6 +132,7 @@ class MqttSink:
         keepalive_s: int = 15,
         ack_s: float = 60.0,
         connect_s: float = 10.0,
+        tells_status: bool = True,
         name: str = "mqtt",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
@@ -148,6 +149,7 @@ class MqttSink:
         self._client_id = client_id
         self._prefix = prefix
         self._qos = qos
+        self._tells_status = tells_status
         self._window = window
         self._max_message_bytes = max_message_bytes
         # Learned from a broker that refuses what it did not forbid; forgotten with the process.
@@ -191,14 +193,14 @@ class MqttSink:
             keepalive_s=self._keepalive_s,
             ack_s=self._ack_s,
             window=self._window,
-            will=(self._status_topic, b"offline", self._qos),
+            will=(self._status_topic, b"offline", self._qos) if self._tells_status else None,
             timeout_s=self._connect_s,
             clock=self._clock,
         )
         self._link = link
         link.on_closed = self.lost
         self._connects += 1
-        await self._retain(link, [Message(self._status_topic, b"online", ())])
+        await self._tell(link, b"online")
         return True
 
     async def write(self, batch: Batch) -> int:
@@ -265,7 +267,7 @@ class MqttSink:
         try:
             link.on_closed = None
             if link.closed is None:
-                await self._retain(link, [Message(self._status_topic, b"offline", ())])
+                await self._tell(link, b"offline")
                 await link.disconnect()
         except (Unavailable, Stopped):
             pass
@@ -318,6 +320,10 @@ class MqttSink:
     @staticmethod
     def _reason(code: int) -> str:
         return f"the broker refused it: {_CONTENT.get(code) or _UNCLEAR[code]} (0x{code:02x})"
+
+    async def _tell(self, link: Link, status: bytes) -> None:
+        if self._tells_status:
+            await self._retain(link, [Message(self._status_topic, status, ())])
 
     async def _retain(self, link: Link, messages: Sequence[Message]) -> None:
         codes = await link.publish(messages, qos=self._qos, retain=True)

@@ -36,8 +36,11 @@ def mqtt_sink(
     ca: Path | None = None,
     measurement: str = "telemetry",
     integer: Integer = never,
+    guest: bool = False,
 ) -> Sink:
     """Readings to an MQTT 5 broker; ``gateway`` is this gateway's id, and the client id made of it its own.
+
+    A ``guest`` has another client id, and says nothing of whether the gateway is there.
 
     Raises ``ValueError`` for a URL or QoS that is none, ``KeyError`` for a layout that is none, ``OSError``
     for a ``ca`` that cannot be read.
@@ -47,7 +50,8 @@ def mqtt_sink(
     return MqttSink(
         url=url,
         layout=find_layout(layout, gateway=gateway, measurement=measurement, integer=integer),
-        client_id=f"gateway-{gateway}",
+        client_id=f"gateway-{gateway}" + ("-guest" if guest else ""),
+        tells_status=not guest,
         prefix=prefix,
         qos=qos,
         username=username,
