@@ -126,7 +126,8 @@ class BookFile:
     def _set_aside(self, why: str, words: str) -> None:
         aside = set_aside(self._path, why)
         name = aside.name if aside is not None else "?"
-        log.error("%s cannot be used: %s; kept as %s", self._path, words, name)
+        extra = {"event": "file_aside", "path": self._path, "reason": words}
+        log.error("%s cannot be used: %s; kept as %s", self._path, words, name, extra=extra)
         self.problems.append(
             f"The device book could not be used ({words}) and is made anew from the journal: kept as {name}"
         )
@@ -165,7 +166,8 @@ def _encodable(row: Row) -> Row:
     try:
         _encoder.encode(row)
     except (TypeError, ValueError, OverflowError) as error:
-        log.error("the description of device %r cannot be kept: %s", row.name, error)
+        extra = {"event": "fault", "device": row.name, "reason": error}
+        log.error("the description of device %r cannot be kept: %s", row.name, error, extra=extra)
         return msgspec.structs.replace(row, described=None)
     return row
 

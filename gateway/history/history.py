@@ -138,7 +138,8 @@ class History:
         text = f"The history's file could not be used ({error}) and is made anew from what can be read of it"
         self._problems = [*self._problems[-7:], f"{text}: kept as {name}" if name else text]
         self._counts["rescued"] += 1
-        log.error("%s", self._problems[-1])
+        extra = {"event": "history_damaged", "reason": error, "path": name}
+        log.error("%s", self._problems[-1], extra=extra)
 
     def _rescue(self, old: Store, error: Exception) -> Store:
         """Make the file anew; waits for queries that read the old one.  After an error it can be called again."""
@@ -247,7 +248,7 @@ class History:
                 try:
                     store = self._store = await self._in_writer(partial(self._rescue, store, self._suspicion))
                 except HistoryError as error:
-                    log.warning("%s", error)
+                    log.warning("%s", error, extra={"event": "history_failed", "reason": error})
                     self._failure = error
                     self._tell()
                     if self._closing:
@@ -281,7 +282,7 @@ class History:
                 try:
                     before = await self._in_writer(partial(self._limit_age, store, now - opened_at))
                 except HistoryError as error:
-                    log.warning("%s", error)
+                    log.warning("%s", error, extra={"event": "history_failed", "reason": error})
                     self._suspect(error)
                 else:
                     expired = 0
@@ -292,7 +293,7 @@ class History:
                 try:
                     expired = await self._in_writer(partial(self._work, store, expired, before))
                 except HistoryError as error:
-                    log.warning("%s", error)
+                    log.warning("%s", error, extra={"event": "history_failed", "reason": error})
                     self._suspect(error)
                     work_at = loop.time() + RETRY_S[1]
                 else:

@@ -137,7 +137,8 @@ def _begin(path: Path, new: Path, old: Store | None, name: str, span: int) -> Se
     try:
         source = None if path.is_dir() else Salvage(path)
     except apsw.Error as error:
-        log.error("nothing can be read of %s: %s", path, error)
+        extra = {"event": "history_damaged", "path": path, "reason": error}
+        log.error("nothing can be read of %s: %s", path, error, extra=extra)
         source = None
     store = Store(new, epoch="", span=span)
     try:

@@ -68,7 +68,8 @@ class Counters:
         self.damages += place_is_new
         self.damaged_segments += file_is_new
         if place_is_new:
-            log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage)
+            extra = {"event": "journal_damaged", "path": damage[0], "offset": damage[2]}
+            log.warning("%s is damaged at byte %d: offsets %d to %d are lost", *damage, extra=extra)
 
     def committed(self, committed: Committed, size: int, latency: float) -> None:
         """A group is durable: ``size`` bytes, told ``latency`` seconds after its first append."""

@@ -223,10 +223,10 @@ class Cursor:
         start, end, stored = self._void
         position = self.position
         if start <= position.offset < end and stored > position.readings:
-            log.warning(
-                "cursor %r: %d readings from offset %d on are lost", self.name, stored - position.readings, start
-            )
-            self.lost += stored - position.readings
+            lost = stored - position.readings
+            extra = {"event": "journal_damaged", "sink": self.name, "offset": start, "count": lost}
+            log.warning("cursor %r: %d readings from offset %d on are lost", self.name, lost, start, extra=extra)
+            self.lost += lost
             self.position = Position(position.offset, stored)
             self._journal.moved(self)
 

@@ -77,7 +77,8 @@ class Home:
         identity.write(self._directory / identity.FILE_NAME, epoch)
         with contextlib.suppress(OSError):
             sync_directory(self._directory.parent)
-        log.error("%s was removed while it was in use; it is made again", self._directory)
+        extra = {"event": "journal_damaged", "path": self._directory, "reason": "removed"}
+        log.error("%s was removed while it was in use; it is made again", self._directory, extra=extra)
 
     def close(self) -> None:
         """Give up the lock."""

@@ -292,7 +292,7 @@ class Journal:
         self._in_flight = 0
         waiters, self._in_flight_waiters = self._in_flight_waiters, {}
         if self._bounds.failure:
-            log.info("the journal's disk works again")
+            log.info("the journal's disk works again", extra={"event": "journal_works"})
             self._bounds.failure = ""
         if committed.segments:
             self._holdings.add(committed.segments)
@@ -311,7 +311,7 @@ class Journal:
         self._counts.failures += 1
         failure = error.strerror or str(error)
         if failure != self._bounds.failure:
-            log.error("the journal cannot be written: %s", failure)
+            log.error("the journal cannot be written: %s", failure, extra={"event": "journal_failed", "reason": failure})
         self._bounds.failure = failure
         self._update_room()
         if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._holdings) > 1:
@@ -394,7 +394,8 @@ class Journal:
         self._counts.dropped_segments += count
         unread = ", ".join(cursor.name for cursor in self._cursors if cursor.position.offset == first.base)
         some = counted(count, "segment")
-        log.warning("dropped %s below offset %d to make room, unread by: %s", some, first.base, unread)
+        extra = {"event": "journal_dropped", "offset": first.base, "sink": unread}
+        log.warning("dropped %s below offset %d to make room, unread by: %s", some, first.base, unread, extra=extra)
         self._writer.remove(dropped, self._places())
         self._probe()
         self._arm_places()

@@ -294,7 +294,8 @@ class Writer:
         try:
             record.encode(item)
         except (TypeError, ValueError, OverflowError) as error:
-            log.error("an item of device %r cannot be stored: %s", item.device, error)
+            extra = {"event": "fault", "device": item.device, "reason": error}
+            log.error("an item of device %r cannot be stored: %s", item.device, error, extra=extra)
             self.unencodable += 1
             return Mark(item.device, getattr(item, "session", ""), getattr(item, "seq", 0))
         return item

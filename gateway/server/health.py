@@ -108,9 +108,9 @@ class Health:
         self.messages.sample()
         problem = self.journal_problem()
         if problem and not self._refusing:
-            log.warning("readings are refused: %s", problem)
+            log.warning("readings are refused: %s", problem, extra={"event": "intake_stopped", "reason": problem})
         elif self._refusing and not problem:
-            log.warning("readings are taken again: the journal can be written")
+            log.warning("readings are taken again: the journal can be written", extra={"event": "intake_works"})
         self._refusing = problem
 
     def alive(self) -> str:

@@ -271,7 +271,10 @@ class DeadLetters:
                 raise
             kept = set_aside(self.path, "damaged")
             sync_directory(self.path.parent)
-            log.error("%s: the dead letters cannot be read (%s): kept as %s", self.path, error.strerror, kept)
+            extra = {"event": "file_aside", "path": self.path, "reason": error.strerror}
+            log.error(
+                "%s: the dead letters cannot be read (%s): kept as %s", self.path, error.strerror, kept, extra=extra
+            )
             census, own = _Census(), set()
         self._census = census
         return own

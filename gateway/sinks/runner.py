@@ -486,8 +486,9 @@ class Runner:
         letters.uncounted.difference_update(self._aside)
         if not self._disliked:
             self._set_ok()
-        for offset, reason, _ in some[:3]:
-            log.warning("sink %s: offset %d to the dead letters: %s", self.sink.name, offset, reason)
+        for offset, reason, item in some[:3]:
+            extra = self._fields("dead_letter", reason, device=item.device, offset=offset, count=len(some))
+            log.warning("sink %s: offset %d to the dead letters: %s", self.sink.name, offset, reason, extra=extra)
 
     async def _send_states(self) -> None:
         while self._unsent:
@@ -516,14 +517,15 @@ class Runner:
         self._failed_at = now
         delay = self._backoff.next(error.retry_after_s)
         if self.state != "waiting":
-            log.warning("sink %s: %s", self.sink.name, error)
+            log.warning("sink %s: %s", self.sink.name, error, extra=self._fields("sink_unreachable", error))
         self._retries += 1
         self.reached = error.reached
         await self._pause("waiting", str(error), error.hint, delay)
 
     async def _stand(self, reason: str, hint: str) -> None:
         if (self.state, self.reason) != ("stopped", reason):
-            log.error("sink %s stopped: %s%s", self.sink.name, reason, f" ({hint})" if hint else "")
+            extra = self._fields("sink_stopped", reason, hint=hint)
+            log.error("sink %s stopped: %s%s", self.sink.name, reason, f" ({hint})" if hint else "", extra=extra)
         self._retries += 1
         self._doubted = True
         await self._pause("stopped", reason, _and_again(hint, self._stopped_retry_s), self._stopped_retry_s)
@@ -541,9 +543,12 @@ class Runner:
         self._hurry = False
         self.next_try = None
 
+    def _fields(self, event: str, reason: object = "", **more: object) -> dict[str, object]:
+        return {"event": event, "sink": self.sink.name, "reason": reason, **more}
+
     def _set_ok(self) -> None:
         if self.state not in ("ok", "idle"):
-            log.info("sink %s works again", self.sink.name)
+            log.info("sink %s works again", self.sink.name, extra=self._fields("sink_works"))
         self.state, self.reason, self.hint = "ok", "", ""
 
     def _lost(self) -> None:
