@@ -311,7 +311,9 @@ class Journal:
         self._counts.failures += 1
         failure = error.strerror or str(error)
         if failure != self._bounds.failure:
-            log.error("the journal cannot be written: %s", failure, extra={"event": "journal_failed", "reason": failure})
+            log.error(
+                "the journal cannot be written: %s", failure, extra={"event": "journal_failed", "reason": failure}
+            )
         self._bounds.failure = failure
         self._update_room()
         if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._holdings) > 1:
