@@ -228,7 +228,6 @@ class App:
             pipeline,
             delivery,
             device_settings(settings),
-            access=access,
         )
         live = self.live = LiveEndpoint(hub, history, journal, journal.epoch)
         pipeline.on_presence.append(devices.complaints.presence)
