@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import __version__, liveness, metrics, remotes, systemd
+from . import __version__, liveness, logs, metrics, remotes, systemd
 from .auth import Tokens
 from .capacity import max_connections
 from .config import Settings, is_loopback, lacking
@@ -285,6 +285,12 @@ class App:
             ssl=self.tls.context if self.tls is not None else None,
         )
         sources.append(("websocket", {}, server.stats))
+        sources += [
+            ("ack", {}, lambda: {"latency": journal.ack_latency}),
+            ("live", {}, lambda: {"latency": live.latency}),
+            *(("sink", {"sink": runner.sink.name}, _latency_of(runner)) for runner in runners),
+            ("log", {}, logs.stats),
+        ]
         if self.tls is not None:
             sources.append(("tls", {}, self.tls.stats))
         reloader.apply = appliers(
@@ -498,6 +504,10 @@ def _sources(
         ("guard", {}, lambda: {"refused": guard.refused}),
         *(("sink", {"sink": runner.sink.name}, runner.stats) for runner in runners),
     ]
+
+
+def _latency_of(runner: Runner) -> Callable[[], metrics.Stats]:
+    return lambda: {"latency": runner.latency}
 
 
 async def run(settings: Settings) -> None:

@@ -2,8 +2,9 @@
 
 :data:`TABLE` says of each number what it is called here, whether it only grows, and what it means.  Names follow
 Prometheus' conventions (https://prometheus.io/docs/practices/naming/): base units, ``_total`` for what only grows, a
-label where numbers are parts of one whole.  No device is ever a label.  A number that the table does not know is shown
-as a gauge under its own name.
+label where numbers are parts of one whole, a histogram for how long something took.  No device is ever a label.  A
+number that the table does not know is shown as a gauge under its own name.  The process's own numbers (memory, CPU,
+file descriptors) are those of prometheus-client.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from .distribution import Distribution
+
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 __all__ = ["TABLE", "Known", "Source", "exposition"]
 
-Stats = Mapping[str, float]
+Stats = Mapping[str, float] | Mapping[str, Distribution]
 # (room, its labels, its numbers now)
 Source = tuple[str, Mapping[str, str], Callable[[], Stats]]
 
@@ -25,7 +28,7 @@ class Known(NamedTuple):
     """A number's family: ``gateway_<room>_<name>``, with ``_total`` for a counter; what is shown is ``scale`` times
     the number."""
 
-    kind: str  # counter, gauge or summary
+    kind: str  # counter, gauge, summary or histogram
     name: str
     help: str
     labels: Mapping[str, str] = {}
@@ -38,6 +41,10 @@ def _counter(name: str, help: str) -> Known:
 
 def _gauge(name: str, help: str) -> Known:
     return Known("gauge", name, help)
+
+
+def _latency(help: str) -> dict[str, Known]:
+    return {"latency": Known("histogram", "latency_seconds", help)}
 
 
 def _ack(quantile: str) -> Known:
@@ -66,6 +73,12 @@ TABLE: dict[str, dict[str, Known]] = {
         "notices_dropped": _counter("notices_dropped", "Answers left out because the device does not read them."),
     },
     "refusals": {"messages": _counter("messages", "Errors sent to devices, by code.")},
+    "ack": _latency("From the receipt of a reading, at the latest, until its ack was sent; each reading counts."),
+    "live": _latency("From the receipt of the oldest reading of an update until dashboards are sent it."),
+    "log": {
+        "entries": _counter("entries", "Entries of the log written."),
+        "lost": _counter("lost", "Entries left out because what takes the log was too slow."),
+    },
     "journal": {
         "commits": _counter("commits", "Group commits: each one write and one sync."),
         "records": _counter("records", "Records written, usually one a commit."),
@@ -144,6 +157,7 @@ TABLE: dict[str, dict[str, Known]] = {
         "failures": _counter("reload_failures", "Times that they had faults, so that those before stay in force."),
     },
     "sink": {
+        **_latency("From the receipt of a batch's oldest reading until the far side has taken it; each batch counts."),
         "stored": _counter("stored", "Readings stored since the sink's place in the journal began; over restarts."),
         "delivered": _counter("delivered", "Of these, safe on the far side; over restarts."),
         "pending": _gauge("unconfirmed", "Of these, not yet known to be safe on the far side: the journal holds them."),
@@ -208,7 +222,7 @@ def exposition(sources: Iterable[Source], version: str, accept: str = "") -> tup
     ``accept`` is the request's ``Accept``: OpenMetrics where it names ``application/openmetrics-text``, otherwise
     Prometheus' text format 0.0.4.
     """
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
 
@@ -218,6 +232,7 @@ def exposition(sources: Iterable[Source], version: str, accept: str = "") -> tup
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Rooms())
+    ProcessCollector(registry=registry)
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
@@ -235,9 +250,21 @@ def _collect(sources: Iterable[Source], version: str) -> Iterator[Metric]:
             family = families.get(full)
             if family is None:
                 family = families[full] = Metric(full, known.help, known.kind)
+            if isinstance(number, Distribution):
+                _add_buckets(family, labels, number)
+                continue
             sample = f"{full}_total" if known.kind == "counter" else full
             family.add_sample(sample, {**labels, **known.labels}, number * known.scale)
     yield from families.values()
+
+
+def _add_buckets(family: Metric, labels: Mapping[str, str], found: Distribution) -> None:
+    from prometheus_client.utils import floatToGoString
+
+    for bound, count in found.buckets():
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": floatToGoString(bound)}, count)
+    family.add_sample(f"{family.name}_count", dict(labels), found.count)
+    family.add_sample(f"{family.name}_sum", dict(labels), found.total)
 
 
 def _known(room: str, name: str) -> Known:

@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     {"devices"},  # the hub's snapshots are made from the device book
     {"bookfile", "clock", "session", "limit", "liveness", "ledger"},
     {"codecs", "aside", "pem"},
-    {"reading", "errors", "globs"},
+    {"reading", "errors", "globs", "distribution"},
     {"__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -55,7 +55,7 @@ ONLY_TO = {
 CONCRETE_SINKS = {"history", "homeassistant", "influx", "mqtt", "sparkplug"}
 
 # No asyncio, no sockets, no files, no clock: time is an argument.
-PURE = {"errors", "globs", "reading", "codecs", "clock", "session", "limit", "liveness", "ledger"}
+PURE = {"distribution", "errors", "globs", "reading", "codecs", "clock", "session", "limit", "liveness", "ledger"}
 # fmt: off
 IMPURE_MODULES = {
     "asyncio", "concurrent", "io", "logging", "multiprocessing", "os", "pathlib", "queue", "random",

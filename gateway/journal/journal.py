@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from gateway.distribution import Distribution
 from gateway.errors import JournalError, Overloaded
 from gateway.journal import record
 from gateway.journal.bounds import Bounds
@@ -112,6 +113,7 @@ class Journal:
         self._flushes = Flushes()
         self._spare = SpareReaders()
         self._counts = Counters()
+        self.ack_latency = Distribution()  # from a group's first append until all of it were told; by readings
 
     # -- opening and closing ---------------------------------------------------------------------------------------
 
@@ -280,14 +282,14 @@ class Journal:
 
     def on_committed(self, committed: Committed) -> None:
         """The group in flight is durable."""
-        now = self._loop.time()
+        now, since, stored = self._loop.time(), self._in_flight_since, self.stored
         size = 0
         for written in committed.records:
             self.ring.add(written, now)
             self.stored += written.batch.readings
             size += written.size
         self.durable_offset = committed.records[-1].batch.end
-        self._counts.committed(committed, size, now - self._in_flight_since)
+        self._counts.committed(committed, size, now - since)
         self._limit = max(1, min(self._max_pending, PENDING_BYTES * self._in_flight // size))
         self._in_flight = 0
         waiters, self._in_flight_waiters = self._in_flight_waiters, {}
@@ -303,6 +305,7 @@ class Journal:
         if self._due or self._flushes:
             self._hand_over()
         tell(self._loop, iter(waiters.items()))
+        self.ack_latency.observe(self._loop.time() - since, self.stored - stored)
         for cursor in self._cursors:
             cursor.wake(self.durable_offset)
 

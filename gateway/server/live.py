@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..auth import ANYBODY, Grant
+from ..distribution import Distribution
 from ..errors import HistoryError, Overloaded
 from ..globs import is_pattern
 from ..history import History
@@ -135,6 +136,7 @@ class LiveEndpoint:
         self.histories = asyncio.Semaphore(HISTORIES)
         self.unread: dict[Client, float] = {}  # paused clients, and since when
         self._delays: deque[float] = deque(maxlen=DELAYS)
+        self.latency = Distribution()  # from receipt until dashboards are sent it, by ticks
         self._more = False  # to be sent at once
         self._silent_until = 0.0  # failures are counted, not logged, until then
 
@@ -173,7 +175,9 @@ class LiveEndpoint:
         oldest = self.hub.oldest_received
         self._more = self.hub.tick()
         if oldest is not None:
-            self._delays.append((self.now() - oldest) / 1e6)
+            delay = self.now() - oldest
+            self._delays.append(delay / 1e6)
+            self.latency.observe(delay / 1e9)
         if self.unread:
             self._look_at_unread(now)
 

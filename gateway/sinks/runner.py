@@ -36,6 +36,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from gateway.distribution import Distribution
 from gateway.errors import GatewayError, JournalError
 from gateway.reading import Batch, Mark, Reading
 from gateway.sinks.aftercare import RETRY_S, Aftercare
@@ -84,6 +85,7 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         on_taken: Callable[[], None] = lambda: None,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.sink = sink
         self.taken = cursor.position.offset
@@ -101,7 +103,8 @@ class Runner:
         self._stopped_retry_s = stopped_retry_s
         self._refused_in_a_row = refused_in_a_row
         self._lag_s = lag_s
-        self._clock = clock
+        self._clock, self._now = clock, now
+        self.latency = Distribution()  # from the receipt of a batch's oldest reading until it was taken
         self._retry_most_s = retry_most_s
         self._backoff = Backoff(retry_least_s, retry_most_s, retry_asked_s, rng or random.Random())
         # Bounded by the number of keys, that is of devices: only the latest value of each is held.
@@ -447,6 +450,9 @@ class Runner:
         self._write_s_sum += self._write_s
         self._batches += 1
         self._taken_count += part.readings
+        if part.readings:
+            oldest = next(item for item in part.items if type(item) is Reading)
+            self.latency.observe((self._now() - oldest.received) / 1e9)
         if part.readings:
             self._refused, self._disliked, self._doubted = 0, False, False
         self._backoff.reset()
