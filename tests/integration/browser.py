@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tools.toolkit.servers import Daemon
 
-__all__ = ["WAIT_S", "Device", "Page", "Trace", "connected", "downloads", "stored", "traced", "window"]
+__all__ = ["WAIT_S", "Device", "Page", "Trace", "connected", "downloads", "stored", "touch", "traced", "window"]
 
 WAIT_S = 15.0
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
@@ -97,6 +97,16 @@ def window(browser: Chrome, width: int, height: int, *, mobile: bool = False) ->
         yield
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@contextmanager
+def touch(browser: Chrome) -> Iterator[None]:
+    """A window that is touched by fingers."""
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 5})
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from selenium.webdriver import Chrome
 
-from tests.integration.browser import Page, connected, window
+from tests.integration.browser import Page, connected, touch, window
 from tools.toolkit.servers import Daemon
 
 GREATEST = 1.7976931348623157e308
@@ -121,9 +122,10 @@ def test_greatest_numbers_are_drawn(chromium: Chrome, shared: Daemon) -> None:
         chromium,
         shared,
         """
-        const {axisWords, calmScale, shrinkFor, shrunk} = await import('/axis.js'), {sparkPath} = await import('/spark.js');
+        const {axisWords, calmScale, shrinkFor, shrunk} = await import('/axis.js');
+        const {sparkPath} = await import('/spark.js');
         const top = arguments[0], cases = [[-top, top], [top, top], [1.2e308, 1.6e308], [0, top], [-1e307, 5]];
-        const scales = cases.map(([low, high]) => calmScale(shrunk(low, shrinkFor(low, high)), shrunk(high, shrinkFor(low, high))));
+        const scales = cases.map((ends) => calmScale(...ends.map((end) => shrunk(end, shrinkFor(...ends)))));
         const fits = scales.map(([a, b, c]) => [a, b, c, c - a].every(Number.isFinite) && a < b && b < c);
         const ring = {times: [0, 5000, 10000], values: [-top, top, top]};
         const path = sparkPath(ring, 10000, {interval: 0}, {pace: 5000});
@@ -135,3 +137,135 @@ def test_greatest_numbers_are_drawn(chromium: Chrome, shared: Daemon) -> None:
     assert words[0] == ["-200×10³⁰⁶", "0", "200×10³⁰⁶"]
     assert "NaN" not in path
     assert "Infinity" not in path
+
+
+def test_device_of_the_address_is_never_replaced_by_another(chromium: Chrome, shared: Daemon) -> None:
+    """A device that does not exist is said not to, and shown by itself when it comes; odd windows are passed over."""
+    with connected(shared, "here") as here:
+        here.send(level=1)
+        page = Page(chromium, shared, "#device=nosuch")
+        page.wait("the word", lambda: "There is no device “nosuch” yet" in page.text("#device"))
+        assert page.row("here")
+        assert page.text("#device .head") == ""
+        assert page.faults() == []
+        with connected(shared, "nosuch") as late:
+            late.send(level=2)
+            page.wait("it", lambda: page.text(".head h2") == "nosuch" and page.card("level"))
+        assert page.text(".missing") == ""
+        for name in ("*", "a b", "<b>", "\u202ex"):
+            page.run("location.hash = new URLSearchParams({device: arguments[0]})", name)
+            page.wait("the word", lambda: "No device can have this name" in page.text(".missing"))
+        assert "‹U+202E›x" in page.text(".missing")
+        for odd in ("from=1e15&to=2e15", "from=1e15", "from=1&to=9e12", "from=NaN&to=Infinity", "from=-5&to=5"):
+            page.run("location.hash = arguments[0]", f"device=here&{odd}")
+            page.wait("the device", lambda: page.text(".head h2") == "here" and page.card("level"))
+            page.wait("live", lambda: page.text("#live-word") == "LIVE")
+            assert "NaN" not in page.text("body")
+        page.keys("-", "-", "-", "-", " ", *"-" * 30)
+        page.wait("paused", lambda: page.text("#live-word").startswith("Paused"))
+        assert "NaN" not in page.text("body")
+        page.run("location.hash = ''")
+        page.wait("one that the page chooses", lambda: page.text(".head h2"))
+
+
+def test_metric_that_changes_its_kind_shows_both(chromium: Chrome, shared: Daemon) -> None:
+    """A metric that was a boolean and is a number now has a chart and a strip, each of its own readings; and back."""
+    now = int(time.time() * 1000)
+    with connected(shared, "moody") as moody:
+        moody.past([(now - (60 - k) * 1000, {"m": k % 2 == 0 if k < 30 else k, "n": f"text {k}"}) for k in range(60)])
+
+        def cards() -> dict[str, str]:
+            script = (
+                "return [...document.querySelectorAll('[data-metric=m]')].map((it) => [it.className, it.innerText])"
+            )
+            return {kind.split()[2]: " ".join(text.split()) for kind, text in page.run(script)}
+
+        for hash, least in (("#device=moody", "30"), ("#device=moody&range=1h", r"3\d")):
+            page = Page(chromium, shared, hash)
+            page.wait("the number", lambda least=least: re.search(f"min {least} max 59", cards().get("number", "")))
+            page.wait("the strip", lambda: re.search("on 50 %, 29 changes", cards().get("bool", "")))
+            assert re.search(r"^M m as a number .* 59", cards()["number"])
+            assert re.search(r"^M m as on or off .* – now a number", cards()["bool"])
+        page.press("Table")
+        page.wait("the table", lambda: re.search(r"M m 59 3\d 4\d\S* 59 \d\d .* as on or off m –", page.text(".values")))
+        page.press("Charts")
+        moody.send(m=False)
+        page.wait("back", lambda: re.search("– now on or off", cards()["number"]) and " off" in cards()["bool"])
+        moody.send(n=5)
+        page.wait("a text before", lambda: len(page.run("return document.querySelectorAll('[data-metric=n]')")) == 2)
+        assert page.complaints() == []
+
+
+def test_texts_of_devices_order_nothing_around_them(chromium: Chrome, shared: Daemon) -> None:
+    """Controls in names, units and values are seen and turn nothing around; a name from right to left reads as one."""
+    turn, arabic = "\u202e", "مضخة المياه الرئيسية في المبنى"
+    with connected(shared, "turned") as device, connected(shared, "arabic") as other:
+        device.describe(name=f"{turn}exe.gnp pump\u2066", metrics={"level": {"unit": f"m{turn}"}})
+        device.send(
+            level=5, note=f"a{turn}b\u200bc\ufeff", flag="\U0001f469\u200d\U0001f527 \U0001f3f4\U000e0067\U000e007f"
+        )
+        other.describe(name=arabic)
+        other.send(level=6)
+        page = Page(chromium, shared, "#device=turned")
+        page.wait("the name", lambda: page.text(".head h2") == "‹U+202E›exe.gnp pump‹U+2066›")
+        page.wait("the value", lambda: "5 m‹U+202E›" in page.row("turned"))
+        page.wait("the text", lambda: "a‹U+202E›b‹U+200B›c‹U+FEFF›" in page.card("note"))
+        page.wait("the log", lambda: page.card("note").count("a‹U+202E›b‹U+200B›c‹U+FEFF›") == 2)
+        assert "‹" not in page.card("flag")
+        assert turn not in page.run("return document.documentElement.outerHTML")
+        page.wait("the other", lambda: "مضخة" in page.row("arabic"))
+        parts = "return [...document.querySelectorAll('[data-device=arabic] .n > span')].map((it) => it.textContent)"
+        assert page.run(parts) == [arabic, ""], "letters that join are not parted"
+        assert page.run("return getComputedStyle(document.querySelector('[data-device=arabic] .n')).direction") == "rtl"
+
+
+def test_long_title_is_cut_and_can_be_had_whole(chromium: Chrome, shared: Daemon) -> None:
+    """A long title takes three lines at the most; a button, and the mouse that rests there, show all of it."""
+    name = "A very long name of a device that goes on and on " * 2 + "and ends here"
+    with window(chromium, 360, 800, mobile=True), connected(shared, "long") as device:
+        device.describe(name=name)
+        device.send(level=5)
+        page = Page(chromium, shared, "#device=long")
+        page.wait("the name", lambda: page.run("return document.querySelector('.head h2').textContent") == name)
+        lines = "const it = document.querySelector('.head h2'), {lineHeight} = getComputedStyle(it);"
+        lines += "return [Math.round(it.clientHeight / parseFloat(lineHeight)), it.scrollHeight > it.clientHeight + 2]"
+        page.wait("three lines", lambda: page.run(lines) == [3, True])
+        assert page.run("return document.querySelector('.head h2').title") == name
+        page.press("Whole name")
+        page.wait("all of it", lambda: page.run(lines)[0] > 3 and not page.run(lines)[1])
+        page.press("Less")
+        page.wait("three again", lambda: page.run(lines) == [3, True])
+
+
+def test_fingers_find_all(chromium: Chrome, shared: Daemon) -> None:
+    """Where fingers point, all that they touch is 44 pixels high and wide, on each view; a desk stays dense."""
+    small = (
+        "return [...document.querySelectorAll('button, input, select, [role=option]')]"
+        ".filter((it) => it.checkVisibility()).map((it) => [it.getBoundingClientRect(), it.outerHTML])"
+        ".filter(([{width, height}]) => Math.min(width, height) < 44)"
+        ".map(([{width, height}, it]) => `${width} ${height} ${it}`)"
+    )
+    with connected(shared, "thumb") as thumb:
+        thumb.describe(name="A very long name of a device that goes on and on " * 2 + "and ends here")
+        thumb.send(level=5, run=True, mode="idle")
+        page = Page(chromium, shared, "#device=thumb")
+        page.wait("the charts", lambda: page.card("run"))
+        assert page.run("return document.querySelector('#help').getBoundingClientRect().height") == 28
+        for width, height in ((360, 800), (1180, 820)):
+            with window(chromium, width, height, mobile=True), touch(chromium):
+                thumbs(Page(chromium, shared, "#device=thumb"), width, small)
+
+
+def thumbs(page: Page, width: int, small: str) -> None:
+    page.wait("the charts", lambda: page.card("run") and page.drawn("level"))
+    assert page.run("return matchMedia('(pointer: coarse)').matches")
+    assert page.run(small) == []
+    assert page.width() == (width, width)
+    page.press("Table")
+    page.wait("the table", lambda: page.text(".values"))
+    assert page.run(small) == []
+    page.press("?")
+    assert page.run(small) == []
+    page.press("Close")
+    page.press("Charts")
+    page.wait("the charts", lambda: page.card("run"))

@@ -2,6 +2,8 @@
 
 const UNITS = { m: 60e3, h: 3600e3, d: 86400e3 };
 const USUAL = ["1m", "5m", "1h", "24h", "7d"], LONGEST = 366 * UNITS.d;
+const LAST = 9.2e12, WIDEST = 10 * LONGEST; // to the year 2261, which is where the gateway's times end
+const DEVICE = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$/;
 const THEMES = new Set(["dark", "light"]);
 const STATES = new Set(["online", "stale", "offline"]);
 const SORTS = new Set(["name", "state", "seen", "value"]);
@@ -22,6 +24,15 @@ export function rangesFor(days) {
 /** A range as it is written on its button: 24 h. */
 export const rangeWord = (range) => range.replace(/(\d)([mhd])/, "$1 $2");
 
+/** Whether a device can have this name (section 2 of the contract). */
+export const isName = (name) => DEVICE.test(name);
+
+/** A window {from, to} within what can be asked for and drawn: as it is, or moved and made shorter. */
+export function bounded({ from, to }) {
+  const length = Math.min(Math.max(1, to - from), WIDEST), end = Math.min(Math.max(to, length + 1), LAST);
+  return { from: end - length, to: end };
+}
+
 /** Reads a hash. Unknown words and bad values are passed over. */
 export function parse(hash) {
   const found = { device: "", range: "5m", from: 0, to: 0, view: "charts", q: "", state: "", sort: "name", theme: "", wall: false };
@@ -37,7 +48,7 @@ export function parse(hash) {
   if (SORTS.has(given.get("sort"))) found.sort = given.get("sort");
   if (given.get("view") === "table") found.view = "table";
   const from = Number(given.get("from")), to = Number(given.get("to"));
-  if (Number.isFinite(from) && Number.isFinite(to) && from > 0 && to > from) { found.from = from; found.to = to; }
+  if (from > 0 && to > from && to <= LAST && to - from <= WIDEST) { found.from = from; found.to = to; }
   return found;
 }
 

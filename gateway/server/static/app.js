@@ -5,7 +5,7 @@ import { getJson } from "./api.js";
 import { Away } from "./away.js";
 import { DevicePanel } from "./device.js";
 import { el, segmented, setClass, setIcon, setText } from "./dom.js";
-import { count } from "./format.js";
+import { count, shown } from "./format.js";
 import { GatewayLive } from "./gateway-live.js";
 import { keys } from "./keys.js";
 import { DeviceList } from "./list.js";
@@ -31,6 +31,7 @@ const wall = new Wall($("wall"), store, list, () => change({ wall: false }));
 const news = new News((text) => say(text));
 const views = segmented($("views"), [["table", "Table"], ["charts", "Charts"]], (view) => change({ view }));
 let gatewayName = "", everOpen = false, version = "", choices = [], ranges = null, writing = 0, written = 0;
+let own = ""; // the device that this page has chosen by itself
 
 /** The ranges to choose from end with all that is kept. */
 function offerRanges(days) {
@@ -141,10 +142,10 @@ function settle() {
     if (empty) welcome($("welcome"), location);
     badge();
   }
-  if (!empty && store.named && !state.wall && !store.get(state.device)) {
-    const first = list.firstName || store.devices.keys().next().value;
-    state.device = first;
-    panel.choose(first);
+  // One that somebody has asked for is never replaced by another, also when it does not exist.
+  if (!empty && store.named && !state.wall && (!state.device || (state.device === own && !store.get(own)))) {
+    own = state.device = list.firstName || store.devices.keys().next().value;
+    panel.choose(own);
     list.render();
   }
 }
@@ -238,7 +239,7 @@ live.subscribe("list", { devices: ["*"], metrics: ["*"], mode: "latest", interva
 panel.addEventListener("window", ({ detail }) => (detail ? change({ from: Math.round(detail.from), to: Math.round(detail.to) }) : goLive()));
 way.addEventListener("health", ({ detail }) => {
   away.health(detail);
-  gatewayName = detail.id ?? "";
+  gatewayName = shown(detail.id ?? "");
   setText($("gateway-id"), gatewayName);
   title();
   news.problems(detail.problems ?? []);

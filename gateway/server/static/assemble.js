@@ -2,14 +2,15 @@
 // Silence stays a gap, it is never drawn as data. Pure.
 
 import { appendRaw, appendReduced, breakGaps, columns, lowerBound, usualStep } from "./series.js";
+import { keyOf } from "./store.js";
 
 const GAP_LEAST = 2000, GAP_STEPS = 3.5;
 
 /** Columns {t, mean, min, max, band} of a number; `width` in pixels bounds how many there are. `interval`: ms between readings, 0: unknown. */
 export function numbers(metric, base, ring, window, interval, width) {
-  const loaded = base?.series.get(metric), step = base?.step ?? 0, out = columns();
+  const loaded = base?.series.get(keyOf(metric, "number")), step = base?.step ?? 0, out = columns();
   let after = -Infinity;
-  if (loaded?.mean) {
+  if (loaded) {
     // The last column may have been loaded half filled: the ring draws it when it holds the whole of it.
     const edge = step && Math.floor(base.to / step) * step, whole = step > 0 && ring !== null && ring.first <= edge;
     const end = whole ? lowerBound(loaded.t, edge) : loaded.t.length;
@@ -38,7 +39,7 @@ export function numbers(metric, base, ring, window, interval, width) {
  * them, one that comes when it changes, or too seldom to tell, holds until it does. `step`, `sampled`: as in history.js.
  */
 export function steps(metric, base, ring, interval, heard) {
-  const loaded = base?.series.get(metric), t = [], v = [], known = loaded?.last ? loaded : { t, last: v, step: 0, sampled: 0 };
+  const loaded = base?.series.get(keyOf(metric, "bool")), t = [], v = [], known = loaded ?? { t, last: v, step: 0, sampled: 0 };
   const { step, sampled } = known;
   if (known === loaded) for (let i = 0; i < loaded.t.length; i += 1) { t.push(loaded.t[i]); v.push(Number(loaded.last[i])); }
   if (ring?.length) {
@@ -58,8 +59,8 @@ export function steps(metric, base, ring, interval, heard) {
 
 /** Texts as {rows: [[time, text], ...], step, sampled}; `step`, `sampled`: as in history.js. */
 export function texts(metric, base, log) {
-  const loaded = base?.series.get(metric), rows = loaded?.last ? loaded.t.map((t, i) => [t, loaded.last[i]]) : [];
-  const end = rows.at(-1)?.[0] ?? -Infinity, { step = 0, sampled = 0 } = loaded?.last ? loaded : {};
+  const loaded = base?.series.get(keyOf(metric, "text")), rows = loaded ? loaded.t.map((t, i) => [t, loaded.last[i]]) : [];
+  const end = rows.at(-1)?.[0] ?? -Infinity, { step = 0, sampled = 0 } = loaded ?? {};
   return { rows: log ? rows.concat(log.rows.filter(([t]) => t > end)) : rows, step, sampled };
 }
 

@@ -31,7 +31,7 @@ export class NumberChart extends Plot {
     const [least, most] = n ? extremes(low, high, this.metric.digits) : [];
     this.extentText = n ? `min ${least} max ${most}` : "";
     const { metric } = this;
-    this.tell(n ? `line chart, ${least} to ${most} ${unit(metric.unit)}, now ${metric.text}` : "", () => this.#rows());
+    this.tell(n ? `line chart, ${least} to ${most} ${unit(metric.unit)}${this.now}` : "", () => this.#rows());
     if (!this.plot || this.plot.cursor.left < 0) this.at("");
     const columns = [data.t, ...[data.mean, data.max, data.min].map((column) => (powers ? column.map((v) => shrunk(v, powers)) : column))];
     if (this.plot) this.plot.setData(columns); else this.#make(columns);

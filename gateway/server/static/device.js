@@ -1,17 +1,18 @@
 // The chosen device: presence, the ledger as a sum, and a chart for each metric over one window of time that is live at its right edge
 // or stands still.
 
+import { bounded, isName } from "./address.js";
 import { numbers, steps, storedSpans, summary, texts } from "./assemble.js";
 import { NumberChart } from "./chart.js";
 import { el, icon, setClass, setIcon, setText } from "./dom.js";
 import { csv, fileName, picture, save } from "./export.js";
-import { clock, count, span } from "./format.js";
+import { clock, count, isolated, shown, span } from "./format.js";
 import { load, stepFor } from "./history.js";
 import { LedgerSum } from "./ledger.js";
 import { TextLog } from "./log.js";
 import { PresenceStrip } from "./presence.js";
-import { usualStep } from "./series.js";
-import { Series } from "./store.js";
+import { lowerBound, usualStep } from "./series.js";
+import { keyOf, Series } from "./store.js";
 import { BoolStrip } from "./strip.js";
 import { ValueTable } from "./table.js";
 
@@ -23,7 +24,7 @@ export class DevicePanel extends EventTarget {
   #root; #store; #live; #away; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
   #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = ""; #patchy = false; #thinned = false;
   #edition = 0; #job = null; #painting = false; #asked = 0; #whole = false; #note = ""; #noted = 0;
-  #head; #strip = new PresenceStrip(); #ledger = new LedgerSum(); #grid; #table = new ValueTable(); #quiet; #drawn = ""; #stored = { key: "", spans: [] };
+  #head; #strip = new PresenceStrip(); #ledger = new LedgerSum(); #grid; #table = new ValueTable(); #quiet; #missing; #more; #drawn = ""; #stored = { key: "", spans: [] };
   #seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
     this.#drawn = "";
@@ -36,16 +37,19 @@ export class DevicePanel extends EventTarget {
     this.#store = store;
     this.#live = live;
     this.#away = away;
-    this.#head = { title: el("h2"), name: el("span", { class: "mute" }), icon: icon("online"), word: el("span"), tag: null, facts: el("span", { class: "facts" }), csv: null, png: null };
+    this.#head = { title: el("h2", { dir: "auto" }), name: el("span", { class: "mute" }), icon: icon("online"), word: el("span"), tag: null, facts: el("span", { class: "facts" }), csv: null, png: null };
     const tool = (word, title, act) => el("button", { type: "button", class: "act", text: word, title, on: { click: (event) => this.#export(event.currentTarget, act) } });
     this.#head.csv = tool("CSV", "Save the readings of this range as CSV", () => this.#csv());
     this.#head.png = tool("PNG", "Save the charts as a picture", () => this.#png());
     this.#head.tag = el("span", { class: "tag" }, this.#head.icon, this.#head.word);
     this.#grid = el("div", { class: "grid" });
     this.#quiet = el("p", { class: "quiet", hidden: true });
+    this.#more = el("button", { type: "button", class: "more", hidden: true, "aria-expanded": "false", on: { click: () => this.#unfold() } });
+    new ResizeObserver(() => this.#measureTitle()).observe(this.#head.title);
+    this.#missing = el("div", { class: "card missing", hidden: true }, el("h2"), el("p"));
     this.#root.append(el("div", { class: "card" }, el("div", { class: "head" },
-      this.#head.title, el("div", { class: "words" }, this.#head.name, this.#head.tag, this.#head.facts),
-      el("div", { class: "tools" }, this.#head.csv, this.#head.png)), this.#strip.node, this.#ledger.node), this.#quiet, this.#grid, this.#table.node);
+      this.#head.title, this.#more, el("div", { class: "words" }, this.#head.name, this.#head.tag, this.#head.facts),
+      el("div", { class: "tools" }, this.#head.csv, this.#head.png)), this.#strip.node, this.#ledger.node), this.#quiet, this.#grid, this.#table.node, this.#missing);
     this.#root.hidden = true;
   }
 
@@ -69,9 +73,9 @@ export class DevicePanel extends EventTarget {
     this.#forget();
     this.#whole = false;
     this.#asked = performance.now();
-    this.#root.hidden = !name;
-    if (!name) return;
     this.#subscription += 1;
+    this.render();
+    if (!isName(name)) return;
     const take = (message) => this.#take(message);
     this.#live.subscribe(`device-${this.#subscription}`, { devices: [name], metrics: ["*"], mode: "every", interval_ms: 100, history_s: LIVE_SPAN_S }, {
       history: (message) => {
@@ -88,7 +92,6 @@ export class DevicePanel extends EventTarget {
         take(message);
       },
     });
-    this.render();
   }
 
   /** Sets the window: {live: true, span} or {live: false, from, to}. */
@@ -186,13 +189,15 @@ export class DevicePanel extends EventTarget {
 
   render() {
     const device = this.#store.get(this.#name);
-    this.#root.hidden = !device;
-    if (!device) return;
+    this.#root.hidden = !device && !(this.#name && this.#store.named);
+    this.#missing.hidden = Boolean(device);
+    this.#root.classList.toggle("none", !device);
+    if (!device) { this.#tellMissing(); return; }
     const window = this.window(), now = this.#store.now();
     this.#load(window);
     this.#drawHead(device, now);
     this.#ledger.draw(device);
-    this.#makeCards(device);
+    this.#makeCards(device, window);
     const interval = this.#interval(device);
     for (const card of this.#cards.values()) card.current(now, device);
     this.#strip.draw(device, window, this.#spans(window, interval), this.#heard, this.#away);
@@ -209,6 +214,14 @@ export class DevicePanel extends EventTarget {
     setText(this.#quiet, words);
   }
 
+  /** There is no device of the name in the address: nothing is shown in its place, and it is when it comes. */
+  #tellMissing() {
+    const [title, words] = this.#missing.children, name = [...shown(this.#name)].slice(0, 100).join("");
+    setText(title, `There is no device “${isolated(name)}”${isName(this.#name) ? " yet" : ""}`);
+    setText(words, isName(this.#name) ? "Nothing of this name has connected, or it was removed since. This page shows it as soon as it connects."
+      : "No device can have this name: names are of letters, digits and . _ : -, 64 at the most, with a letter or digit first.");
+  }
+
   /** Draws the cards that are seen, those first that were drawn longest ago, a few milliseconds' worth a frame. */
   async #paint() {
     if (this.#painting) return;
@@ -219,7 +232,7 @@ export class DevicePanel extends EventTarget {
         const { device, window, interval, key } = this.#job;
         card.drawn = key;
         card.drawnAt = performance.now();
-        this.#drawCard(device, card.metric.name, card, window, interval);
+        this.#drawCard(device, card, window, interval);
         await null; // plots draw in a microtask of their own
         if (performance.now() - begun < BUDGET_MS) continue;
         await frame();
@@ -235,7 +248,7 @@ export class DevicePanel extends EventTarget {
   #measure() {
     if (!this.#asked || !this.#whole || !(this.#covered || this.#base) || this.#loading) return;
     performance.clearMeasures("shown");
-    performance.measure("shown", { start: this.#asked, detail: { points: [...this.#series.values()].reduce((sum, { data }) => sum + data.length, 0) } });
+    performance.measure("shown", { start: this.#asked, detail: { points: [...this.#series.values()].reduce((sum, { length }) => sum + length, 0) } });
     this.#asked = 0;
   }
 
@@ -268,11 +281,11 @@ export class DevicePanel extends EventTarget {
 
   async #png() {
     const device = this.#store.get(this.#name), window = this.window(), interval = this.#interval(device);
-    for (const [metric, card] of this.#cards) {
-      this.#drawCard(device, metric, card, window, interval);
+    for (const card of this.#cards.values()) {
+      this.#drawCard(device, card, window, interval);
       await frame();
     }
-    const name = device.title === device.name ? device.name : `${device.title} (${device.name})`;
+    const name = device.title === device.name ? device.name : `${isolated(device.title)} (${device.name})`;
     const said = `${clock(window.from, { seconds: true })} to ${clock(window.to, { seconds: true })}`;
     const canvas = picture(name, said, [...this.#cards.values()].map((card) => card.pictured));
     const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
@@ -281,16 +294,32 @@ export class DevicePanel extends EventTarget {
     return "";
   }
 
+  /** Shows a title that is cut after three lines whole, and cut again. */
+  #unfold(whole = !this.#head.title.classList.contains("whole")) {
+    this.#head.title.classList.toggle("whole", whole);
+    this.#more.setAttribute("aria-expanded", String(whole));
+    setText(this.#more, whole ? "Less" : "Whole name");
+    this.#measureTitle();
+  }
+
+  #measureTitle() {
+    const { title } = this.#head;
+    if (!title.classList.contains("whole")) this.#more.hidden = title.scrollHeight <= title.clientHeight + 2;
+  }
+
   /** Milliseconds between readings: stated, else as seen here, else 0. */
   #interval(device) {
     if (device.interval) return device.interval * 1000;
-    for (const series of this.#series.values()) if (series.kind === "number" && series.data.length > 2) return usualStep(series.data.times);
+    for (const series of this.#series.values()) if (series.of("number")?.length > 2) return usualStep(series.of("number").times);
     return 0;
   }
 
   #drawHead(device, now) {
     const head = this.#head;
-    setText(head.title, device.title);
+    if (head.title.textContent !== device.title) {
+      head.title.textContent = head.title.title = device.title;
+      this.#unfold(false);
+    }
     setText(head.name, device.title === device.name ? "" : device.name);
     setClass(head.tag, `tag ${device.unsure ? "unsure" : device.state}`);
     setIcon(head.icon, device.state);
@@ -311,30 +340,60 @@ export class DevicePanel extends EventTarget {
     setText(head.facts, facts.join(", "));
   }
 
-  /** A card for each metric that has a value, numbers first; one whose kind has changed is made anew. */
-  #makeCards(device) {
+  /** A card for each metric that has a value, numbers first; for one whose kind has changed in the window, one for each kind it had there. */
+  #makeCards(device, window) {
+    const wanted = new Set();
     let changed = false;
     for (const metric of device.metrics.values()) {
       if (metric.value === undefined) continue;
-      const known = this.#cards.get(metric.name), kind = this.#series.get(metric.name)?.kind || metric.kind;
-      if (known?.kind === kind) continue;
-      if (known) { this.#seen.unobserve(known.node); known.destroy(); }
-      const hands = {
-        zoom: (from, to) => this.#ask({ from, to }), live: () => this.#ask(null),
-        pan: (share) => this.pan(share), scale: (factor, at) => this.scale(factor, at), turned: () => this.redraw(),
-      };
-      const card = kind === "number" ? new NumberChart(metric, hands) : kind === "bool" ? new BoolStrip(metric, hands) : new TextLog(metric);
-      card.kind = kind;
-      card.node.card = card;
-      this.#cards.set(metric.name, card);
-      this.#seen.observe(card.node);
-      changed = true;
+      const kinds = this.#kinds(metric, window);
+      for (const kind of kinds) {
+        const key = keyOf(metric.name, kind);
+        wanted.add(key);
+        if (!this.#cards.has(key)) { this.#cards.set(key, this.#makeCard(metric, kind)); changed = true; }
+        this.#cards.get(key).among(kinds.length, kind === kinds[0]);
+      }
+    }
+    for (const [key, card] of this.#cards) {
+      if (wanted.has(key)) continue;
+      this.#seen.unobserve(card.node);
+      card.destroy();
+      this.#cards.delete(key);
     }
     if (!changed) return;
     const order = [...device.metrics.keys()];
     const cards = [...this.#cards.values()].sort((a, b) => KINDS[a.kind] - KINDS[b.kind] || order.indexOf(a.metric.name) - order.indexOf(b.metric.name));
-    this.#cards = new Map(cards.map((card) => [card.metric.name, card]));
+    this.#cards = new Map(cards.map((card) => [keyOf(card.metric.name, card.kind), card]));
     cards.forEach((card, i) => { if (this.#grid.children[i] !== card.node) this.#grid.insertBefore(card.node, this.#grid.children[i] ?? null); });
+  }
+
+  #makeCard(metric, kind) {
+    const hands = {
+      zoom: (from, to) => this.#ask({ from, to }), live: () => this.#ask(null),
+      pan: (share) => this.pan(share), scale: (factor, at) => this.scale(factor, at), turned: () => this.redraw(),
+    };
+    const card = kind === "number" ? new NumberChart(metric, hands) : kind === "bool" ? new BoolStrip(metric, hands) : new TextLog(metric);
+    card.node.card = card;
+    this.#seen.observe(card.node);
+    return card;
+  }
+
+  /** The kinds that a metric's values have: the present one, then those of other readings in the window. */
+  #kinds(metric, { from, to }) {
+    const series = this.#series.get(metric.name), now = series?.kind || metric.kind;
+    return [now, ...Object.keys(KINDS).filter((kind) => {
+      if (kind === now) return false;
+      const data = series?.of(kind), times = this.#base?.series.get(keyOf(metric.name, kind))?.t ?? [];
+      return (data && data.last >= from && data.first <= to) || (times.length > 0 && times.at(-1) >= from && times[0] <= to);
+    })];
+  }
+
+  /** When a metric's values became of another kind than this for good; Infinity when they have not. */
+  #until(metric, kind) {
+    const timesOf = (some) => [this.#ring(metric, some)?.times ?? [], this.#base?.series.get(keyOf(metric, some))?.t ?? []];
+    const last = Math.max(...timesOf(kind).map((times) => times.at(-1) ?? -Infinity));
+    const after = Object.keys(KINDS).filter((other) => other !== kind).flatMap(timesOf).map((times) => times[lowerBound(times, last)] ?? Infinity);
+    return Math.min(...after);
   }
 
   /** Moves the window by a share of its length, to later when above zero, at most to now. */
@@ -350,9 +409,10 @@ export class DevicePanel extends EventTarget {
     this.#ask({ from: end - length, to: end });
   }
 
-  #ask(window) { this.dispatchEvent(new CustomEvent("window", { detail: window })); }
+  #ask(window) { this.dispatchEvent(new CustomEvent("window", { detail: window && bounded(window) })); }
 
-  #drawCard(device, metric, card, window, interval) {
+  #drawCard(device, card, window, interval) {
+    const metric = card.metric.name;
     const nothing = this.#loading || (!this.#covered && !this.#base && !this.#failed) ? "Loading" : "No reading in this range";
     if (card.kind === "number") {
       const data = numbers(metric, this.#base, this.#ring(metric, "number"), window, interval, card.width);
@@ -360,7 +420,8 @@ export class DevicePanel extends EventTarget {
       card.empty(data.t.length ? "" : nothing);
     } else if (card.kind === "bool") {
       // Of a device that has gone nothing is claimed after its last reading.
-      const until = device.state === "offline" ? Math.min(this.#heard, Math.max(device.since, card.metric.time)) : this.#heard;
+      const known = device.state === "offline" ? Math.min(this.#heard, Math.max(device.since, card.metric.time)) : this.#heard;
+      const until = card.former ? Math.min(known, this.#until(metric, "bool")) : known;
       const data = steps(metric, this.#base, this.#ring(metric, "bool"), interval, until);
       card.draw(data, window, until);
       card.empty(data.t.length ? "" : nothing);
@@ -369,10 +430,7 @@ export class DevicePanel extends EventTarget {
     }
   }
 
-  #ring(metric, kind) {
-    const series = this.#series.get(metric);
-    return series?.kind === kind ? series.data : null;
-  }
+  #ring(metric, kind) { return this.#series.get(metric)?.of(kind) ?? null; }
 
   /** Until when something is known: now, or when the feed was last heard. */
   get #heard() { return this.#live.state.phase === "open" ? this.#store.now() : this.#live.heard; }
@@ -381,7 +439,7 @@ export class DevicePanel extends EventTarget {
   #spans(window, interval) {
     const key = `${this.#name} ${Math.floor(window.from / 5000)} ${this.#base?.to ?? 0} ${this.#series.size}`;
     if (this.#stored.key !== key) {
-      const rings = [...this.#series.values()].filter((series) => series.kind === "number").map((series) => series.data);
+      const rings = [...this.#series.values()].map((series) => series.of("number")).filter(Boolean);
       this.#stored = { key, spans: storedSpans(this.#base, rings, interval) };
     }
     return this.#stored.spans;

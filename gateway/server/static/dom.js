@@ -1,5 +1,7 @@
 // Small hands for the document. Text from outside reaches it through textContent alone.
 
+import { isRightToLeft } from "./format.js";
+
 /** Makes an element. `props`: class, text, on: {event: fn}, hidden; everything else becomes an attribute. */
 export function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
@@ -44,12 +46,12 @@ export function setIcon(node, name) {
 const LONG = 12, TAIL = 5;
 
 /** An element for a name that is cut in its middle where it has no room: its end, which tells numbered ones apart, stays. */
-export const cutName = (className) => el("span", { class: `cut ${className}` }, el("span"), el("span"));
+export const cutName = (className) => el("span", { class: `cut ${className}`, dir: "auto" }, el("span"), el("span"));
 
-/** Writes a name in an element made by cutName(). */
+/** Writes a name in an element made by cutName(); one from right to left, whose letters join, is cut at its end. */
 export function setName(node, text) {
   if (node.textContent === text) return;
-  const symbols = [...text], at = symbols.length > LONG ? symbols.length - TAIL : symbols.length;
+  const symbols = [...text], at = symbols.length > LONG && !isRightToLeft(text) ? symbols.length - TAIL : symbols.length;
   node.firstChild.textContent = symbols.slice(0, at).join("");
   node.lastChild.textContent = symbols.slice(at).join("");
 }

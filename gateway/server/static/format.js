@@ -9,6 +9,9 @@ function fixed(digits) {
   return format;
 }
 
+/** What the kinds of values are called. */
+export const KINDS = { number: "a number", bool: "on or off", text: "a text" };
+
 /** A count: 18,440. */
 export const count = (n) => (Number.isFinite(n) ? plain.format(n) : "–");
 
@@ -45,8 +48,21 @@ export function value(v, digits) {
   }
   if (v === true) return "on";
   if (v === false) return "off";
-  return String(v);
+  return shown(String(v));
 }
+
+// Controls that order, hide or join what stands around them, and other invisible ones; those that scripts and emoji need (ZWNJ, ZWJ, the tags of a flag) are none.
+const CONTROLS = /[\u0080-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|(?<!\u{1f3f4}[\u{e0020}-\u{e007e}]*)[\u{e0001}-\u{e007f}]/gu;
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+
+/** A text from outside as it is shown: its invisible controls can be seen, ‹U+202E›, and order nothing. */
+export const shown = (text) => text.replace(CONTROLS, (c) => `‹U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`);
+
+/** Whether some of a text is written from right to left. */
+export const isRightToLeft = (text) => RIGHT_TO_LEFT.test(text);
+
+/** A text from outside within a sentence: one that is written from right to left keeps to itself. */
+export const isolated = (text) => (isRightToLeft(text) ? `\u2068${text}\u2069` : text);
 
 /** The least and the greatest of some data, with as many digits as the data shows (`digits`) or as they need themselves. */
 export function extremes(low, high, digits) {
@@ -63,7 +79,7 @@ const UNITS = new Map(Object.entries({
 }));
 
 /** A unit as people write it (UCUM and SenML codes are known). */
-export const unit = (code) => (code ? UNITS.get(code) ?? code : "");
+export const unit = (code) => (code ? UNITS.get(code) ?? isolated(shown(code)) : "");
 
 /** A metric's key as a label: flow_temperature becomes Flow temperature; a very long one stays as it is. */
 export function label(key) {

@@ -1,6 +1,7 @@
 // What the store holds: /api/v1/history, reduced on the gateway when the range is long.
 
 import { getJson } from "./api.js";
+import { keyOf, kindOf } from "./store.js";
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400].map((s) => s * 1000);
 const COLUMNS = 720, RAW_SPAN = 310_000;
@@ -26,8 +27,8 @@ async function rowsOf(params, signal) {
 }
 
 /**
- * A device's history between two instants: {step, busy, from, to, truncated, series}; `busy`: see stepFor. `series` maps a metric to columns {t, mean, min, max, n} of
- * its numbers (one column a step; without a step `mean`, `min` and `max` are one array), or to {t, last, step, sampled} for booleans and
+ * A device's history between two instants: {step, busy, from, to, truncated, series}; `busy`: see stepFor. `series` maps a metric's kind (see keyOf) to columns {t, mean, min, max, n} of
+ * numbers (one column a step; without a step `mean`, `min` and `max` are one array), or to {t, last, step, sampled} for booleans and
  * texts: every reading from `sampled` on (0: all of them), before it one value a step, at the step's end, where it is sure to hold.
  * Raises ApiError.
  */
@@ -43,12 +44,18 @@ export async function load(device, from, to, signal) {
   const [mean, min, max, last, counts] = answers.map((answer) => byMetric(answer.rows));
   const series = new Map(), words = [];
   for (const [metric, rows] of last) {
-    if (isNumber(rows.at(-1).value, mean.has(metric))) series.set(metric, reduced(mean.get(metric), min.get(metric), max.get(metric), counts.get(metric)));
-    else words.push(metric);
+    const kinds = byKind(rows, mean.has(metric));
+    for (const [kind, own] of kinds) {
+      if (kind !== "number") { words.push({ metric, kind, own }); continue; }
+      // Where a metric's kind has changed, a step's mean may be of booleans as well: of those that end with a number, the first is left out.
+      const pure = kinds.size > 1 ? pureTimes(rows, new Set(own)) : null;
+      const means = mean.get(metric).filter(({ time }) => !pure || pure.has(time));
+      series.set(keyOf(metric, kind), reduced(means, min.get(metric), max.get(metric), counts.get(metric)));
+    }
   }
   const most = Math.min(RAW_MOST, Math.floor(RAW_TOGETHER / words.length));
-  await inTurn(words, 2, async (metric) => {
-    series.set(metric, await exact(params, metric, last.get(metric), counts.get(metric) ?? [], step, most, signal));
+  await inTurn(words, 2, async ({ metric, kind, own }) => {
+    series.set(keyOf(metric, kind), await exact(params, metric, kind, own, counts.get(metric) ?? [], step, most, signal));
   });
   return { step, busy, from, to, truncated: answers.some((answer) => answer.truncated), series };
 }
@@ -57,8 +64,6 @@ async function countOf(params, signal) {
   const { rows } = await rowsOf({ ...params, step: "1d", agg: "count" }, signal);
   return rows.reduce((sum, row) => sum + row.value, 0);
 }
-
-const isNumber = (v, numeric) => typeof v === "number" || (numeric && typeof v === "string" && /^-?\d{16,}$/.test(v));
 
 function byMetric(rows) {
   const found = new Map();
@@ -69,22 +74,28 @@ function byMetric(rows) {
   return found;
 }
 
-/** Readings as they came, one series a metric, of the kind of its newest value. */
-function readings(rows) {
-  const series = new Map();
-  for (const [metric, own] of byMetric(rows)) {
-    const numeric = own.some((row) => typeof row.value === "number"), number = isNumber(own.at(-1).value, numeric);
-    if (number) {
-      const kept = own.filter((row) => isNumber(row.value, true)), values = kept.map((row) => Number(row.value));
-      series.set(metric, { t: kept.map((row) => row.time), mean: values, min: values, max: values, n: kept.map(() => 1) });
-    } else series.set(metric, ofKind(own, own.at(-1).value, 0, 0));
+function byKind(rows, numeric) {
+  const found = new Map();
+  for (const row of rows) {
+    const kind = kindOf(row.value, numeric), known = found.get(kind);
+    if (known) known.push(row); else found.set(kind, [row]);
   }
-  return series;
+  return found;
 }
 
-function ofKind(rows, newest, step, sampled) {
-  const kept = rows.filter((row) => typeof row.value === typeof newest);
-  return { t: kept.map((row) => row.time), last: kept.map((row) => row.value), step, sampled };
+/** The times of those rows of one kind, `own`, that no row of another kind stands right before. */
+const pureTimes = (rows, own) => new Set(rows.filter((row, i) => own.has(row) && (i === 0 || own.has(rows[i - 1]))).map((row) => row.time));
+
+/** Readings as they came, one series a metric and kind of its values. */
+function readings(rows) {
+  const series = new Map();
+  for (const [metric, all] of byMetric(rows)) {
+    for (const [kind, own] of byKind(all, all.some((row) => typeof row.value === "number"))) {
+      const t = own.map((row) => row.time), values = own.map((row) => (kind === "number" ? Number(row.value) : row.value));
+      series.set(keyOf(metric, kind), kind === "number" ? { t, mean: values, min: values, max: values, n: own.map(() => 1) } : { t, last: values, step: 0, sampled: 0 });
+    }
+  }
+  return series;
 }
 
 /** Columns from the rows of the aggregates; extremes beyond a browser's numbers come as digits. */
@@ -101,17 +112,17 @@ function reduced(means, mins = [], maxs = [], counts = []) {
 }
 
 /** A boolean's or a text's readings: the newest `most` of them as they came, what is before by its steps. */
-async function exact({ device, from, to }, metric, last, counts, step, most, signal) {
+async function exact({ device, from, to }, metric, kind, last, counts, step, most, signal) {
   let since = Infinity, n = 0;
   for (let i = counts.length - 1; i >= 0 && n + counts[i].value <= most; i -= 1) {
     n += counts[i].value;
     since = counts[i].time;
   }
   const all = counts.length > 0 && since <= counts[0].time;
-  const newest = last.at(-1).value;
   const sampled = all ? [] : last.filter((row) => row.time < since).map((row) => ({ time: Math.min(row.time + step, to), value: row.value }));
   const raw = since < Infinity ? (await rowsOf({ device, metric, from: Math.max(from, since), to }, signal)).rows : [];
-  return ofKind(sampled.concat(raw), newest, all ? 0 : step, all ? 0 : Math.min(since, to));
+  const kept = sampled.concat(raw).filter((row) => kindOf(row.value) === kind);
+  return { t: kept.map((row) => row.time), last: kept.map((row) => row.value), step: all ? 0 : step, sampled: all ? 0 : Math.min(since, to) };
 }
 
 /** Runs `work` for each item, at most `together` at once. */

@@ -1,7 +1,7 @@
 // The device list: search, filters, order, and rows of which only the visible ones exist, so that thousands scroll smoothly.
 
 import { cutName, el, icon, setClass, setIcon, setName, setText, svg } from "./dom.js";
-import { age, count, unit } from "./format.js";
+import { age, count, isolated, shown, unit } from "./format.js";
 import { askSpark, sparkPath } from "./spark.js";
 import { SPARK, sparkOf } from "./store.js";
 
@@ -152,7 +152,7 @@ export class DeviceList {
     this.#drawChips();
     const n = this.#shown.length;
     this.#none.hidden = n > 0 || !this.#store.loaded;
-    if (!this.#none.hidden) setText(this.#none, this.#state.q ? `Nothing here is called “${this.#state.q}”.` : `No device is ${this.#state.state || "here"}.`);
+    if (!this.#none.hidden) setText(this.#none, this.#state.q ? `Nothing here is called “${isolated(shown(this.#state.q))}”.` : `No device is ${this.#state.state || "here"}.`);
     this.#rows.hidden = n === 0;
     if (n === 0) return;
     if (!this.#height) this.#height = this.#measure();
@@ -187,7 +187,7 @@ export class DeviceList {
   #makeRow(i) {
     const row = {
       icon: icon("online", "online"), name: cutName("n"), id: cutName("id"), state: el("span", { class: "st" }), seen: el("span", { class: "t" }), path: svg("path"),
-      number: el("span", { class: "num" }), unit: el("small"), metric: el("span", { class: "m", hidden: true }), value: null, node: null, entry: null, drawn: "", named: "",
+      number: el("span", { class: "num", dir: "auto" }), unit: el("small", { dir: "auto" }), metric: el("span", { class: "m", hidden: true }), value: null, node: null, entry: null, drawn: "", named: "",
     };
     row.value = el("div", { class: "v" }, row.number, " ", row.unit, row.metric);
     row.spark = svg("svg", { class: "spark", viewBox: "0 0 72 24", preserveAspectRatio: "none", "aria-hidden": "true" }, row.path);
@@ -217,7 +217,7 @@ export class DeviceList {
     setText(row.seen, device.awaited(now, this.#store.opened) ? "waiting" : device.lastSeen ? age(now - device.lastSeen) : "not seen yet");
     if (row.named !== device.text) {
       row.named = device.text;
-      row.node.title = device.title === device.name ? device.name : `${device.title}\n${device.name}`;
+      row.node.title = device.title === device.name ? device.name : `${isolated(device.title)}\n${device.name}`;
     }
     const known = metric?.value !== undefined;
     setClass(row.value, known ? `v ${metric.kind}` : "v none");

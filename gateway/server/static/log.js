@@ -1,7 +1,7 @@
 // A text over time: a log, the newest first.
 
 import { el, setText } from "./dom.js";
-import { clock, count, plural, span } from "./format.js";
+import { clock, count, plural, shown, span } from "./format.js";
 import { Card } from "./plot.js";
 
 const ROWS = 100, PICTURED = 6;
@@ -30,12 +30,12 @@ export class TextLog extends Card {
       if (last?.text === text) last.n += 1; else runs.push({ t, text, n: 1 });
     }
     this.#tell(runs.length, sampled > from ? { step, sampled } : null);
-    const shown = runs.slice(-ROWS).reverse();
-    while (this.#list.children.length > shown.length) this.#list.lastChild.remove();
-    shown.forEach(({ t, text, n }, i) => {
-      const row = this.#list.children[i] ?? this.#list.appendChild(el("li", {}, el("time"), el("span"), el("small")));
+    const newest = runs.slice(-ROWS).reverse();
+    while (this.#list.children.length > newest.length) this.#list.lastChild.remove();
+    newest.forEach(({ t, text, n }, i) => {
+      const row = this.#list.children[i] ?? this.#list.appendChild(el("li", {}, el("time"), el("span", { dir: "auto" }), el("small")));
       setText(row.children[0], `${t < sampled ? "by " : ""}${clock(t, { seconds: t >= sampled })}`);
-      setText(row.children[1], String(text));
+      setText(row.children[1], shown(String(text)));
       setText(row.children[2], n > 1 && t >= sampled ? `× ${count(n)}` : "");
     });
   }

@@ -1,6 +1,6 @@
 // What a screen reader is told: changes of state, gathered for a moment so that many at once are one sentence; nothing else.
 
-import { count, plural } from "./format.js";
+import { count, isolated, plural } from "./format.js";
 
 const GATHER_MS = 1200, NAMED = 3;
 
@@ -33,7 +33,7 @@ export class News {
     this.#turned.clear();
     this.#timer = 0;
     if (devices.length <= NAMED) {
-      this.#say(devices.map(({ title, state, reason }) => `${title} is ${state}${reason && state !== "online" ? `: ${reason}` : ""}`).join(". "));
+      this.#say(devices.map(({ title, state, reason }) => `${isolated(title)} is ${state}${reason && state !== "online" ? `: ${reason}` : ""}`).join(". "));
       return;
     }
     const counts = {};

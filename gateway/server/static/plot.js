@@ -4,7 +4,7 @@
 import { timeLines } from "./axis.js";
 import { DataTable } from "./datatable.js";
 import { el, icon, setClass, setIcon, setText } from "./dom.js";
-import { span, unit } from "./format.js";
+import { KINDS, span, unit } from "./format.js";
 import { gestures } from "./gestures.js";
 
 const SYNC = "gateway", UNPACED_MS = 300_000, TABLE_MS = 1000;
@@ -24,21 +24,37 @@ export function forgetColours() { palette = null; }
 
 /** What all kinds share: a card with the label, what is under the cursor or the extent, the current value large, and its age. */
 export class Card {
+  #as = el("small", { class: "as", hidden: true });
+
   constructor(metric, kind) {
     this.metric = metric;
+    this.kind = kind;
+    this.former = false; // whether the metric's newest value is of another kind
     this.extent = el("span", { class: "extent" });
-    this.number = el("span");
-    this.unit = el("small");
+    this.number = el("span", { dir: "auto" });
+    this.unit = el("small", { dir: "auto" });
     this.old = el("small", { class: "old" });
     this.big = el("div", { class: "big" }, this.number, " ", this.unit, this.old);
     const title = el("h3", { text: metric.label, title: metric.name });
     if (metric.label !== metric.name) title.append(" ", el("small", { text: metric.name }));
+    title.append(" ", this.#as);
     this.top = el("div", { class: "top" }, title, this.extent);
     this.node = el("article", { class: `card chart ${kind}`, "data-metric": metric.name }, this.top, this.big);
     this.seen = false;
     this.drawn = ""; // the state of the page it was last drawn for
     this.extentText = "";
   }
+
+  /** Whether the metric has cards of other kinds too, and this is the one of its newest value. */
+  among(cards, newest) {
+    this.former = !newest;
+    this.#as.hidden = cards === 1;
+    if (cards > 1) setText(this.#as, `as ${KINDS[this.kind]}`);
+    this.node.classList.toggle("former", this.former);
+  }
+
+  /** The newest value in words, where it is of this kind. */
+  get now() { return this.former ? "" : `, now ${this.metric.text}`; }
 
   /**
    * The newest value and, when it is old, its age: a number after three of its intervals; what stands until it changes, booleans and
@@ -48,10 +64,10 @@ export class Card {
     const { metric } = this, { patience: least } = device;
     const patience = device.state !== "online" ? least : metric.kind !== "number" ? Infinity : Math.max(least, metric.pace ? metric.pace * 3 : UNPACED_MS);
     const aged = metric.value !== undefined && now - metric.time > patience;
-    setText(this.number, metric.text);
-    setText(this.unit, unit(metric.unit));
-    setText(this.old, aged ? `${span(now - metric.time)} ago` : "");
-    if (metric.kind === "text" && this.big.title !== metric.text) this.big.title = metric.text;
+    setText(this.number, this.former ? "–" : metric.text);
+    setText(this.unit, this.former ? "" : unit(metric.unit));
+    setText(this.old, this.former ? `now ${KINDS[metric.kind]}` : aged ? `${span(now - metric.time)} ago` : "");
+    if (this.kind === "text" && !this.former && this.big.title !== metric.text) this.big.title = metric.text;
     this.node.classList.toggle("aged", aged);
   }
 
@@ -61,7 +77,7 @@ export class Card {
   }
 
   get pictured() {
-    return { title: this.metric.label, value: `${this.metric.text} ${unit(this.metric.unit)}`.trim(), extent: this.extentText, canvas: null, lines: [] };
+    return { title: this.metric.label, value: this.former ? "–" : `${this.metric.text} ${unit(this.metric.unit)}`.trim(), extent: this.extentText, canvas: null, lines: [] };
   }
 
   destroy() { this.node.remove(); }

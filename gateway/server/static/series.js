@@ -64,7 +64,9 @@ export class Log {
   }
 
   get length() { return this.rows.length; }
+  get first() { return this.rows.length ? this.rows[0][0] : Infinity; }
   get last() { return this.rows.length ? this.rows[this.rows.length - 1][0] : -Infinity; }
+  get times() { return this.rows.map(([t]) => t); }
 
   add(t, text) {
     let at = this.rows.length;

@@ -2,7 +2,7 @@
 // /api/v1/devices; knows nothing of the document.
 
 import { Log, Ring } from "./series.js";
-import { digitsFor, digitsOf, label, value, whole } from "./format.js";
+import { digitsFor, digitsOf, isolated, label, shown, value, whole } from "./format.js";
 
 const SPARK_MS = 5 * 60_000, SPARK_STEP = 5_000;
 const DIGITS = /^-?\d{16,}$/;
@@ -64,6 +64,9 @@ class Metric {
 /** The usual distance of readings after one more of them: a silence counts little, a faster pace soon. */
 const paced = (pace, distance) => (distance < pace ? (pace + distance) / 2 : pace + (Math.min(distance, pace * 2) - pace) / 8);
 
+/** What all that is known of a metric's values of one kind is found by; names hold no blanks. */
+export const keyOf = (metric, kind) => `${kind} ${metric}`;
+
 /** number, bool or text; integers too large for a browser come as strings of digits and count as numbers. */
 export function kindOf(value, numeric = false) {
   if (typeof value === "number") return "number";
@@ -116,7 +119,7 @@ class Device {
   }
 
   describe(row) {
-    this.title = row.name || this.name;
+    this.title = row.name ? shown(row.name) : this.name;
     this.interval = row.interval_s > 0 ? row.interval_s : 0;
     this.ledger = row.ledger ?? this.ledger;
     this.clock = row.clock ?? this.clock;
@@ -148,6 +151,7 @@ class Device {
   stand({ state, since = 0, reason = "", last_seen: seen = 0, confirmed = true }) {
     if (seen > this.lastSeen) this.lastSeen = seen;
     if (!state || since < this.since) return;
+    reason = isolated(shown(reason));
     this.confirmed = confirmed;
     const before = this.changes.at(-1);
     if (before?.state === state && before.since === since) { before.reason = reason; } else {
@@ -288,26 +292,40 @@ export function sparkOf(metric) {
 export const SPARK = { span: SPARK_MS, step: SPARK_STEP };
 
 /**
- * One series of the chosen device, of the kind of its values; a value of another kind starts it anew, but for
- * long integers that were taken for texts before their metric was known.
+ * One series of the chosen device: of each kind that its values have had a ring or a log of its own. `kind`: that of the newest.
+ * Long integers that were taken for texts before their metric was known become numbers with it.
  */
 export class Series {
+  #of = new Map(); #newest = -Infinity;
+
   constructor(name) {
     this.name = name;
     this.kind = "";
-    this.data = null;
     this.revision = 0;
   }
 
+  /** What there is of a kind, or null. */
+  of(kind) { return this.#of.get(kind) ?? null; }
+
+  get length() { return [...this.#of.values()].reduce((sum, { length }) => sum + length, 0); }
+
   add(time, value, numeric = false) {
-    const kind = kindOf(value, numeric || this.kind === "number");
-    if (kind !== this.kind) {
-      const texts = this.kind === "text" && kind === "number" ? this.data.rows : [];
-      this.kind = kind;
-      this.data = kind === "text" ? new Log() : new Ring();
-      for (const [t, text] of texts) if (DIGITS.test(text)) this.data.add(t, Number(text));
+    const kind = kindOf(value, numeric || this.#of.has("number"));
+    let data = this.#of.get(kind);
+    if (!data) {
+      this.#of.set(kind, data = kind === "text" ? new Log() : new Ring());
+      if (kind === "number") this.#fromTexts(data);
     }
-    this.data.add(time, kind === "text" ? value : Number(value));
+    data.add(time, kind === "text" ? value : Number(value));
+    if (time >= this.#newest) { this.#newest = time; this.kind = kind; }
     this.revision += 1;
+  }
+
+  #fromTexts(numbers) {
+    const texts = this.#of.get("text");
+    if (!texts) return;
+    const others = new Log();
+    for (const [t, text] of texts.rows) if (DIGITS.test(text)) numbers.add(t, Number(text)); else others.add(t, text);
+    if (others.length) this.#of.set("text", others); else this.#of.delete("text");
   }
 }

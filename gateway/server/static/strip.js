@@ -18,7 +18,7 @@ export class BoolStrip extends Plot {
     this.#data = data;
     this.#end = Math.min(to, end);
     this.#tell();
-    this.tell(this.extentText && `strip, ${this.extentText}, now ${this.metric.text}`, () => this.#rows());
+    this.tell(this.extentText && `strip, ${this.extentText}${this.now}`, () => this.#rows());
     if (!this.plot || this.plot.cursor.left < 0) this.at("");
     const columns = [data.t, data.v];
     if (this.plot) this.plot.setData(columns);

@@ -1,7 +1,8 @@
 // The chosen device's metrics as a table: the newest value, and what the window holds of each.
 
 import { el, setText } from "./dom.js";
-import { clock, count, extremes, unit, value } from "./format.js";
+import { KINDS, clock, count, extremes, isolated, unit, value } from "./format.js";
+import { keyOf } from "./store.js";
 
 const COLUMNS = ["Metric", "Now", "Min", "Mean", "Max", "Readings", "At"];
 
@@ -13,20 +14,20 @@ export class ValueTable {
     this.node = el("div", { class: "card tablebox", tabindex: "0", "aria-label": "Values in the range", hidden: true }, el("table", { class: "values" }, this.#caption, head, this.#body));
   }
 
-  /** Draws the metrics [{metric, kind}, ...]; `summarize(metric)` gives {n, min, mean, max} of a number. */
+  /** Draws the metrics [{metric, kind, former}, ...], `former`: its newest value is of another kind; `summarize(metric)` gives {n, min, mean, max} of a number. */
   draw(title, { from, to }, metrics, summarize) {
-    setText(this.#caption, `Values of ${title} from ${clock(from)} to ${clock(to)}`);
-    const names = new Set(metrics.map(({ metric }) => metric.name));
+    setText(this.#caption, `Values of ${isolated(title)} from ${clock(from)} to ${clock(to)}`);
+    const names = new Set(metrics.map(({ metric, kind }) => keyOf(metric.name, kind)));
     for (const [name, row] of this.#rows) if (!names.has(name)) { row.node.remove(); this.#rows.delete(name); }
-    metrics.forEach(({ metric, kind }, i) => {
-      const row = this.#rowOf(metric);
+    metrics.forEach(({ metric, kind, former }, i) => {
+      const row = this.#rowOf(metric, keyOf(metric.name, kind));
       if (this.#body.children[i] !== row.node) this.#body.insertBefore(row.node, this.#body.children[i] ?? null);
-      setText(row.now, metric.text);
-      row.now.title = kind === "text" ? metric.text : "";
+      setText(row.now, former ? "–" : metric.text);
+      row.now.title = kind === "text" && !former ? metric.text : "";
       row.now.className = kind === "text" ? "now text" : "now";
-      setText(row.unit, unit(metric.unit));
-      setText(row.at, clock(metric.time, { seconds: true }));
-      setText(row.label, metric.label);
+      setText(row.unit, former ? "" : unit(metric.unit));
+      setText(row.at, former ? "" : clock(metric.time, { seconds: true }));
+      setText(row.label, former ? `${metric.label}, as ${KINDS[kind]}` : metric.label);
       const words = kind === "number" ? wordsOf(summarize(metric), metric.digits) : ["", "", "", ""];
       row.sums.forEach((cell, k) => setText(cell, words[k]));
     });
@@ -37,14 +38,14 @@ export class ValueTable {
     this.#body.replaceChildren();
   }
 
-  #rowOf(metric) {
-    let row = this.#rows.get(metric.name);
+  #rowOf(metric, key) {
+    let row = this.#rows.get(key);
     if (!row) {
-      const label = el("span"), now = el("span"), small = el("small"), at = el("td", { class: "mute" }), sums = [1, 2, 3, 4].map(() => el("td"));
+      const label = el("span"), now = el("span", { dir: "auto" }), small = el("small", { dir: "auto" }), at = el("td", { class: "mute" }), sums = [1, 2, 3, 4].map(() => el("td"));
       const name = el("th", { scope: "row", title: metric.name }, label);
       if (metric.label !== metric.name) name.append(" ", el("small", { text: metric.name }));
       row = { node: el("tr", {}, name, el("td", {}, now, " ", small), ...sums, at), label, now, unit: small, sums, at };
-      this.#rows.set(metric.name, row);
+      this.#rows.set(key, row);
     }
     return row;
   }

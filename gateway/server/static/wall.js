@@ -2,7 +2,7 @@
 // than fit, the rest takes turns.
 
 import { el, icon, setClass, setIcon, setName, setText, svg, cutName } from "./dom.js";
-import { age, clock, count, unit } from "./format.js";
+import { age, clock, count, isolated, unit } from "./format.js";
 import { SPARK, sparkOf } from "./store.js";
 import { askSpark, sparkPath } from "./spark.js";
 
@@ -80,7 +80,7 @@ export class Wall {
   }
 
   #make() {
-    const tile = { icon: icon("online", "online"), name: cutName("n"), number: el("span"), unit: el("small"), said: el("span", { class: "said" }), path: svg("path"), entry: "" };
+    const tile = { icon: icon("online", "online"), name: cutName("n"), number: el("span", { dir: "auto" }), unit: el("small", { dir: "auto" }), said: el("span", { class: "said" }), path: svg("path"), entry: "" };
     tile.value = el("p", { class: "value" }, tile.number, " ", tile.unit);
     tile.spark = svg("svg", { class: "spark", viewBox: "0 0 72 24", preserveAspectRatio: "none", "aria-hidden": "true" }, tile.path);
     tile.node = this.#grid.appendChild(el("li", {}, el("div", { class: "what" }, tile.icon, tile.name), tile.value, tile.spark, tile.said));
@@ -101,7 +101,7 @@ export class Wall {
     setText(tile.unit, code);
     const since = device.since ? ` since ${clock(device.since)}` : "", why = device.reason ? `: ${device.reason}` : "";
     const ago = device.lastSeen ? `, ${age(now - device.lastSeen)} ago` : "";
-    const whose = several && metric ? device.title : named ? metric.label : "", state = unsure ? `was ${device.state}` : device.state === "online" ? "" : `${device.state}${since}${why || ago}`;
+    const whose = several && metric ? isolated(device.title) : named ? metric.label : "", state = unsure ? `was ${device.state}` : device.state === "online" ? "" : `${device.state}${since}${why || ago}`;
     setText(tile.said, [whose, state].filter(Boolean).join(", ") || (metric?.label ?? ""));
     this.#spark(tile, device, metric, now);
   }

@@ -3,7 +3,7 @@
 
 import { getJson } from "./api.js";
 import { el, icon, setClass, setText } from "./dom.js";
-import { bytes, count, span } from "./format.js";
+import { bytes, count, shown, span } from "./format.js";
 
 const POLL_MS = 2000, AGED_MS = 7000;
 
@@ -75,7 +75,7 @@ export class Way extends EventTarget {
     setText(known.word, stage.word);
     setClass(known.word, stage.tone);
     setText(known.rest, stage.rest);
-    setText(known.why, stage.why ? `: ${stage.why}` : "");
+    setText(known.why, stage.why ? `: ${shown(stage.why)}` : "");
     known.node.title = stage.hover ?? "";
   }
 
@@ -93,7 +93,7 @@ export class Way extends EventTarget {
   }
 }
 
-const sentence = (text) => (text && !/[.!?]$/.test(text) ? `${text}.` : text);
+const sentence = (words) => { const text = shown(words); return text && !/[.!?]$/.test(text) ? `${text}.` : text; };
 
 /** The stages of the way from a /healthz answer that is `passed` seconds old; `connected`: this page is a dashboard of it now. Pure. */
 export function stagesOf(health, passed, connected) {
