@@ -40,12 +40,12 @@ from .server.access import Access
 from .server.control import Control
 from .server.desk import Desk
 from .server.device import DeviceEndpoint
-from .server.device import Settings as DeviceSettings
+from .server.doors import Doors
 from .server.guard import Guard
 from .server.health import Health, Problem
 from .server.listener import listener
 from .server.live import LiveEndpoint, encode_frame
-from .server.pages import Pages
+from .server.pages import Pages, assets
 from .server.tls import Tls
 from .server.tokendesk import TokenDesk
 from .sinks import registry
@@ -99,7 +99,7 @@ class App:
         async with AsyncExitStack() as stack:
             stack.enter_context(_Lock(settings.state_dir))
             loop = asyncio.get_running_loop()
-            tokens = Tokens(settings.state_dir / "tokens.json", call=loop.call_soon_threadsafe)
+            tokens = self.tokens = Tokens(settings.state_dir / "tokens.json", call=loop.call_soon_threadsafe)
             tokens.load(sessions=True)
             stack.callback(tokens.close)
             journal = Journal(
@@ -223,13 +223,23 @@ class App:
         tokens: Tokens,
     ) -> None:
         settings = self.settings
+        guard = Guard(settings.origins)
+        access = self.access = Access(
+            guard,
+            tokens,
+            mode=settings.auth.mode,
+            insecure=settings.auth.allow_insecure,
+            max_per_token=settings.limits.max_per_token,
+            open_paths=assets(),
+        )
         devices = self.devices = DeviceEndpoint(
             book,
             pipeline,
             delivery,
             device_settings(settings),
+            access=access,
         )
-        live = self.live = LiveEndpoint(hub, history, journal, journal.epoch)
+        live = self.live = LiveEndpoint(hub, history, journal, journal.epoch, access=access)
         pipeline.on_presence.append(devices.complaints.presence)
         named = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
         health = self.health = Health(
@@ -272,8 +282,8 @@ class App:
         )
         connections, handshakes = max_connections(settings.limits.max_connections)
         server = self.server = listener(
-            (devices, live, pages),
-            guard,
+            (devices, live, Doors(access), pages),
+            access,
             host=settings.listen.host,
             port=settings.listen.port,
             heartbeat=(settings.heartbeat.interval_s, settings.heartbeat.timeout_s),
@@ -309,7 +319,10 @@ class App:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+        if settings.auth.mode != "token" and tokens:
+            log.warning("tokens are there, and nobody is asked for one: GATEWAY_AUTH__MODE is none")
         works: dict[str, Callable[[], Awaitable[None]]] = {
+            "access": partial(_every, 1.0, access.watch),
             "live feed": live.run,
             "figures": partial(_every, 1.0, health.sample),
             "presence": partial(_every, 1.0, devices.watch),
@@ -478,7 +491,7 @@ def _sources(
     hub: Hub[Any],
     devices: DeviceEndpoint,
     runners: list[Runner],
-    guard: Guard,
+    access: Access,
 ) -> list[metrics.Source]:
     def readings() -> dict[str, float]:
         counts: dict[str, float] = dict(book.totals().as_dict())
@@ -501,7 +514,7 @@ def _sources(
         ("journal", {}, journal.stats),
         ("history", {}, history.stats),
         ("hub", {}, hub.stats),
-        ("guard", {}, lambda: {"refused": guard.refused}),
+        ("access", {}, access.stats),
         *(("sink", {"sink": runner.sink.name}, runner.stats) for runner in runners),
     ]
 
@@ -528,6 +541,12 @@ async def run(settings: Settings) -> None:
     app = App(settings)
     async with app.running():
         host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
+        if not is_loopback(settings.listen.host) and (missing := lacking(settings)):
+            log.warning(
+                "%s is reached from other machines without %s: GATEWAY_AUTH__ALLOW_INSECURE allows it",
+                settings.listen.host,
+                " and ".join(missing),
+            )
         log.info("listening on %s://%s:%d", "https" if settings.tls.cert else "http", host, app.port)
         systemd.notify("READY=1", f"STATUS=listening on {host}:{app.port}")
         reloads = asyncio.create_task(_keep_up("reload", partial(_reloads, app, hangup)), name="reload")

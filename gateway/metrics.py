@@ -148,7 +148,10 @@ TABLE: dict[str, dict[str, Known]] = {
         "downgraded": _counter("downgraded", "Subscriptions of slow dashboards, moved to the latest values."),
         "failures": _counter("failures", "Steps that failed, of sending to dashboards; the log has the reason."),
     },
-    "guard": {"refused": _counter("refused", "Requests refused for a Host or Origin that is not allowed.")},
+    "access": {
+        "refused": _counter("refusals", "Requests and first messages refused for who sent them, or from where."),
+        "ended": _counter("ended", "Connections ended because their token was revoked or has expired."),
+    },
     "tls": {
         "expires_in_s": _gauge("certificate_remaining_seconds", "Until the TLS certificate ends; negative since then."),
     },
@@ -213,6 +216,7 @@ PREFIXES: dict[str, list[tuple[str, str, str, str]]] = {
         ("lost_", "lost", "reason", "WebSocket connections ended otherwise than by a close from here, by reason."),
     ],
     "refusals": [("messages_", "messages", "code", "Errors sent to devices, by code.")],
+    "access": [("refused_", "refused", "reason", "Of the refusals, those for one reason.")],
 }
 
 

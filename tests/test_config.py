@@ -64,7 +64,7 @@ def test_every_fault_is_named_at_once(monkeypatch):
         "GATEWAY_ORIGINS": "dash.example",
         "GATEWAY_LIMITS__POLICY": "panic",
         "GATEWAY_JOURNAL__COMMIT_MS": "nan",
-        "GATEWAY_AUTH__MODE": "token",
+        "GATEWAY_AUTH__MODE": "password",
         "GATEWAY_TLS__CERT": "/nowhere/cert.pem",
         "GATEWAY_TLS__KEY": "/nowhere/key.pem",
         "GATEWAY_STATE_DIR": "",

@@ -39,6 +39,7 @@ from ..ws import Connection as WebSocket
 from ..ws import Message, Request, Response, Router, message_handler
 from .complaints import Complaints
 from .describing import check_description
+from .access import Access
 from .outcome import Outcome
 from .refusals import Refusals
 
@@ -87,11 +88,12 @@ class DeviceEndpoint:
         now: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        access: Access | None = None,
         self.book = book
         self.pipeline = pipeline
         self.delivery = delivery
-        self.settings = settings
-        self.delay = settings.policy == "delay"
+        self._access = access
+        self.configure(settings)
         self.now = now
         self.monotonic = monotonic
         self.stopping = False
@@ -149,13 +151,16 @@ class DeviceEndpoint:
         self.complaints.settle()
         self.pipeline.settle()
 
-    def problems(self) -> list[tuple[str, str]]:
-        """What is wrong with devices as a whole, and what to do about it, in words."""
+    def problems(self, may_read: Callable[[str], bool] = lambda _: True) -> list[tuple[str, str]]:
+        """What is wrong with devices as a whole, and what to do about it, in words.
+
+        ``may_read`` says which devices may be named.
+        """
         found = []
         storm = self.losses.words(self.monotonic())
         if storm:
             found.append((storm, "Their network or an access point may have failed: nothing acked is lost by it."))
-        off = self._clocks_off
+        off = [(name, skew) for name, skew in self._clocks_off if may_read(name)]
         if off:
             some = ", ".join(
                 f"{name} ({liveness.span(abs(skew) / 1000)} {'ahead' if skew > 0 else 'behind'})"
@@ -205,7 +210,9 @@ class DeviceEndpoint:
         except Overloaded as overloaded:  # others were quicker since the handshake was let through
             ws.close_soon(overloaded.close_code, f"retry_after_ms={overloaded.retry_after_ms}")
         else:
-            ws.state["connection"] = Connection(self, ws, known)
+            connection = ws.state["connection"] = Connection(self, ws, known)
+            if self._access is not None:
+                self._access.enter(ws.state["grant"], device, connection.end, ws)
 
     def _message(self, ws: WebSocket, message: Message, device: str) -> None:
         self.messages += 1
@@ -338,8 +345,8 @@ class Connection:
             self._endpoint.complaints.note("device_closed", self.device.name, ws.close_reason, ws.close_code)
         self._lost(ws.reason_lost or "closed", broken=ws.close_code == 1006)
 
-    def _end(self, code: int, reason: str) -> None:
-        """Close for a fault of the device: it is offline from now on, whenever it answers the close."""
+    def end(self, code: int, reason: str) -> None:
+        """Close for a cause of the device's: it is offline from now on, whenever it answers the close."""
         self._endpoint.complaints.note("device_closed", self.device.name, reason, code)
         self._ws.close_soon(code, reason)
         self._lost(reason)
@@ -371,7 +378,7 @@ class Connection:
             self._heard(received)
         codec = self._text if message.kind == "text" else self._binary
         if codec is None:
-            self._end(
+            self.end(
                 1003,
                 f"{self._ws.subprotocol or self._ws.query.get('format')} does not use this kind of frame",
             )
@@ -384,7 +391,7 @@ class Connection:
             self._undecodable += 1
             self._error(refusal, "device_undecodable")
             if self._undecodable >= UNDECODABLE_MAX:
-                self._end(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
+                self.end(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
             return
         outcome = Outcome()
         several = len(parts) > 1
@@ -528,7 +535,7 @@ class Connection:
         if not self._overloaded_since:
             self._overloaded_since = now
         elif now - self._overloaded_since >= OVERLOAD_S:
-            self._end(full.close_code, f"retry_after_ms={random.randint(*OVERLOAD_RETRY_MS)}")
+            self.end(full.close_code, f"retry_after_ms={random.randint(*OVERLOAD_RETRY_MS)}")
             return
         reply: dict[str, object] = {"type": "error", "code": "overloaded", "detail": str(full)}
         if seq:
@@ -547,7 +554,7 @@ class Connection:
         if not self.device.session.held_full:
             self._endpoint.complaints.note("device_throttled", self.device.name, BEYOND_RATE, count=outcome.held)
         if outcome.beyond_rate and self._endpoint.settings.policy == "close":
-            self._end(1008, "rate limit exceeded")
+            self.end(1008, "rate limit exceeded")
         elif outcome.blocked:
             self._throttled(outcome.from_seq, outcome.wait, outcome.held)
         elif self._endpoint.monotonic() - self._reminded >= REMIND_S:

@@ -74,7 +74,7 @@ class Health:
         runners: Sequence[tuple[str, str, RunnerView]],
         dashboards: Callable[[], dict[str, float]],
         messages: Callable[[], int],
-        device_problems: Callable[[], list[tuple[str, str]]],
+        device_problems: Callable[[Callable[[str], bool]], list[tuple[str, str]]],
         retention_days: float,
         others: Callable[[], Iterable[Problem]] = tuple,
         now: Callable[[], int] = time.time_ns,
@@ -135,8 +135,8 @@ class Health:
         reason: str = self._journal.reason
         return reason if _is_full(stats) else f"the journal cannot be written: {reason}"
 
-    def body(self) -> dict[str, object]:
-        """The body of ``/healthz``."""
+    def body(self, may_read: Callable[[str], bool] | None = None) -> dict[str, object]:
+        """The body of ``/healthz``; where ``may_read`` is given, for somebody who may know of those devices alone."""
         journal = self._journal.stats()
         history = self._history.stats()
         failing = bool(journal.get("failing", 0.0))
@@ -147,11 +147,14 @@ class Health:
                 for text in keeper.problems()
             ]
         problems += self._others()
-        problems += self._told_of_devices()
+        problems += self._told_of_devices(may_read or (lambda _: True))
         sinks = []
         recent = self._journal.stored - self._stored[0]
         for name, title, runner in self._runners:
             health = runner.health()
+            if may_read is not None and health["reason"]:
+                # A broker's or a store's words may name any device.
+                health = {**health, "reason": "the reason is told to those who may read all devices", "hint": ""}
             stats = runner.stats()
             sinks.append(
                 {
@@ -235,9 +238,9 @@ class Health:
             hint = "Set it, and see that its time synchronisation works (timedatectl)."
             yield {"part": "clock", "text": f"{_capital(problem)}.", "hint": hint}
 
-    def _told_of_devices(self) -> Iterator[Problem]:
+    def _told_of_devices(self, may_read: Callable[[str], bool]) -> Iterator[Problem]:
         own_clock_wrong = bool(own_clock_problem(self._now()))
-        for text, hint in self._device_problems():
+        for text, hint in self._device_problems(may_read):
             # A clock that is wrong itself is no measure of theirs.
             if not (own_clock_wrong and CLOCK_RULES in hint):
                 yield {"part": "devices", "text": f"{text}.", "hint": hint}

@@ -1,4 +1,4 @@
-"""The listener: every endpoint behind one router, one guard and one set of limits."""
+"""The listener: every endpoint behind one router, one access and one set of limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ssl import SSLContext
 from typing import Protocol
 
 from ..ws import Response, Router, Server
-from .guard import Guard
+from .access import Access
 
 __all__ = ["Endpoint", "listener"]
 
@@ -21,7 +21,7 @@ class Endpoint(Protocol):
 
 def listener(
     endpoints: Iterable[Endpoint],
-    guard: Guard,
+    access: Access,
     *,
     host: str,
     port: int,
@@ -35,7 +35,7 @@ def listener(
 ) -> Server:
     """A server, not listening yet; ``heartbeat`` is interval and timeout (s), ``refused`` is told of refusals."""
     router = Router()
-    router.middleware(guard)
+    router.middleware(access)
     for endpoint in endpoints:
         endpoint.register(router)
     return Server(

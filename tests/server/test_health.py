@@ -69,7 +69,7 @@ def make(
         runners=[("mqtt", "MQTT", runner) for runner in runners],
         dashboards=dict,
         messages=lambda: 0,
-        device_problems=lambda: list(device_problems),
+        device_problems=lambda _: list(device_problems),
         retention_days=30,
         now=lambda: now,
     )
