@@ -37,9 +37,9 @@ from ..reading import is_device
 from ..session import MAX_SESSION, Verdict
 from ..ws import Connection as WebSocket
 from ..ws import Message, Request, Response, Router, message_handler
+from .access import Access
 from .complaints import Complaints
 from .describing import check_description
-from .access import Access
 from .outcome import Outcome
 from .refusals import Refusals
 
@@ -85,10 +85,10 @@ class DeviceEndpoint:
         delivery: Delivery,
         settings: Settings,
         *,
+        access: Access | None = None,
         now: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        access: Access | None = None,
         self.book = book
         self.pipeline = pipeline
         self.delivery = delivery
