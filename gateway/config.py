@@ -187,6 +187,12 @@ class Limits(Section):
         description="Metrics a device may send; a reading with one more is refused.",
         json_schema_extra=LIVE,
     )
+    max_series: int = Field(
+        200_000,
+        ge=1,
+        description="Metrics of all devices together; a reading with one more is refused.",
+        json_schema_extra=LIVE,
+    )
     max_devices: int = Field(
         20_000, ge=1, description="Devices remembered; a new one beyond is refused with 503.", json_schema_extra=LIVE
     )

@@ -35,6 +35,7 @@ def device_settings(settings: Settings) -> DeviceSettings:
         policy=limits.policy,
         max_message_bytes=limits.max_message_bytes,
         max_metrics=limits.max_metrics,
+        max_series=limits.max_series,
         heartbeat_s=settings.heartbeat.interval_s,
         drops_oldest=settings.journal.on_full == "drop_oldest",
     )
@@ -76,8 +77,8 @@ def appliers(
     return {
         "GATEWAY_ORIGINS": lambda settings: guard.accept(settings.origins),
         **of("TLS", "CERT", "KEY", "CLIENT_CA", to=lambda settings: None),
-        **of("LIMITS", "DEVICE_RATE", "DEVICE_BURST", "POLICY", "MAX_METRICS", "MAX_DEVICES", to=limits),
-        **of("LIMITS", "MAX_CONNECTIONS", "MAX_PER_ADDRESS", to=limits),
+        **of("LIMITS", "DEVICE_RATE", "DEVICE_BURST", "POLICY", to=limits),
+        **of("LIMITS", "MAX_METRICS", "MAX_SERIES", "MAX_DEVICES", "MAX_CONNECTIONS", "MAX_PER_ADDRESS", to=limits),
         **of("CLOCK", "OLD", "FUTURE", "OLD_AFTER_S", "FUTURE_AFTER_S", to=clock),
         **of("JOURNAL", "MAX_BYTES", "KEEP_FREE_BYTES", to=bounds),
         **of("LOG", "LEVEL", to=lambda settings: logging.getLogger().setLevel(settings.log.level.upper())),

@@ -12,6 +12,8 @@ Bounds, and what happens there:
   told to come back later costs less than one that asks all the time.
 - the rate covers whatever costs a place in the journal or an answer: readings, refused ones too, and descriptions.
 - distinct metrics of a device: ``max_metrics``; a reading with one more is refused (``too_many_metrics``).
+- distinct metrics of all devices together, and those that they describe: ``max_series`` of each; a reading or a
+  description with one more is refused (``too_many_series``).
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True):
     policy: str = "drop"
     max_message_bytes: int = 65_536
     max_metrics: int = 1_000
+    max_series: int = 200_000
     heartbeat_s: float = 20.0
     drops_oldest: bool = False  # the journal may drop what a sink still lacks: then nothing can be promised of sinks
 
@@ -104,6 +107,8 @@ class DeviceEndpoint:
         self._clocks_off: list[tuple[str, int]] = []
         self.messages = 0
         self.notices_dropped = 0
+        self.series = sum(len(device.metrics) for device in book)
+        self.described = sum(_metrics_described(device.described) for device in book)
         self.refusals: dict[str, int] = {}
         self.refused = Refusals()
         self.complaints = Complaints(monotonic)
@@ -432,6 +437,10 @@ class Connection:
                 detail = f"more than {endpoint.settings.max_metrics} metrics of one device"
                 self._refuse(Refusal("too_many_metrics", detail, seq=seq, index=index), outcome)
                 return
+            if endpoint.series + len(metrics) - len(device.metrics) > endpoint.settings.max_series:
+                detail = f"more than {endpoint.settings.max_series} metrics of all devices"
+                self._refuse(Refusal("too_many_series", detail, seq=seq, index=index), outcome)
+                return
         if seq:
             verdict = device.session.judge(seq, endpoint.monotonic())
             if verdict is Verdict.DUPLICATE:
@@ -459,7 +468,9 @@ class Connection:
             self._refuse(Refusal(refusal.code, str(refusal), seq=seq, index=index), outcome, paid=True)
             return
         if not wait or endpoint.delay:
-            device.metrics = metrics
+            if metrics is not device.metrics:
+                endpoint.series += len(metrics) - len(device.metrics)
+                device.metrics = metrics
             self._undecodable = 0
             self._overloaded_since = 0.0
             outcome.debt = wait
@@ -593,13 +604,25 @@ class Connection:
             self._error(Refusal("rate", f"{control.type}: beyond the rate, not taken"))
         elif control.type == "describe":
             try:
-                self._endpoint.pipeline.describe(self.device, check_description(control.body), received)
+                self._describe(check_description(control.body), received)
             except ValueError as error:
                 self._error(Refusal("bad_description", f"describe: {error}"))
+            except Refusal as refusal:
+                self._error(refusal)
             except Overloaded as full:
                 self._overloaded(full, 0, outcome)
         else:
             self._error(Refusal("unknown_command", "no command of that id is waiting"))
+
+    def _describe(self, body: dict[str, object], received: int) -> None:
+        """Raises :class:`Refusal` for metrics that are too many for all devices together, and ``Overloaded``."""
+        endpoint, device = self._endpoint, self.device
+        more = _metrics_described(body) - _metrics_described(device.described)
+        if more > 0 and endpoint.described + more > endpoint.settings.max_series:
+            detail = f"describe: more than {endpoint.settings.max_series} metrics of all devices"
+            raise Refusal("too_many_series", detail)
+        endpoint.pipeline.describe(device, body, received)
+        endpoint.described += more
 
     def _error(self, refusal: Refusal, event: str = "device_refused") -> None:
         detail = str(refusal)[:512]
@@ -626,3 +649,8 @@ class Connection:
     def _transmit(self, reply: dict[str, object]) -> None:
         data = self._replies.encode(reply)
         self._ws.try_send(Message.text(data) if isinstance(data, str) else Message.binary(data))
+
+
+def _metrics_described(described: dict[str, object]) -> int:
+    metrics = described.get("metrics")
+    return len(metrics) if isinstance(metrics, dict) else 0

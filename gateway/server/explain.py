@@ -48,6 +48,8 @@ REFUSED_HINTS = {
     "bad_device": "a reading on a device's own connection names no other device",
     "too_many_readings": "a message holds 1,000 readings at most",
     "too_many_metrics": "GATEWAY_LIMITS__MAX_METRICS bounds the metrics of a device; are names made up as it goes?",
+    "too_many_series": "GATEWAY_LIMITS__MAX_SERIES bounds the metrics of all devices together",
+    "too_deep": "a message is nested 32 deep at most",
 }
 
 

@@ -73,7 +73,7 @@ class Counters:
             self.lost[lost] = self.lost.get(lost, 0) + 1
 
     def flat(self) -> dict[str, int | float]:
-        """All of it under flat names such as ``refused_404``, ``refusals_not_found``, ``closed_1000``, ``lost_reset``."""
+        """All of it under flat names: ``refused_404``, ``refusals_not_found``, ``closed_1000``, ``lost_reset``."""
         flat: dict[str, int | float] = {
             name: getattr(self, name) for name in self.__slots__ if name not in ("refused", "reasons", "closed", "lost")
         }

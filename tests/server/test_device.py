@@ -211,6 +211,32 @@ async def test_metrics_of_a_device_are_bounded(tmp_path):
         assert (await receive(ws))["code"] == "too_many_metrics"
 
 
+async def test_metrics_of_all_devices_are_bounded_together(tmp_path):
+    """Beyond the bound no device gets a new metric, sent or described, and each keeps its own; after a restart too."""
+    limits = {"max_series": 3}
+    async with gateway(tmp_path, limits=limits) as gw, gw.device("d") as d, gw.device("e") as e:
+        await send(d, {"seq": 1, "a": 1, "b": 2})
+        await receive(d, "ack")
+        await send(e, {"seq": 1, "a": 1, "b": 1}, {"seq": 2, "a": 1}, {"seq": 3, "c": 1}, {"seq": 4, "a": 2})
+        refused = [await receive(e, "error") for _ in range(2)]
+        assert [(error["code"], error["seq"]) for error in refused] == [("too_many_series", 1), ("too_many_series", 3)]
+        while (await receive(e, "ack"))["seq"] < 4:
+            pass
+        codes = []
+        for seq, (ws, names) in enumerate(((d, "abc"), (e, "a"), (d, "ab"), (e, "a")), 5):
+            await send(ws, {"type": "describe", "metrics": {name: {} for name in names}}, {"seq": seq, "values": {}})
+            while (message := await receive(ws))["type"] != "ack" or message["seq"] < seq:
+                codes += [message["code"]] if message["type"] == "error" else []
+        assert codes == ["too_many_series"]
+        await gw.rows("e", until=2)
+        assert gw.app.devices.series == gw.app.devices.described == 3
+    async with gateway(tmp_path, limits=limits) as gw, gw.device("e") as ws:
+        assert gw.app.devices.series == gw.app.devices.described == 3
+        await send(ws, {"seq": 1, "b": 1}, {"seq": 2, "a": 1})
+        assert (await receive(ws, "error"))["code"] == "too_many_series"
+        assert (await receive(ws, "ack"))["seq"] == 2
+
+
 async def test_a_reading_that_cannot_be_refused_aloud_is_held(tmp_path, monkeypatch):
     """While the device does not read, a bad reading is held: no ack covers what no error has named."""
     monkeypatch.setattr("gateway.server.device.REPLIES_MAX", -1)
