@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tail": ("tail", "print what becomes stored, as it does"),
     "top": ("top", "watch the busiest devices and the sinks"),
     "simulate": ("simulate", "act as any number of devices"),
+    "doctor": ("doctor", "look at all that the gateway needs, and say what to do"),
     "version": ("version", "print the version"),
 }
 

@@ -14,7 +14,17 @@ from ..errors import GatewayError
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-__all__ = ["EXIT_STATUSES", "Daemon", "NotAllowed", "NotRunning", "Unanswered", "add_options", "dial", "state_dir"]
+__all__ = [
+    "EXIT_STATUSES",
+    "Daemon",
+    "NotAllowed",
+    "NotRunning",
+    "Silent",
+    "Unanswered",
+    "add_options",
+    "dial",
+    "state_dir",
+]
 
 OPEN_S = 10.0
 ANSWER_S = 90.0  # retrying dead letters takes half a minute at most, anything else moments
@@ -27,6 +37,10 @@ class NotRunning(GatewayError):
     """No gateway runs on the state directory (exit status 69, EX_UNAVAILABLE of sysexits.h)."""
 
     exit_status = 69
+
+
+class Silent(NotRunning):
+    """One is there, and does not answer."""
 
 
 class NotAllowed(GatewayError):
@@ -90,9 +104,9 @@ def dial(directory: Path) -> Iterator[Daemon]:
         raise NotAllowed(f"{path} is another user's", hint="run this as the gateway's user, or as root") from None
     except InvalidStatus as error:
         text = error.response.body.decode(errors="replace").strip() if error.response.body else ""
-        raise NotRunning(f"the gateway refuses further commands: {text or error}", hint="try again soon") from None
+        raise Silent(f"the gateway refuses further commands: {text or error}", hint="try again soon") from None
     except (OSError, InvalidHandshake, TimeoutError) as error:
-        raise NotRunning(
+        raise Silent(
             f"the gateway of {directory} does not answer: {error}", hint="look at its log: is it stuck?"
         ) from None
     try:
