@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     settings = load()
     configure(settings.log.level, settings.log.format)
-    os.umask(0o027)  # what devices sent is nobody else's to read
+    os.umask(0o027 | os.umask(0o077))  # what devices sent is nobody else's to read
     with Runner(loop_factory=loop_factory()) as runner:
         runner.run(run_app(settings))
     return 0

@@ -1,0 +1,258 @@
+"""The service under a real systemd, with all that its unit forbids: installed, used, broken, upgraded, removed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.machine import CHECKOUT, DROPINS, Host, why_no_host
+
+pytestmark = pytest.mark.skipif(why_no_host() != "", reason=why_no_host())
+
+SETTINGS = "/etc/gateway/gateway.env"
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A machine with the gateway installed; each test leaves it running."""
+    with Host(tmp_path_factory.mktemp("machine")) as machine:
+        status, said = machine.install()
+        assert status == 0, said + machine.journal("gateway.service")
+        machine.drop_in("quick", "[Service]\nRestartSec=100ms\n")
+        yield machine
+
+
+def send(host: Host, device: str, numbers: range) -> None:
+    """Readings ``n`` of those numbers, all of them acked durably."""
+    with host.device(device) as ws:
+        for number in numbers:
+            ws.send(json.dumps({"seq": number, "n": number}))
+        while True:
+            message = json.loads(ws.recv(timeout=30))
+            if message["type"] == "ack" and message["seq"] == numbers[-1]:
+                return
+
+
+def stored(host: Host, device: str, count: int) -> list[int]:
+    """The values of ``n`` in the history, once there are so many: it may lag behind the journal by some 100 ms."""
+    deadline = time.monotonic() + 30
+    while True:
+        status, body = host.get(f"/api/v1/history?device={device}&metric=n&from=0")
+        assert status == 200, body
+        values = [row["value"] for row in json.loads(body)]
+        if len(values) >= count or time.monotonic() > deadline:
+            return values
+        time.sleep(0.05)
+
+
+def test_it_works_under_its_unit(host: Host) -> None:
+    """A device is served, acked after a sync, kept in the history and over a restart, where little is allowed."""
+    assert host.show("gateway.service", "ActiveState") == "active"
+    status = host.status()
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    assert status["Umask"] == "0077"
+    assert {status[name] for name in ["CapEff", "CapPrm", "CapBnd", "CapAmb"]} == {"0" * 16}
+    assert "0" not in status["Uid"].split()
+    send(host, "pump-1", range(1, 101))
+    assert stored(host, "pump-1", 100) == list(range(1, 101))
+    host.run("systemctl", "restart", "gateway.service")
+    assert stored(host, "pump-1", 100) == list(range(1, 101))
+    assert "pump-1" in host.run("gateway", "devices").stdout
+    assert host.run("stat", "--format=%a %U", "/var/lib/private/gateway").stdout.split() == ["700", "gateway"]
+
+
+PROBE = """
+import ctypes, errno, mmap, os, socket, sys
+def tried(what, call):
+    try:
+        call()
+    except OSError as error:
+        print(what, errno.errorcode.get(error.errno, error.errno))
+    except PermissionError:
+        print(what, "EPERM")
+    else:
+        print(what, "allowed")
+libc = ctypes.CDLL(None, use_errno=True)
+def system_call(*words):
+    if libc.syscall(*words) < 0:
+        raise OSError(ctypes.get_errno(), "")
+tried("state", lambda: open(os.environ["STATE_DIRECTORY"] + "/probe", "w").close())
+tried("thread", lambda: __import__("threading").Thread(target=int).start())
+tried("internet", lambda: socket.socket(socket.AF_INET6).close())
+tried("usr", lambda: open("/usr/probe", "w").close())
+tried("opt", lambda: open("/opt/gateway/probe", "w").close())
+tried("shadow", lambda: open("/etc/shadow").close())
+tried("settings", lambda: open("/etc/gateway/gateway.env").close())
+tried("home", lambda: os.listdir("/root"))
+tried("init", lambda: os.stat("/proc/1/exe"))
+tried("meminfo", lambda: open("/proc/meminfo").close())
+tried("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close())
+tried("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close())
+tried("executable", lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close())
+tried("namespace", lambda: system_call(272, 0x10000000))
+tried("io_uring", lambda: system_call(425, 1, 0))
+tried("keyring", lambda: system_call(250, 0, -3, 0))
+tried("setuid", lambda: os.setuid(0))
+tried("chroot", lambda: os.chroot("/"))
+tried("nice", lambda: os.nice(-1))
+"""
+
+
+@pytest.mark.skipif(__import__("platform").machine() != "x86_64", reason="numbers of system calls are of x86_64")
+def test_all_else_is_refused(host: Host) -> None:
+    """A program that runs in the gateway's place can write its state and open a port, and nothing of the rest."""
+    host.write("/opt/probe.py", PROBE)
+    unit = host.path("/etc/systemd/system/gateway.service").read_text()
+    unit = unit.replace(
+        "ExecStart=/opt/gateway/current/bin/gateway run", "ExecStart=/opt/gateway/current/bin/python /opt/probe.py"
+    )
+    host.write(
+        "/etc/systemd/system/probe.service",
+        unit.replace("Type=notify", "Type=oneshot").replace("StateDirectory=gateway", "StateDirectory=probe"),
+    )
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", "probe.service")
+    said = dict(line.split() for line in host.journal("probe.service").splitlines() if len(line.split()) == 2)
+    allowed = {"state", "thread", "internet"}
+    assert {what for what, how in said.items() if how == "allowed"} == allowed
+    assert len(said) == 19, said
+
+
+def test_it_comes_back_after_a_crash_but_not_with_bad_settings(host: Host) -> None:
+    """Killed, it is there again with what it acked; settings that cannot be used end it with 78, and that stays so."""
+    send(host, "pump-2", range(1, 11))
+    restarts = int(host.show("gateway.service", "NRestarts"))
+    host.run("systemctl", "kill", "--signal=SIGKILL", "gateway.service")
+    host.wait("NRestarts", str(restarts + 1))
+    host.wait("ActiveState", "active")
+    assert stored(host, "pump-2", 10) == list(range(1, 11))
+    settings = host.path(SETTINGS)
+    text = settings.read_text()
+    settings.write_text("GATEWAY_MQTT__LAYOUT=heavy\n")
+    try:
+        assert host.run("systemctl", "restart", "gateway.service", check=False).returncode != 0
+        assert host.show("gateway.service", "ExecMainStatus") == "78"
+        time.sleep(0.5)
+        assert host.show("gateway.service", "ActiveState") == "failed"
+        assert host.show("gateway.service", "NRestarts") == "0"
+        assert "GATEWAY_MQTT__LAYOUT" in host.journal("gateway.service")
+    finally:
+        settings.write_text(text)
+        host.run("systemctl", "restart", "gateway.service")
+
+
+def test_the_watchdog_ends_one_that_hangs(host: Host) -> None:
+    """A gateway that does not turn is ended and started anew; one that turns tells it in time."""
+    host.drop_in("watchdog", "[Service]\nWatchdogSec=1\nTimeoutAbortSec=1\n")
+    try:
+        host.run("systemctl", "restart", "gateway.service")
+        pid = host.show("gateway.service", "MainPID")
+        time.sleep(1.5)
+        assert host.show("gateway.service", "MainPID") == pid
+        host.run("kill", "-STOP", pid)
+        host.wait("NRestarts", "1")
+        host.wait("ActiveState", "active")
+        assert host.show("gateway.service", "MainPID") != pid
+    finally:
+        host.path(f"{DROPINS}/watchdog.conf").unlink()
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "restart", "gateway.service")
+
+
+def test_a_reload_changes_no_process(host: Host) -> None:
+    """``systemctl reload`` reaches the gateway, which goes on, its connections with it."""
+    pid = host.show("gateway.service", "MainPID")
+    with host.device("pump-3") as ws:
+        host.run("systemctl", "reload", "gateway.service")
+        ws.send('{"seq":1,"n":1}')
+        while json.loads(ws.recv(timeout=30))["type"] != "ack":
+            pass
+    assert host.show("gateway.service", "MainPID") == pid
+    assert host.show("gateway.service", "ActiveState") == "active"
+
+
+def test_a_broker_is_reached_with_a_password_that_is_a_credential(host: Host) -> None:
+    """Under the unit it finds a broker by name and logs in with what ``LoadCredential=`` gives it."""
+    if host.run("which", "mosquitto", check=False).returncode != 0:
+        pytest.skip("needs mosquitto")
+    host.write("/srv/broker/passwords", "")
+    host.run("mosquitto_passwd", "-b", "/srv/broker/passwords", "gateway", "sesame")
+    host.write("/srv/broker/conf", "user root\nlistener 1883 127.0.0.1\npassword_file /srv/broker/passwords\n")
+    host.run("systemd-run", "--unit=broker", "mosquitto", "-c", "/srv/broker/conf")
+    host.write("/etc/gateway/mqtt-password", "sesame\n", 0o600)
+    host.drop_in(
+        "broker",
+        "[Service]\nLoadCredential=GATEWAY_MQTT__PASSWORD:/etc/gateway/mqtt-password\n"
+        "Environment=GATEWAY_MQTT__URL=mqtt://localhost GATEWAY_MQTT__USERNAME=gateway\n",
+    )
+    try:
+        host.run("systemctl", "restart", "gateway.service")
+        send(host, "pump-4", range(1, 4))
+        deadline = time.monotonic() + 30
+        while True:
+            sinks = {sink["name"]: sink for sink in json.loads(host.get("/healthz")[1])["sinks"]}
+            if sinks["mqtt"]["delivered"] >= 3:
+                break
+            assert time.monotonic() < deadline, sinks["mqtt"]
+            time.sleep(0.05)
+        assert "sesame" not in host.run("systemctl", "show", "gateway.service").stdout
+    finally:
+        host.path(f"{DROPINS}/broker.conf").unlink()
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "restart", "gateway.service")
+
+
+def test_a_version_that_does_not_come_up_is_rolled_back(host: Host) -> None:
+    """An upgrade that does not get ready is undone by itself; the one before serves again, with all data."""
+    send(host, "pump-5", range(1, 11))
+    current = host.run("readlink", "/opt/gateway/current").stdout
+    module = host.path(f"{CHECKOUT}/gateway/cli/run.py")
+    text = module.read_text()
+    module.write_text(text.replace("    settings = load()\n", '    raise SystemExit("this version is broken")\n'))
+    try:
+        status, said = host.install()
+        assert status == 1
+        assert "this version is broken" in said
+        assert "runs again" in said
+        assert host.run("readlink", "/opt/gateway/current").stdout == current
+        assert stored(host, "pump-5", 10) == list(range(1, 11))
+    finally:
+        module.write_text(text)
+    status, said = host.install()
+    assert status == 0, said
+    assert host.run("readlink", "/opt/gateway/current").stdout == current
+
+
+def test_an_upgrade_and_a_return_keep_the_data(host: Host) -> None:
+    """A newer version takes over with what is stored, and so does the older one again."""
+    send(host, "pump-6", range(1, 6))
+    current = host.run("readlink", "/opt/gateway/current").stdout
+    module = host.path(f"{CHECKOUT}/gateway/__init__.py")
+    text = module.read_text()
+    module.write_text(text + "# newer\n")
+    try:
+        status, said = host.install()
+        assert status == 0, said
+        assert host.run("readlink", "/opt/gateway/current").stdout != current
+        assert stored(host, "pump-6", 5) == list(range(1, 6))
+        status, said = host.install("--back")
+        assert status == 0, said
+        assert host.run("readlink", "/opt/gateway/current").stdout == current
+        assert stored(host, "pump-6", 5) == list(range(1, 6))
+    finally:
+        module.write_text(text)
+
+
+def test_removed_it_leaves_its_data(host: Host) -> None:
+    """Uninstalled and installed again, it has what it had, under whatever user the service then gets."""
+    send(host, "pump-7", range(1, 6))
+    status, said = host.install("--uninstall")
+    assert status == 0, said
+    assert host.show("gateway.service", "LoadState") == "not-found"
+    status, said = host.install()
+    assert status == 0, said
+    assert stored(host, "pump-7", 5) == list(range(1, 6))
