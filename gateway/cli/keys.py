@@ -47,7 +47,7 @@ def _reach(stack: contextlib.ExitStack, directory: Path) -> Ask:
             if not directory.is_dir():
                 raise NotRunning(f"there is no state directory {directory}", hint="name one with --state-dir") from None
         try:
-            stack.enter_context(alone(directory))
+            stack.enter_context(alone(directory, become=False))
         except StateLocked:
             if time.monotonic() > deadline:
                 raise
