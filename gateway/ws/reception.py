@@ -314,6 +314,8 @@ class Reception(asyncio.BufferedProtocol):
         server.upgraded(self, ws)
         transport.set_protocol(ws)
         ws._open(transport, data, lambda: endpoint.start(ws), early)
+        if server.stopping:
+            ws._stop(1001, "server is stopping")
         if not ws._transport_paused:
             transport.resume_reading()
 

@@ -9,6 +9,7 @@ then, which uvloop has not: it goes on reading whatever its protocol says when t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from functools import partial
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .server import Server
 
 __all__ = ["Hello"]
+
+logger = logging.getLogger("gateway.ws")
 
 
 class Hello(asyncio.Protocol):
@@ -42,12 +45,18 @@ class Hello(asyncio.Protocol):
         server.counters.accepted += 1
         self._deadline = server.loop.time() + server.handshake_timeout
         if server.receive(self):
-            sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-            sock.setblocking(False)
-            self._task = server.loop.create_task(self._secure(sock))
+            try:
+                sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            except OSError as error:  # no descriptor left: this connection ends, and is not counted any longer
+                logger.warning("a connection cannot be taken: %s", error.strerror or error)
+                server.counters.handshakes_failed += 1
+                self._settle()
+            else:
+                sock.setblocking(False)
+                self._task = server.loop.create_task(self._secure(sock))
         else:
             server.counters.handshakes_cut += 1
-        # The duplicate keeps the connection open.
+        # The duplicate, if there is one, keeps the connection open.
         cast("asyncio.Transport", transport).abort()
 
     async def _secure(self, sock: socket.socket) -> None:

@@ -37,6 +37,9 @@ logger = logging.getLogger("gateway.ws")
 # How long a peer that was answered may leave its half of the connection open.
 LINGER = 2.0
 
+# How long the stop waits for the requests of those it has accepted, where sockets are shared.
+HANDOVER = 0.5
+
 LOOK = 0.05  # between two looks at unread answers while the server stops
 
 READ_BYTES = 64 << 10
@@ -72,8 +75,10 @@ class Connections(Set[Connection]):
 class Server:
     """Serves a router on one listener.
 
-    ``sock`` is a listening socket to take over, ``unix`` the path of a Unix socket; without either it listens on
-    ``host`` and ``port`` (0: any free port, see :attr:`port`).  Times in seconds:
+    ``sock`` is a listening socket to take over, or several, ``unix`` the path of a Unix socket; without either it
+    listens on ``host`` and ``port`` (0: any free port, see :attr:`port`).  ``shared``: others hold ``sock`` as well and
+    go on accepting from it: the stop leaves them whoever connects from its beginning on, and refuses nobody whom we had
+    accepted (a WebSocket connection is opened, and closed with 1001).  Times in seconds:
 
     - ``heartbeat``: (interval, timeout) of pings, or ``None``; a route may say otherwise.
     - ``handshake_timeout``: from the TCP connection to the answer, TLS and middleware included; then 408 where the
@@ -105,7 +110,8 @@ class Server:
         host: str | Sequence[str] | None = "127.0.0.1",
         port: int = 0,
         *,
-        sock: sockets.socket | None = None,
+        sock: sockets.socket | Sequence[sockets.socket] | None = None,
+        shared: bool = False,
         unix: str | os.PathLike[str] | None = None,
         ssl: tls.SSLContext | None = None,
         heartbeat: tuple[float, float] | None = (20.0, 20.0),
@@ -169,13 +175,16 @@ class Server:
         self._unix_inode: tuple[int, int] | None = None
         self._starting = False
         self._tls = ssl
-        self._listen = partial(self._open_listener, host=host, port=port, sock=sock, unix=unix, backlog=backlog)
+        self._given: Sequence[sockets.socket] = [sock] if isinstance(sock, sockets.socket) else list(sock or ())
+        self._shared = shared
+        self._listen = partial(self._open_listeners, host=host, port=port, unix=unix, backlog=backlog)
         # asyncio's own buffer of 256 KiB a read is mapped and unmapped by the allocator every time.
         self.buffer = bytearray(READ_BYTES)
         self.view = memoryview(self.buffer)
         self.loop: asyncio.AbstractEventLoop
         self.beats: Heartbeat
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._answer_until = 0.0  # the loop's time until which a stop waits for requests of those it has accepted
         self._port = 0
         self._open: dict[Connection, None] = {}
         self._held: dict[Wire, None] = {}  # open ones, and closed ones whose transport is not gone yet
@@ -193,7 +202,7 @@ class Server:
 
     async def start(self) -> None:
         """Listen.  Raises ``OSError`` where that fails, ``RuntimeError`` where it has been started already."""
-        if self._listener is not None or self._starting:
+        if self._listeners or self._starting:
             raise RuntimeError("the server has been started already")
         self._starting = True
         try:
@@ -206,29 +215,27 @@ class Server:
         self.beats = Heartbeat(self.loop, self.clock)
         self._stopped = asyncio.Event()
         self._emptied = asyncio.Event()
-        self._listener = await self._listen()
-        name = self._listener.sockets[0].getsockname()
-        self._port = int(name[1]) if isinstance(name, tuple) else 0
+        self._listeners = await self._listen()
+        names = [sock.getsockname() for sock in self.sockets]
+        self._port = next((int(name[1]) for name in names if isinstance(name, tuple)), 0)
         if self._unix is not None:
             self._unix_inode = _inode(self._unix)
 
-    async def _open_listener(
-        self,
-        *,
-        host: str | Sequence[str] | None,
-        port: int,
-        sock: sockets.socket | None,
-        unix: str | os.PathLike[str] | None,
-        backlog: int,
-    ) -> asyncio.Server:
+    async def _open_listeners(
+        self, *, host: str | Sequence[str] | None, port: int, unix: str | os.PathLike[str] | None, backlog: int
+    ) -> list[asyncio.Server]:
+        loop = self.loop
         factory: Callable[[], asyncio.BaseProtocol] = partial(Reception, self) if self._tls is None else self._hello
-        if sock is not None:
-            if sock.family == sockets.AF_UNIX:
-                return await self.loop.create_unix_server(factory, sock=sock, backlog=backlog)
-            return await self.loop.create_server(factory, sock=sock, backlog=backlog)
+        if self._given:
+            return [
+                await (loop.create_unix_server if sock.family == sockets.AF_UNIX else loop.create_server)(
+                    factory, sock=sock, backlog=backlog
+                )
+                for sock in self._given
+            ]
         if unix is not None:
-            return await self.loop.create_unix_server(factory, os.fspath(unix), backlog=backlog)
-        return await self.loop.create_server(factory, host, port, backlog=backlog)
+            return [await loop.create_unix_server(factory, os.fspath(unix), backlog=backlog)]
+        return [await loop.create_server(factory, host, port, backlog=backlog)]
 
     def _hello(self) -> Hello:
         assert self._tls is not None
@@ -255,12 +262,12 @@ class Server:
 
     def close(self) -> None:
         """Begin to stop: no new handshakes (503), 1001 to all, and after ``stop_timeout`` an end to what is left."""
-        if self._stop is None and self._listener is not None:
+        if self._stop is None and self._listeners:
             self._stop = self.loop.create_task(self._run_stop())
 
     async def wait_closed(self) -> None:
         """Wait until the server has stopped, however long it serves before."""
-        if self._listener is not None:
+        if self._listeners:
             await self._stopped.wait()
 
     async def _run_stop(self) -> None:
@@ -271,6 +278,11 @@ class Server:
 
     async def _end(self) -> None:
         deadline = self.loop.time() + self.stop_timeout
+        if self._shared:
+            self._close_listeners()
+            self._answer_until = min(deadline, self.loop.time() + HANDOVER)
+            for _ in range(3):
+                await asyncio.sleep(0)  # what the loop has accepted becomes a reception
         for ws in list(self._held):
             ws._stop(1001, "server is stopping")
         # Peers that have not answered have until shortly before the deadline, and so have requests under way and
@@ -283,8 +295,7 @@ class Server:
         await self._wait_emptied(deadline - margin / 2)
         for task in list(self._tasks):
             task.cancel()
-        if self._listener is not None:
-            self._listener.close()
+        self._close_listeners()
         for reception in [*self._waiting, *self._lingering]:
             # A request's task has been cancelled, and is not to be cancelled again while it cleans up.
             if not reception.has_request or reception in self._lingering:
@@ -301,6 +312,10 @@ class Server:
             logger.error("%d handlers did not end when cancelled", len(self._tasks))
         self.beats.stop()
 
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
     async def _wait_emptied(self, deadline: float) -> None:
         """Wait until nothing is under way any more, or until ``deadline``."""
         while self._busy() and self.loop.time() < deadline:
@@ -315,6 +330,8 @@ class Server:
 
     def _busy(self) -> bool:
         """Whether there are transports of connections, handlers, requests that are answered, or unread answers."""
+        if self._waiting and self._answer_until > self.loop.time():
+            return True
         return bool(self._held or self._tasks or self._unsent)
 
     # What it is and has
@@ -327,7 +344,7 @@ class Server:
     @property
     def sockets(self) -> tuple[sockets.socket, ...]:
         """The listening sockets."""
-        return tuple(self._listener.sockets) if self._listener is not None else ()
+        return tuple(sock for listener in self._listeners for sock in listener.sockets)
 
     @property
     def connections(self) -> Connections:
@@ -435,7 +452,7 @@ class Server:
 
     def admit(self, request: Request) -> Response | None:
         """A refusal where no further WebSocket connection may be opened, else ``None``."""
-        if self._stop is not None:
+        if self._stop is not None and not self._shared:
             return request.refuse(503, "the server is stopping", {"Retry-After": "1"}, reason="stopping")
         if self.max_connections is not None and len(self._held) >= self.max_connections:
             return request.refuse(503, "too many connections", {"Retry-After": "10"}, reason="connections")

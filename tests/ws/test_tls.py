@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import subprocess
@@ -148,3 +149,21 @@ async def test_silence_behind_tls_is_silence_too(contexts: Context) -> None:
         assert (await asyncio.wait_for(reader.read(), 3)).startswith(b"HTTP/1.1 408")
         writer.close()
         await writer.wait_closed()
+
+
+async def test_no_descriptor_left(contexts: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that cannot be taken ends at once, is counted, and holds nothing; the next gets through."""
+
+    def dup(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with secure(contexts, handshake_timeout=20) as server:
+        monkeypatch.setattr("gateway.ws.secure.os.dup", dup)
+        socks = await silent(server, 3)
+        await eventually(lambda: all(map(gone, socks)))
+        assert server.stats()["handshakes"] == 0
+        assert server.stats()["handshakes_failed"] == 3
+        monkeypatch.undo()
+        await talk(server, contexts)
+        for sock in socks:
+            sock.close()
