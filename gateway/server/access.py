@@ -176,12 +176,11 @@ class Access:
         return self.tokens.verify_session(text)
 
     def _origin_problem(self, request: Request, need: Need, who: Who) -> str:
+        if need in FOR_PAGES:
+            return "" if self._is_own_page(request) else "only the gateway's own page may ask for this"
         if who.presented and who.grant is not None and who.grant.devices:
             return ""
-        problem = self._guard.origin_problem(request.headers.get("origin"))
-        if not problem and need in FOR_PAGES and not self._is_own_page(request):
-            return "only the gateway's own page may ask for this"
-        return problem
+        return self._guard.origin_problem(request.headers.get("origin"))
 
     @staticmethod
     def _is_own_page(request: Request) -> bool:
