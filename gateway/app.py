@@ -320,7 +320,8 @@ class App:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         if settings.auth.mode != "token" and tokens:
-            log.warning("tokens are there, and nobody is asked for one: GATEWAY_AUTH__MODE is none")
+            words = "tokens are there, and nobody is asked for one: GATEWAY_AUTH__MODE is none"
+            log.warning(words, extra={"event": "insecure"})
         works: dict[str, Callable[[], Awaitable[None]]] = {
             "access": partial(_every, 1.0, access.watch),
             "live feed": live.run,
@@ -546,8 +547,10 @@ async def run(settings: Settings) -> None:
                 "%s is reached from other machines without %s: GATEWAY_AUTH__ALLOW_INSECURE allows it",
                 settings.listen.host,
                 " and ".join(missing),
+                extra={"event": "insecure", "reason": ", ".join(missing)},
             )
-        log.info("listening on %s://%s:%d", "https" if settings.tls.cert else "http", host, app.port)
+        scheme = "https" if settings.tls.cert else "http"
+        log.info("listening on %s://%s:%d", scheme, host, app.port, extra={"event": "started"})
         systemd.notify("READY=1", f"STATUS=listening on {host}:{app.port}")
         reloads = asyncio.create_task(_keep_up("reload", partial(_reloads, app, hangup)), name="reload")
         await stop.wait()
@@ -558,7 +561,7 @@ async def run(settings: Settings) -> None:
         last.daemon = True
         last.start()
     last.cancel()
-    log.info("stopped")
+    log.info("stopped", extra={"event": "stopped"})
 
 
 async def _reloads(app: App, hangup: asyncio.Event) -> None:
@@ -574,6 +577,7 @@ async def _reloads(app: App, hangup: asyncio.Event) -> None:
 
 
 def _leave() -> None:
-    log.error("the stop took longer than %g s: leaving what is not on disk, none of it was acked", STOP_S)
+    words = "the stop took longer than %g s: leaving what is not on disk, none of it was acked"
+    log.error(words, STOP_S, extra={"event": "stop_cut"})
     logging.shutdown()
     os._exit(1)

@@ -10,6 +10,7 @@ file descriptors) are those of prometheus-client.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from .distribution import Distribution
@@ -263,10 +264,9 @@ def _collect(sources: Iterable[Source], version: str) -> Iterator[Metric]:
 
 
 def _add_buckets(family: Metric, labels: Mapping[str, str], found: Distribution) -> None:
-    from prometheus_client.utils import floatToGoString
-
     for bound, count in found.buckets():
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": floatToGoString(bound)}, count)
+        le = "+Inf" if bound == inf else repr(bound)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": le}, count)
     family.add_sample(f"{family.name}_count", dict(labels), found.count)
     family.add_sample(f"{family.name}_sum", dict(labels), found.total)
 

@@ -183,7 +183,8 @@ def read_key(path: Path, *, make: bool) -> bytes | None:
             key = file.read(KEY_BYTES + 1)
         if len(key) == KEY_BYTES:
             return key
-        log.warning("%s is damaged: made anew, everybody at a browser logs in again", path)
+        extra = {"event": "file_aside", "path": path}
+        log.warning("%s is damaged: made anew, everybody at a browser logs in again", path, extra=extra)
     if not make:
         return None
     key = secrets.token_bytes(KEY_BYTES)

@@ -131,6 +131,7 @@ FIELDS: dict[str, str] = {
     "device": "DEVICE_ID",
     "reason": "REASON",
     "sink": "SINK",
+    "token": "TOKEN_ID",
     "remote": "REMOTE",
     "code": "CODE",
     "count": "COUNT",

@@ -58,7 +58,7 @@ class Reloader:
             self.failures += 1
             self._fault = str(error)
             for fault in self._fault.splitlines():
-                log.error("the settings stay as they were: %s", fault)
+                log.error("the settings stay as they were: %s", fault, extra={"event": "settings", "reason": fault})
             return None
         self.settings = settings
         taken = [change.variable for change in found if change.live]
@@ -66,10 +66,12 @@ class Reloader:
             apply(settings)
         self._fault = ""
         self.reloads += 1
-        log.info("the settings were read anew: %s", f"{', '.join(taken)} changed" if taken else "none was changed")
+        words = f"{', '.join(taken)} changed" if taken else "none was changed"
+        log.info("the settings were read anew: %s", words, extra={"event": "settings", "count": len(taken)})
         for change in found:
             if not change.live:
-                log.warning("%s has changed and needs a restart", change.variable)
+                extra = {"event": "settings", "reason": change.variable}
+                log.warning("%s has changed and needs a restart", change.variable, extra=extra)
         return found
 
     def problems(self) -> Iterator[tuple[str, str]]:

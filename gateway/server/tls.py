@@ -74,7 +74,7 @@ class Tls:
         self.context = context
         self._valid = valid
         if problem := self._problem():
-            log.warning("%s: %s", cert, problem)
+            log.warning("%s: %s", cert, problem, extra={"event": "certificate", "path": cert, "reason": problem})
 
     @property
     def expires_in_s(self) -> float:

@@ -7,6 +7,7 @@ the one request that made it, and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from ..auth import Record, Tokens
 from .control import Command, Params
 
 __all__ = ["TokenDesk"]
+
+log = logging.getLogger(__name__)
 
 
 class _Create(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +61,7 @@ class TokenDesk:
         record, token = await asyncio.to_thread(
             self._tokens.create, asked.scopes, name=asked.name, expires_s=asked.expires_s
         )
+        _log("made", record)
         return self._answer(record, token)
 
     async def list(self, params: Params) -> object:
@@ -68,12 +72,15 @@ class TokenDesk:
     async def revoke(self, params: Params) -> object:
         """End a token; its record."""
         asked = msgspec.convert(params, _Id)
-        return (await asyncio.to_thread(self._tokens.revoke, asked.id)).shown()
+        record = await asyncio.to_thread(self._tokens.revoke, asked.id)
+        _log("revoked", record)
+        return record.shown()
 
     async def rotate(self, params: Params) -> object:
         """Another token in its place, told this once."""
         asked = msgspec.convert(params, _Id)
         record, token = await asyncio.to_thread(self._tokens.rotate, asked.id)
+        _log("replaced by another", record)
         return self._answer(record, token)
 
     async def pending(self, params: Params) -> object:
@@ -85,7 +92,17 @@ class TokenDesk:
         """Let one of them in; ``token`` is empty where it goes on with the secret that it presented."""
         asked = msgspec.convert(params, _Admit)
         record, token = await asyncio.to_thread(self._tokens.admit, asked.device, asked.fingerprint)
+        _log("made: its device was let in", record)
         return self._answer(record, token)
 
     def _answer(self, record: Record, token: str) -> dict[str, object]:
         return {**record.shown(), "token": token, **self._facts()}
+
+
+def _log(what: str, record: Record) -> None:
+    scopes = " ".join(record.scopes)
+    log.info(
+        "token %s (%s; %s) was %s",
+        *(record.id, record.name or "no name", scopes, what),
+        extra={"event": "access_changed", "reason": what, "token": record.id},
+    )
