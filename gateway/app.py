@@ -241,6 +241,7 @@ class App:
         )
         live = self.live = LiveEndpoint(hub, history, journal, journal.epoch, access=access)
         pipeline.on_presence.append(devices.complaints.presence)
+        access.on_refused = devices.complaints.stranger
         named = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
         health = self.health = Health(
             id=settings.id,

@@ -115,6 +115,8 @@ class Access:
         self._attempts = Attempts(monotonic)
         self._guests = Guests(tokens.alive, now, max_per_token)
         self._refused: dict[str, int] = {}
+        # Told of what is refused after the upgrade: the peer's address, the reason, words.
+        self.on_refused: Callable[[object, str, str], None] = lambda remote, reason, words: None
         tokens.on_change.append(self._guests.changed)
 
     # -- the middleware ----------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ class Access:
         self, request: Request, reason: str, status: int, text: str, headers: dict[str, str] | None = None
     ) -> Response:
         self._refused[reason] = self._refused.get(reason, 0) + 1
-        return request.refuse(status, text, headers)
+        return request.refuse(status, text, headers, reason=reason)
 
     def _refuse_unknown(self, request: Request, need: Need, who: Who) -> Response:
         if (need is Need.DEVICE or who.presented) and (wait := self._attempts.fail(request.remote)):
@@ -258,15 +260,18 @@ class Access:
         grant = self.tokens.verify(token)
         if grant is None:
             reason = "attempts" if self._attempts.fail(remote) else "bad_token"
-            self._refused[reason] = self._refused.get(reason, 0) + 1
-            return None, "the token is not valid"
+            return None, self._refuse_first(remote, reason, "the token is not valid")
         if not (grant.reads or grant.commands):
-            self._refused["scope"] = self._refused.get("scope", 0) + 1
-            return None, "this token may not: live:read or live:command is needed"
+            words = "this token may not: live:read or live:command is needed"
+            return None, self._refuse_first(remote, "scope", words)
         if self._guests.is_full(grant):
-            self._refused["per_token"] = self._refused.get("per_token", 0) + 1
-            return None, "this token has all connections that it may have"
+            return None, self._refuse_first(remote, "per_token", "this token has all connections that it may have")
         return grant, ""
+
+    def _refuse_first(self, remote: object, reason: str, words: str) -> str:
+        self._refused[reason] = self._refused.get(reason, 0) + 1
+        self.on_refused(remote, reason, words)
+        return words
 
     def silent(self) -> None:
         """A live connection has not said who it is."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .. import liveness
 from ..limit import Repeated, Repeats
+from ..reading import is_device
 
 if TYPE_CHECKING:
     from ..devices import Device
@@ -40,6 +41,7 @@ _STATES = {
     liveness.STALE: "device_stale",
     liveness.OFFLINE: "device_offline",
 }
+DEVICES = "/v1/devices/"
 _WARNED = (401, 403, 429)  # somebody who may not, or wants too much; an address that there is not is no warning
 
 
@@ -63,19 +65,24 @@ class Complaints:
 
     def refused(self, remote: object, path: str, response: Response) -> None:
         """A request was refused before any connection."""
-        host = str(remote[0]) if isinstance(remote, tuple) and remote else "a local program"
+        host = _host(remote)
         reason = response.reason or str(response.status)
         if self._repeats.note("request_refused", host, reason):
             text = bytes(response.body).decode("utf-8", "replace").strip()
-            log.log(
-                logging.WARNING if response.status in _WARNED else logging.INFO,
-                "%s asked for %s: refused with %d: %s",
-                host,
-                path[:128] or "something that cannot be read",
-                response.status,
-                text,
-                extra={"event": "request_refused", "remote": host, "reason": reason, "code": response.status},
-            )
+            asked = path[:128] or "something that cannot be read"
+            device = path.removeprefix(DEVICES)
+            extra = {"event": "request_refused", "remote": host, "reason": reason, "code": response.status}
+            if device != path and is_device(device):
+                extra["device"] = device
+            level = logging.WARNING if response.status in _WARNED else logging.INFO
+            log.log(level, "%s asked for %s: refused with %d: %s", host, asked, response.status, text, extra=extra)
+
+    def stranger(self, remote: object, reason: str, words: str) -> None:
+        """Whoever is connected was not let in: its first message did not say who it is."""
+        host = _host(remote)
+        if self._repeats.note("request_refused", host, reason):
+            extra = {"event": "request_refused", "remote": host, "reason": reason}
+            log.warning("%s was not let in: %s", host, words, extra=extra)
 
     def settle(self) -> None:
         """Say how many were not said, when it is time to."""
@@ -91,6 +98,10 @@ class Complaints:
         line = _line(kind, who or ("others" if stranger else "other devices"), repeated.words)
         more = f" … and {count - 1:,} more of the same in {repeated.seconds:.0f} s" if count > 1 else ""
         log.log(_WORDS[kind][1], "%s%s", line, more, extra=extra)
+
+
+def _host(remote: object) -> str:
+    return str(remote[0]) if isinstance(remote, tuple) and remote else "a local program"
 
 
 def _line(event: str, who: str, reason: str) -> str:

@@ -102,6 +102,9 @@ def test_refused_requests_are_told_by_address(caplog: pytest.LogCaptureFixture) 
         complaints.refused(("10.0.0.9", 4000 + number), "/v1/live", Response(403, "no\n", reason="origin"))
     complaints.refused(("10.0.0.8", 1), "/x\ny" + "z" * 500, Response(404, "nothing here\n"))
     complaints.refused("", "", Response(400, "bad\n"))
+    complaints.refused(("10.0.0.7", 1), "/v1/devices/pump-1", Response(401, "a token is needed\n", reason="no_token"))
+    complaints.stranger(("10.0.0.6", 1), "bad_token", "the token is not valid")
+    assert [vars(record).get("device") for record in caplog.records[-2:]] == ["pump-1", None]
     clock.now += 10
     complaints.settle()
     record = caplog.records[0]
@@ -111,7 +114,9 @@ def test_refused_requests_are_told_by_address(caplog: pytest.LogCaptureFixture) 
     assert lines[3][1].startswith("10.0.0.8 asked for /x")
     assert len(lines[3][1]) < 200
     assert lines[4] == ("INFO", "a local program asked for something that cannot be read: refused with 400: bad")
-    assert lines[5:] == [("INFO", "10.0.0.9: a request was refused: origin … and 96 more of the same in 10 s")]
+    assert lines[5] == ("WARNING", "10.0.0.7 asked for /v1/devices/pump-1: refused with 401: a token is needed")
+    assert lines[6] == ("WARNING", "10.0.0.6 was not let in: the token is not valid")
+    assert lines[7:] == [("INFO", "10.0.0.9: a request was refused: origin … and 96 more of the same in 10 s")]
 
 
 async def test_a_device_that_misbehaves(
