@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.machine import CHECKOUT, DROPINS, Host, why_no_host
+from tests.integration.machine import CHECKOUT, DROPINS, PYTHON, Host, why_no_host
 
 pytestmark = pytest.mark.skipif(why_no_host() != "", reason=why_no_host())
 
@@ -256,3 +256,30 @@ def test_removed_it_leaves_its_data(host: Host) -> None:
     status, said = host.install()
     assert status == 0, said
     assert stored(host, "pump-7", 5) == list(range(1, 6))
+
+
+def test_as_a_debian_package(host: Host) -> None:
+    """The package starts the service, keeps settings and data over a removal, and takes them with it when purged."""
+    if host.run("which", "dpkg-deb", check=False).returncode != 0:
+        pytest.skip("needs dpkg-deb")
+    host.run("env", f"PYTHON={PYTHON}", f"{CHECKOUT}/tools/deb", "/srv/packages")
+    install = ["sh", "-c", "dpkg --force-depends --install /srv/packages/*.deb"]
+    done = host.run(*install, check=False)
+    assert done.returncode != 0
+    assert "remove that first" in done.stderr
+    host.install("--uninstall", "--purge")
+    host.run(*install)
+    send(host, "pump-8", range(1, 6))
+    settings = host.path(SETTINGS)
+    assert settings.stat().st_mode & 0o777 == 0o600
+    settings.write_text("GATEWAY_ID=mine\n")
+    host.run("dpkg", "--remove", "telemetry-gateway")
+    assert host.show("gateway.service", "LoadState") == "not-found"
+    host.run(*install)
+    assert settings.read_text() == "GATEWAY_ID=mine\n"
+    assert stored(host, "pump-8", 5) == list(range(1, 6))
+    host.run("dpkg", "--purge", "telemetry-gateway")
+    for path in ["/opt/gateway", "/etc/gateway", "/var/lib/private/gateway", "/usr/bin/gateway"]:
+        assert not host.path(path).exists()
+    status, said = host.install()
+    assert status == 0, said
