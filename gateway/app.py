@@ -14,19 +14,18 @@ import fcntl
 import gc
 import logging
 import os
-import signal
-import threading
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import __version__, liveness, logs, metrics, remotes, systemd
+from . import __version__, liveness, logs, metrics, remotes
 from .auth import Tokens
 from .capacity import max_connections
-from .config import Settings, is_loopback, lacking
+from .config import Settings
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
 from .errors import GatewayError, HistoryError, JournalError, StateLocked
@@ -53,7 +52,7 @@ from .sinks.base import Sink
 from .sinks.deadletters import DeadLetters
 from .sinks.runner import Runner
 
-__all__ = ["App", "run"]
+__all__ = ["App", "keep_up"]
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,6 @@ LISTENERS_STOP_S = 2.5
 COMMIT_STOP_S = 1.0
 SINKS_STOP_S = 2.0  # and what a sink takes to part from its far side
 HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
-STOP_S = 9.5  # for all of a stop, whatever a disk does
 AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
 TOKENS_SAVE_S = 60.0  # when they were last used
@@ -73,12 +71,23 @@ TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
 class App:
     """The gateway, built from settings.  ``async with app.running():`` listens; ``app.port`` is then known.
 
+    ``sockets`` are listening ones to serve in place of the settings' address, which others hold too; ``progress`` is
+    told what the start is at, in words, over and over while it gets on.
+
     Raises :class:`~gateway.errors.ConfigError` for files of TLS that cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: Sequence[socket.socket] = (),
+        *,
+        progress: Callable[[str], None] = lambda words: None,
+    ) -> None:
         self.settings = settings
         self.port = 0
+        self.sockets = sockets
+        self._progress = progress
         self.health: Health | None = None
         self.live: LiveEndpoint | None = None
         self.server: Any = None
@@ -109,9 +118,11 @@ class App:
                 on_full=settings.journal.on_full,
                 keep_free_bytes=settings.journal.keep_free_bytes,
             )
+            self._progress("recovering the journal")
             await journal.open()
             stack.push_async_callback(journal.close)
             history = History(settings.state_dir / "history.db", retention_days=settings.history.retention_days)
+            self._progress("opening the history")
             await history.open(journal.epoch)
             stack.push_async_callback(history.close)
             book = DeviceBook(
@@ -144,16 +155,19 @@ class App:
     def _facts(self) -> dict[str, object]:
         """Where devices connect, and whether they are asked for a token."""
         listen, auth = self.settings.listen, self.settings.auth
-        address = {"host": listen.host, "port": self.port, "tls": self.tls is not None}
+        hosts = [sock.getsockname()[0] for sock in self.sockets if sock.family != socket.AF_UNIX]
+        address = {"host": (hosts or [listen.host])[0], "port": self.port, "tls": self.tls is not None}
         return {"listen": address, "asked": auth.mode != "none"}
 
     async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Any]) -> int:
         """Bring the book and the latest values up to the journal's end; the end of what was found."""
+        self._progress("reading the newest values")
         for device, metric, at, received, value in await history.latest():
             hub.restore(Reading(device, "", 0, at, received, {metric: value}))
         since = book.offset if book.offset is not None else 0
         offset = min(since, history.position)
         while (batch := await journal.read_from(offset, REPLAY_READINGS)) is not None:
+            self._progress(f"replaying the journal, {journal.durable_offset - batch.end:,} items to go")
             book.replay(batch, skip_below=since)
             for item in batch.items:
                 if type(item) is Reading and item.values:
@@ -294,6 +308,7 @@ class App:
             stop_timeout=LISTENERS_STOP_S,
             refused=devices.complaints.refused,
             ssl=self.tls.context if self.tls is not None else None,
+            sockets=self.sockets,
         )
         sources.append(("websocket", {}, server.stats))
         sources += [
@@ -331,10 +346,9 @@ class App:
             "device book": partial(_every, SNAPSHOT_S, keeper.save),
             "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper, runners)),
             "tokens": partial(_every, TOKENS_SAVE_S, partial(asyncio.to_thread, tokens.save_if_due)),
-            "watchdog": partial(_watchdog, health),
         }
         for name, work in works.items():
-            task = asyncio.create_task(_keep_up(name, work), name=name)
+            task = asyncio.create_task(keep_up(name, work), name=name)
             stack.callback(task.cancel)
         loop = asyncio.get_running_loop()
         grace = settings.heartbeat.interval_s + settings.heartbeat.timeout_s
@@ -455,7 +469,7 @@ def _tls(settings: Settings) -> Tls | None:
     return Tls(cert, key, settings.tls.client_ca) if cert is not None and key is not None else None
 
 
-async def _keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Work for as long as the gateway runs: a fault of ours is logged, and the work begun again."""
     while True:
         try:
@@ -471,19 +485,6 @@ async def _every(seconds: float, work: Callable[[], Any]) -> None:
         result = work()
         if result is not None:
             await result
-
-
-async def _watchdog(health: Health) -> None:
-    """Tell systemd that the loop and the writer turn, and how things are in a line."""
-    interval = systemd.watchdog_interval() or 10.0
-    while True:
-        await asyncio.sleep(interval)
-        if not health.alive():
-            body = health.body()
-            problems: Any = body["problems"]
-            text = problems[0]["text"] if problems else "all is well"
-            devices: Any = body["devices"]
-            systemd.notify("WATCHDOG=1", f"STATUS={devices['online']} devices online; {text}")
 
 
 def _sources(
@@ -523,62 +524,3 @@ def _sources(
 
 def _latency_of(runner: Runner) -> Callable[[], metrics.Stats]:
     return lambda: {"latency": runner.latency}
-
-
-async def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; a second signal is not needed, since every step is bounded."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    hangup = asyncio.Event()
-    terminals = [fd for fd in range(3) if os.isatty(fd)]
-
-    def hung_up() -> None:
-        # A terminal that goes away ends what was started in it.
-        lost = terminals and not any(map(os.isatty, terminals))
-        (stop if lost else hangup).set()
-
-    loop.add_signal_handler(signal.SIGHUP, hung_up)
-    app = App(settings)
-    async with app.running():
-        host = f"[{settings.listen.host}]" if ":" in settings.listen.host else settings.listen.host
-        if not is_loopback(settings.listen.host) and (missing := lacking(settings)):
-            log.warning(
-                "%s is reached from other machines without %s: GATEWAY_AUTH__ALLOW_INSECURE allows it",
-                settings.listen.host,
-                " and ".join(missing),
-                extra={"event": "insecure", "reason": ", ".join(missing)},
-            )
-        scheme = "https" if settings.tls.cert else "http"
-        log.info("listening on %s://%s:%d", scheme, host, app.port, extra={"event": "started"})
-        systemd.notify("READY=1", f"STATUS=listening on {host}:{app.port}")
-        reloads = asyncio.create_task(_keep_up("reload", partial(_reloads, app, hangup)), name="reload")
-        await stop.wait()
-        reloads.cancel()
-        systemd.notify("STOPPING=1")
-        # A disk that takes seconds for a sync could hold a step up: what was acked is on it, all else can be left.
-        last = threading.Timer(STOP_S, _leave)
-        last.daemon = True
-        last.start()
-    last.cancel()
-    log.info("stopped", extra={"event": "stopped"})
-
-
-async def _reloads(app: App, hangup: asyncio.Event) -> None:
-    """Read the settings anew at each SIGHUP; systemd is told from when until when (sd_notify(3))."""
-    while True:
-        await hangup.wait()
-        hangup.clear()
-        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            await app.reloader.reload()
-        finally:
-            systemd.notify("READY=1")
-
-
-def _leave() -> None:
-    words = "the stop took longer than %g s: leaving what is not on disk, none of it was acked"
-    log.error(words, STOP_S, extra={"event": "stop_cut"})
-    logging.shutdown()
-    os._exit(1)

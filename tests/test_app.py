@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from gateway import app
-from gateway.config import Settings
 from gateway.journal.segment import Tail
 from tests.running import acked, gateway, receive, send
 
@@ -33,7 +28,7 @@ async def test_work_that_fails_is_begun_again(
         done.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(app._keep_up("device book", work))
+    task = asyncio.create_task(app.keep_up("device book", work))
     async with asyncio.timeout(5):
         await done.wait()
     task.cancel()
@@ -86,35 +81,3 @@ async def test_the_end_of_the_grace_time_is_told(tmp_path) -> None:
         assert seen["gone"].get("confirmed", True)
         assert seen["here"]["state"] == "offline"
         assert seen["here"]["reason"] == "not seen since the gateway started"
-
-
-async def test_a_stop_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever holds a step up, the process ends: nothing that was acked is at stake."""
-    left: list[int] = []
-    gone = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def leave(status: int) -> None:
-        left.append(status)
-        loop.call_soon_threadsafe(gone.set)
-
-    monkeypatch.setattr(app, "STOP_S", 0.1)
-    monkeypatch.setattr(app.os, "_exit", leave)
-    monkeypatch.setattr(app.logging, "shutdown", lambda: None)
-
-    class Hanging:
-        port = 0
-
-        def __init__(self, settings: Settings) -> None: ...
-
-        @asynccontextmanager
-        async def running(self) -> AsyncIterator[None]:
-            os.kill(os.getpid(), signal.SIGTERM)
-            yield
-            await gone.wait()
-
-    monkeypatch.setattr(app, "App", Hanging)
-    async with asyncio.timeout(10):
-        await app.run(Settings(_env_file=None))  # type: ignore[call-arg]
-    assert left == [1]
-    assert "none of it was acked" in caplog.text

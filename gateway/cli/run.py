@@ -23,13 +23,13 @@ def run(options: argparse.Namespace) -> int:
     """Run it."""
     from asyncio import Runner
 
-    from ..app import run as run_app
     from ..config import load
+    from ..daemon import run as run_daemon
     from ..logs import configure
 
     settings = load()
     configure(settings.log.level, settings.log.format)
     os.umask(0o027 | os.umask(0o077))  # what devices sent is nobody else's to read
     with Runner(loop_factory=loop_factory()) as runner:
-        runner.run(run_app(settings))
+        runner.run(run_daemon(settings))
     return 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from ssl import SSLContext
 from typing import Protocol
 
@@ -10,6 +11,9 @@ from ..ws import Response, Router, Server
 from .access import Access
 
 __all__ = ["Endpoint", "listener"]
+
+
+BACKLOG = 4096  # connections that wait to be accepted, as far as the kernel allows (net.core.somaxconn)
 
 
 class Endpoint(Protocol):
@@ -31,6 +35,7 @@ def listener(
     max_per_address: int | None = None,
     stop_timeout: float = 3.0,
     ssl: SSLContext | None = None,
+    sockets: Sequence[socket.socket] = (),
     refused: Callable[[object, str, Response], None] | None = None,
 ) -> Server:
     """A server, not listening yet; ``heartbeat`` is interval and timeout (s), ``refused`` is told of refusals."""
@@ -48,5 +53,8 @@ def listener(
         max_per_address=max_per_address,
         stop_timeout=stop_timeout,
         ssl=ssl,
+        sock=sockets,
+        shared=bool(sockets),
+        backlog=BACKLOG,
         refused=refused,
     )
