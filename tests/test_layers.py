@@ -20,7 +20,7 @@ PACKAGE = Path(gateway.__file__).parent
 FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
-    {"doctor"},
+    {"doctor", "daemon"},
     {"app", "client"},
     {"reload", "remotes"},
     {"capacity", "config", "logs", "metrics", "systemd"},
@@ -38,9 +38,9 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms that only some may enter, wherever they stand.
 ONLY_FROM = {
     "ws": {"server", "client"},
-    "config": {"app", "cli", "doctor", "reload", "remotes"},
+    "config": {"app", "cli", "daemon", "doctor", "reload", "remotes"},
     "metrics": {"app", "cli"},
-    "systemd": {"app", "cli"},
+    "systemd": {"daemon"},
     "logs": {"app", "cli"},
     "client": {"cli", "doctor"},
 }
