@@ -23,10 +23,12 @@ def run(options: argparse.Namespace) -> int:
     """Run it."""
     from asyncio import Runner
 
+    from .. import cores
     from ..config import load
     from ..daemon import run as run_daemon
     from ..logs import configure
 
+    cores.forbid()
     settings = load()
     configure(settings.log.level, settings.log.format)
     os.umask(0o027 | os.umask(0o077))  # what devices sent is nobody else's to read
