@@ -186,11 +186,11 @@ class Repeats:
         of_kind.left -= 1
         return of_kind.left >= 0
 
-    def due(self) -> list[Repeated]:
-        """What was not said, once a period is over; to be called more often than that."""
+    def due(self, *, early: bool = False) -> list[Repeated]:
+        """What was not said, once a period is over, or now if ``early``; to be called more often than that."""
         now = self._clock()
         seconds = now - self._since
-        if not self._kinds or seconds < self._every:
+        if not self._kinds or (seconds < self._every and not early):
             return []
         self._since = now
         found: dict[str, list[Repeated]] = {kind: [] for kind in self._kinds}

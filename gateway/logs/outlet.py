@@ -1,7 +1,12 @@
 """Entries on their way out: a bounded queue, and a thread that writes, so that the loop never waits for a log.
 
-Bound: :data:`ENTRIES_MAX` entries that are not written yet (at most :data:`~gateway.logs.entry.MESSAGE_MAX` characters
-each, and a traceback).  What comes beyond it is counted and told in an entry of its own as soon as there is room.
+Bounds, and what happens there:
+
+- :data:`ENTRIES_MAX` entries that are not written yet (at most :data:`~gateway.logs.entry.MESSAGE_MAX` characters each,
+  and a traceback): what comes beyond it is counted and told in an entry of its own as soon as there is room.
+- :data:`SAME` entries of one kind (where it has none, of one place in the code) about one device, sink or address in
+  ten seconds, and three times as many about all: the others are told by their number.  Whoever expects many of a kind
+  counts them before an entry is made, as ``server.complaints`` does; this is for what nobody expected.
 """
 
 from __future__ import annotations
@@ -14,12 +19,16 @@ import threading
 import time
 from collections.abc import Callable
 
+from ..limit import Repeats
 from .entry import Entry, entry_of
 
 __all__ = ["ENTRIES_MAX", "Outlet", "Stream"]
 
 ENTRIES_MAX = 2_000
+SAME = 100
 FLUSH_S = 1.0  # for what is queued to be written, at a flush and at the end
+SAME_S = 10.0
+LOOK_S = 1.0  # between two looks whether there is something to tell of these
 TELL_S = 1.0  # between two entries about what was left out, while the queue stays full
 
 
@@ -47,12 +56,16 @@ class Outlet(logging.Handler):
 
     def __init__(self, write: Callable[[Entry], None], *, most: int = ENTRIES_MAX) -> None:
         super().__init__()
-        self.lost = 0  # entries left out
+        self.lost = 0  # entries left out because nothing took them
+        self._repeats = Repeats(first=SAME, lines=3 * SAME, every=SAME_S)
+        self._guard = threading.RLock()  # not the handler's own, which is held while this is closed
+        self._kinds: dict[str, tuple[int, str]] = {}  # level and logger; one a place in the code
         self.entries = 0  # entries written
         self._write = write
         self._most = most
         self._told = 0
         self._told_at = 0.0
+        self._look_at = 0.0
         self._queue: queue.SimpleQueue[Entry | threading.Event | None] = queue.SimpleQueue()
         self._stuck = False  # at the end somebody did not take what was written
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -60,12 +73,33 @@ class Outlet(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue an entry, or count it."""
+        if record.levelno > logging.DEBUG and not self._is_said(record):
+            return
         if self._queue.qsize() >= self._most:
             self.lost += 1
         elif self._thread.is_alive():
             self._queue.put(entry_of(record))
         elif not self._stuck:
             self._write(entry_of(record))
+
+    def _is_said(self, record: logging.LogRecord) -> bool:
+        of = record.__dict__
+        kind = of.get("event") or f"{record.name}:{record.lineno}"
+        who = of.get("device") or of.get("sink") or of.get("remote") or ""
+        with self._guard:
+            said = self._repeats.note(kind, str(who), str(record.msg))
+            if not said:
+                self._kinds[kind] = (record.levelno, record.name)
+        return said
+
+    def _tell_repeats(self, *, early: bool = False) -> None:
+        with self._guard:
+            due = self._repeats.due(early=early)
+        for same in due:
+            level, logger = self._kinds[same.kind]
+            message = f"{same.words} … and {same.count:,} more of the same in {same.seconds:.0f} s"
+            event = "" if ":" in same.kind else same.kind
+            self._write(Entry(time.time(), level, logger, message, event, {"count": same.count}))
 
     def flush(self) -> None:
         """Wait until what is queued is written, for :data:`FLUSH_S` at most."""
@@ -83,7 +117,7 @@ class Outlet(logging.Handler):
         super().close()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
@@ -91,6 +125,17 @@ class Outlet(logging.Handler):
             self.entries += 1
             if self.lost != self._told:
                 self._tell()
+        self._tell_repeats(early=True)
+
+    def _next(self) -> Entry | threading.Event | None:
+        while True:
+            if time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + LOOK_S
+                self._tell_repeats()
+            try:
+                return self._queue.get(timeout=LOOK_S)
+            except queue.Empty:
+                continue
 
     def _tell(self) -> None:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -69,19 +70,57 @@ def test_what_does_not_fit_is_counted_and_told() -> None:
     outlet.handle(record("first"))
     until(lambda: outlet._queue.qsize() == 0)
     began = time.monotonic()
-    for number in range(1_000):
-        outlet.handle(record("entry %d", number))
+    for number in range(500):
+        outlet.handle(record("entry %d", number, device=f"d{number}", event=f"e{number % 10}"))
     assert time.monotonic() - began < 1.0
-    assert outlet.lost == 990
+    assert outlet.lost == 490
     taker.gate.set()
     until(lambda: len(taker.entries) == 12)
     assert [entry.message for entry in taker.entries if entry.event == "log_lost"] == [
-        "990 entries were left out: what takes the log was too slow"
+        "490 entries were left out: what takes the log was too slow"
     ]
     outlet.handle(record("later"))
     outlet.close()
     assert taker.words[-1] == "later"
     assert len(taker.entries) == 13
+
+
+def test_what_repeats_itself_is_told_by_its_number() -> None:
+    """Of very many entries of one place in the code a hundred are written, and how many more there were."""
+    taker = Taker()
+    outlet = Outlet(taker)
+    for number in range(1_000):
+        outlet.handle(record("entry %d", number))
+    for _ in range(150):
+        outlet.handle(record("refused", event="device_refused", device="pump-1", level=logging.ERROR))
+    for _ in range(150):
+        outlet.handle(record("for who wants all", level=logging.DEBUG))
+    outlet.handle(record("another", event="device_refused", device="pump-2"))
+    outlet.close()
+    assert taker.words == [
+        *(f"entry {number}" for number in range(100)),
+        *["refused"] * 100,
+        *["for who wants all"] * 150,
+        "another",
+        "entry %d … and 900 more of the same in 0 s",
+        "refused … and 50 more of the same in 0 s",
+    ]
+    last = taker.entries[-1]
+    assert (last.level, last.event, last.values) == (logging.ERROR, "device_refused", {"count": 50})
+    assert outlet.lost == 0
+
+
+def test_what_repeats_itself_is_told_while_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number is told when its time is over, without another entry."""
+    monkeypatch.setattr("gateway.logs.outlet.SAME_S", 0.05)
+    monkeypatch.setattr("gateway.logs.outlet.LOOK_S", 0.01)
+    taker = Taker()
+    outlet = Outlet(taker)
+    for number in range(101):
+        outlet.handle(record("entry %d", number))
+    until(lambda: len(taker.entries) == 101)
+    assert taker.words[-1].startswith("entry %d … and 1 more of the same")
+    outlet.close()
 
 
 def test_one_that_takes_nothing_holds_no_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,11 +178,11 @@ def run(code: str, *, journal: str | None = None, form: str = "auto", **options:
 
 def test_a_crash_loses_no_entry() -> None:
     """An uncaught exception is logged with its traceback after all that was logged before it, in the log's form."""
-    status, text = run("for n in range(300): log.info('entry %d', n)\nraise ValueError('so')", form="json")
+    status, text = run("for n in range(90): log.info('entry %d', n)\nraise ValueError('so')", form="json")
     assert status == 1
     said = [json.loads(line) for line in text.splitlines()]
     assert [entry["message"] for entry in said] == [
-        *(f"entry {number}" for number in range(300)),
+        *(f"entry {number}" for number in range(90)),
         "the gateway has failed: ValueError",
     ]
     assert said[-1]["event"] == "fault"
