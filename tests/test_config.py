@@ -5,8 +5,9 @@ import json
 import pytest
 
 from gateway.cli import main
-from gateway.config import load, shown, variables
+from gateway.config import lacking, load, shown, variables
 from gateway.errors import ConfigError
+from tests.certificates import authority, issue
 
 
 @pytest.fixture(autouse=True)
@@ -90,13 +91,30 @@ def test_what_is_shown_can_be_read_again(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == shown_before
 
 
-def test_beyond_loopback_needs_to_be_meant(monkeypatch):
-    """Listening where others reach it, without authentication, is a fault unless it is asked for."""
+def test_beyond_loopback_needs_tokens_and_tls(monkeypatch, tmp_path):
+    """Listening where others reach it, without tokens or without TLS, is a fault that names what is missing."""
+    pair = issue(tmp_path, authority(tmp_path))
     monkeypatch.setenv("GATEWAY_LISTEN__HOST", "::")
-    with pytest.raises(ConfigError, match="ALLOW_INSECURE"):
-        load()
-    monkeypatch.setenv("GATEWAY_AUTH__ALLOW_INSECURE", "true")
-    assert load().listen.host == "::"
+    for mode, secure, missing in (
+        ("none", False, {"GATEWAY_AUTH__MODE=token", "GATEWAY_TLS__CERT"}),
+        ("none", True, {"GATEWAY_AUTH__MODE=token"}),
+        ("token", False, {"GATEWAY_TLS__CERT"}),
+        ("token", True, set()),
+    ):
+        monkeypatch.setenv("GATEWAY_AUTH__MODE", mode)
+        monkeypatch.setenv("GATEWAY_TLS__CERT", str(pair.cert) if secure else "")
+        monkeypatch.setenv("GATEWAY_TLS__KEY", str(pair.key) if secure else "")
+        if not missing:
+            assert load().listen.host == "::"
+            assert lacking(load()) == []
+            continue
+        with pytest.raises(ConfigError, match="ALLOW_INSECURE") as info:
+            load()
+        every = {"GATEWAY_AUTH__MODE=token", "GATEWAY_TLS__CERT"}
+        assert {name for name in every if name in str(info.value)} == missing
+        monkeypatch.setenv("GATEWAY_AUTH__ALLOW_INSECURE", "true")
+        assert len(lacking(load())) == len(missing)
+        monkeypatch.delenv("GATEWAY_AUTH__ALLOW_INSECURE")
 
 
 def test_secrets_are_masked(monkeypatch):
