@@ -114,6 +114,9 @@ TABLE: dict[str, dict[str, Known]] = {
         "ring_batches": _gauge("ring_batches", "Batches of them."),
         "cursors": _gauge("cursors", "Readers whose place in the journal is kept."),
         "failing": _gauge("failing", "1 while nothing can be written, so that readings are refused."),
+        "writer_step_s": _gauge(
+            "writer_step_seconds", "For how long the writer has been at one step; 0 while it waits."
+        ),
         "unencodable": _counter("unencodable", "Items that could not be written in any form: a fault in the gateway."),
     },
     "history": {

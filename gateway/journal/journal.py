@@ -609,4 +609,5 @@ class Journal:
             "cursors": len(self._cursors),
             "failing": float(bool(self.reason)),
             "unencodable": self._writer.unencodable,
+            "writer_step_s": self._writer.step_s(),
         }

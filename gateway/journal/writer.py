@@ -13,6 +13,7 @@ Constraints
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -156,6 +157,8 @@ class Writer:
         self._sync_s = 0.0
         self._free = free
         self._probed = self._looked = time.monotonic()
+        self._step_since = 0.0  # monotonic; 0: it waits for something to do
+        self._stopped = False
         self.unencodable = 0
         """Items that could not be encoded and were replaced by a mark."""
 
@@ -191,6 +194,16 @@ class Writer:
         """Wait for the thread's end; blocks."""
         self._thread.join()
 
+    def step_s(self) -> float:
+        """For how long it has been at one step (a record, the cursors' places, ..), in seconds; 0 while it waits.
+
+        Infinite where the thread has ended without being told to.
+        """
+        since = self._step_since
+        if self._thread.ident is not None and not self._thread.is_alive() and not self._stopped:
+            return math.inf
+        return time.monotonic() - since if since else 0.0
+
     def _run(self) -> None:
         next_try = 0.0
         while True:
@@ -198,8 +211,11 @@ class Writer:
             try:
                 job = self._jobs.get(timeout=timeout)
             except queue.Empty:
+                self._step_since = time.monotonic()
                 next_try = self._attempt()
+                self._step_since = 0.0
                 continue
+            self._step_since = time.monotonic()
             match job:
                 case _Commit(base, items):
                     self._began = time.monotonic()
@@ -219,7 +235,10 @@ class Writer:
                     if self._busy:
                         self._attempt()
                     break
+            self._step_since = 0.0
         self._close()
+        self._stopped = True
+        self._step_since = 0.0
 
     @property
     def _busy(self) -> bool:
@@ -244,6 +263,7 @@ class Writer:
                     self._packed = self._pack()
                 self._write(*self._packed)
                 self._packed = None
+                self._step_since = time.monotonic()
         except OSError as error:
             return self._failed(error)
         except Exception as error:  # want of memory, a fault of ours: the thread must not end, nor be silent

@@ -6,6 +6,7 @@ What is wrong stands first, in words, with what to do.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ __all__ = ["Health", "Meter", "Problem", "RunnerView"]
 
 log = logging.getLogger(__name__)
 
-STUCK_S = 5.0  # a commit that takes longer than this means the writer does not turn
+STUCK_S = 10.0  # a step of the writer that takes longer, or a commit that waits longer, means that it does not turn
 METER_S = 5.0  # rates are means over this time
 CLOCK_RULES = "GATEWAY_CLOCK__"  # in the hint of what is said of devices' clocks
 
@@ -115,11 +116,14 @@ class Health:
 
     def alive(self) -> str:
         """Why the gateway is stuck, in words; empty if it turns."""
-        waiting = self._journal.stats().get("oldest_pending_s", 0.0)
-        failing = self._journal.stats().get("failing", 0.0)
-        if waiting > STUCK_S and not failing:
-            return f"the journal's writer has not turned for {waiting:.0f} s"
-        return ""
+        stats = self._journal.stats()
+        step = stats.get("writer_step_s", 0.0)
+        if step == math.inf:
+            return "the journal's writer has ended: a fault in the gateway"
+        waiting = stats.get("oldest_pending_s", 0.0)
+        # A disk that fails has what is pending wait, while the writer turns; one that does not answer holds it.
+        stuck = max(step, waiting if not stats.get("failing", 0.0) else 0.0)
+        return f"the journal's writer has not turned for {stuck:.0f} s" if stuck > STUCK_S else ""
 
     def ready_problem(self) -> str:
         """Why the gateway cannot take readings now, in words; empty if it can.  Brokers do not count."""

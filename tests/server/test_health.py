@@ -205,3 +205,32 @@ def test_what_devices_are_told_to_be_off_is_known_as_that() -> None:
     found = problems(None, now=0, device_problems=told)
     assert [line["part"] for line in found] == ["clock", "devices"]
     assert "pump-1" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("stats", "reason", "words"),
+    [
+        ({}, "", ""),
+        ({"oldest_pending_s": 9.0, "writer_step_s": 9.0}, "", ""),
+        ({"oldest_pending_s": 11.0}, "", "not turned for 11 s"),
+        ({"oldest_pending_s": 60.0}, "the disk fails", ""),
+        ({"oldest_pending_s": 60.0, "writer_step_s": 12.0}, "the disk fails", "not turned for 12 s"),
+        ({"writer_step_s": 12.0}, "", "not turned for 12 s"),
+        ({"writer_step_s": float("inf")}, "", "has ended"),
+    ],
+)
+def test_alive_is_who_turns(stats: dict[str, float], reason: str, words: str) -> None:
+    """A disk that fails is no reason to be restarted; a writer that stands still for more than 10 s is, in any case."""
+    journal = Part(**stats)
+    journal.reason = reason
+    said = make(journal).alive()
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_ready_asks_no_broker() -> None:
+    """Sinks that are away, stopped or full change nothing about it."""
+    health = make(Part(), Runner(state="stopped", reason="refused"), Runner(state="waiting", behind=10**6))
+    health.ready = True
+    assert health.ready_problem() == ""
+    assert health.body()["status"] == "degraded"
