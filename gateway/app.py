@@ -367,6 +367,7 @@ class App:
         def stopping() -> None:
             control.close()  # it has ended by the time the listeners have
             devices.stopping = True
+            devices.complaints.settle(early=True)
             health.ready = False
 
         stack.callback(stopping)

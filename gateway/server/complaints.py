@@ -84,9 +84,9 @@ class Complaints:
             extra = {"event": "request_refused", "remote": host, "reason": reason}
             log.warning("%s was not let in: %s", host, words, extra=extra)
 
-    def settle(self) -> None:
-        """Say how many were not said, when it is time to."""
-        for repeated in self._repeats.due():
+    def settle(self, *, early: bool = False) -> None:
+        """Say how many were not said, when it is time to, or now if ``early``."""
+        for repeated in self._repeats.due(early=early):
             self._say(repeated)
 
     def _say(self, repeated: Repeated) -> None:

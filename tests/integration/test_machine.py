@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.logs import EVENTS
 from tests.integration.machine import CHECKOUT, DROPINS, PYTHON, Host, why_no_host
 
 pytestmark = pytest.mark.skipif(why_no_host() != "", reason=why_no_host())
@@ -64,6 +65,26 @@ def test_it_works_under_its_unit(host: Host) -> None:
     assert stored(host, "pump-1", 100) == list(range(1, 101))
     assert "pump-1" in host.run("gateway", "devices").stdout
     assert host.run("stat", "--format=%a %U", "/var/lib/private/gateway").stdout.split() == ["700", "gateway"]
+
+
+def test_its_entries_are_the_journals(host: Host) -> None:
+    """What the gateway logs is found by kind, device and reason, with its level, and not a second time as a line."""
+    with host.device("noisy") as ws:
+        ws.send('{"a b":1}')
+        while json.loads(ws.recv(timeout=30))["type"] != "error":
+            pass
+    command = ["journalctl", "--unit=gateway.service", "--output=json", "DEVICE_ID=noisy"]
+    deadline = time.monotonic() + 30
+    while len(lines := host.run(*command, f"MESSAGE_ID={EVENTS['device_refused'].id}").stdout.splitlines()) < 1:
+        assert time.monotonic() < deadline, host.journal("gateway.service")
+        time.sleep(0.05)
+    (entry,) = map(json.loads, lines)
+    assert entry["MESSAGE"] == "noisy: refused: 'a b': not a metric's name"
+    assert (entry["PRIORITY"], entry["EVENT"], entry["CODE"]) == ("4", "device_refused", "bad_name")
+    assert entry["REASON"] == "'a b': not a metric's name"
+    assert (entry["SYSLOG_IDENTIFIER"], entry["_TRANSPORT"]) == ("gateway", "journal")
+    said = host.journal("gateway.service")
+    assert said.count("noisy: refused") == 1
 
 
 PROBE = """
