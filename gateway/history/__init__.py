@@ -1,5 +1,5 @@
 """The embedded time-series store (``history.py``)."""
 
-from gateway.history.history import History, Row
+from gateway.history.history import Extent, History, Row, Snapshot
 
-__all__ = ["History", "Row"]
+__all__ = ["Extent", "History", "Row", "Snapshot"]

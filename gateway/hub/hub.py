@@ -485,7 +485,8 @@ class Hub(Generic[Frame]):
         """Add a subscription, send the first piece of its snapshot; returns whether all since offset ``after`` is in
         the answer.
 
-        No update is sent until :meth:`release`: the caller may send history in between, once :meth:`joining` is over.
+        No update is sent until :meth:`release`: the caller may send history in between, once :meth:`joining` is over,
+        from :meth:`rejoin` on.
         Updates begin behind the hub's ``offset`` now; for ``every``, where all since ``after`` is in the answer, behind
         ``after``.  ``history``: exactly there, also where the snapshot takes several steps and shows later values.
         """
@@ -513,6 +514,22 @@ class Hub(Generic[Frame]):
     def joining(self, member: Member[Frame], subscription: Subscription) -> bool:
         """Whether a part of its snapshot has still to be sent."""
         return any(subscriber.rest is not None for subscriber in self._found(member, subscription))
+
+    def rejoin(self, member: Member[Frame], subscription: Subscription) -> tuple[int, list[Entry]]:
+        """Let the updates begin behind what is shown by now: all before that is in a history that is made now.
+
+        Returns the offset behind which they begin.  Where all since an offset is to be in updates that stays so; then
+        also what is in them already.
+        """
+        self._collect()
+        for subscriber in self._found(member, subscription):
+            if subscriber.own is None:
+                subscriber.behind = Changes(self.offset, subscriber.group.passed)
+            elif subscriber.recovered:
+                return subscriber.start, list(subscriber.own.entries)
+            else:
+                subscriber.own = Every(subscriber.group.selection, self.offset)
+        return self.offset, []
 
     def release(self, member: Member[Frame], subscription: Subscription) -> None:
         """History was sent: updates may follow."""

@@ -6,7 +6,8 @@ waits for its peer; what a peer does not read is bounded by the hub (:data:`gate
 Whoever was not known at the handshake says who it is in its first message, within :data:`AUTH_S`, else 1008.  What it
 may read is a part of each of its subscriptions: nothing looks at a grant when a reading is sent.
 
-History joins the stream exactly, see ``joining``; until it was sent the hub holds the subscriber's updates.
+History joins the stream exactly, see ``joining``; until it was sent the hub holds the subscriber's updates.  It is
+sent a page at a time, see ``answering``, so that a client which does not read costs no more for it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from ..hub import GRID_S, MSGPACK, PENDING_MAX, Hub, Subscription
 from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
 from .access import Access
-from .joining import Join, Question, history_frames
+from .answering import Answer, Reserve
 from .named import named
-from .stretch import Log, Stretch
+from .stretch import Log
 
 __all__ = ["LiveEndpoint", "encode_frame"]
 
@@ -48,10 +49,9 @@ MAX_STARS = 500  # in a list: each takes time before anything is tried
 MAX_GLOB = 128  # characters
 UNREAD_MAX = 256 * 1024  # bytes a client has not read: beyond it its requests are not read either
 UNREAD_S = 60.0  # a client that reads nothing for so long is dropped, if it asked for so much
-HISTORIES = 8  # questions to the history at once; others wait
 MAX_HISTORY_S = 366 * 86_400
 HISTORY_PENDING = 256 * 1024  # of history are on their way to a client at most, and one frame
-HISTORY_S = 30.0  # for a client to make room for one; then the rest is left out
+HISTORY_S = 60.0  # for an answer with history, reading by the client included; then the rest is left out
 FAILURES_S = 10.0  # between log lines about them
 DELAYS = 600  # ticks whose delay is remembered: half a minute
 GRID_MS = round(GRID_S * 1000)
@@ -133,7 +133,7 @@ class LiveEndpoint:
         self.now = now
         self.clients: set[Client] = set()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.histories = asyncio.Semaphore(HISTORIES)
+        self.reserve = Reserve()
         self.unread: dict[Client, float] = {}  # paused clients, and since when
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self.latency = Distribution()  # from receipt until dashboards are sent it, by ticks
@@ -241,7 +241,8 @@ class Client:
             self._enter(self._grant)
         self._subscriptions: dict[str, Subscription] = {}
         self._line = asyncio.Lock()
-        self._reading: dict[str, asyncio.Task[None]] = {}  # history queries by subscription
+        self._reading: dict[str, asyncio.Task[None]] = {}  # answers with history, by subscription
+        self._held = 0  # bytes of a history that wait for room
         self._say(
             {
                 "type": "hello",
@@ -267,8 +268,8 @@ class Client:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that the peer has not taken yet."""
-        return self._ws.pending_bytes
+        """Bytes that the peer has not taken yet, what is ready to be sent included."""
+        return self._ws.pending_bytes + self._held
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -367,16 +368,11 @@ class Client:
         self._subscriptions[request.id] = subscription
         hub = endpoint.hub
         after = request.after if request.epoch == endpoint.epoch else None
-        recovered = hub.subscribe(self, subscription, after, history=bool(request.history_s))
+        hub.subscribe(self, subscription, after, history=bool(request.history_s))
         if not request.history_s:
             hub.release(self, subscription)
             return
-        begin = after if recovered and subscription.mode == "every" else None
-        now = endpoint.now()
-        join = Join.now(hub, endpoint.history.end, now - int(request.history_s * 1e9), now, begin)
-        question = Question(endpoint.history, subscription, join)
-        stretch = Stretch(endpoint.journal, subscription, join)
-        task = asyncio.create_task(self._history(subscription, join, question, stretch))
+        task = asyncio.create_task(self._history(subscription, round(request.history_s * 1e9)))
         self._reading[request.id] = task
         endpoint.tasks.add(task)
         task.add_done_callback(endpoint.tasks.discard)
@@ -393,49 +389,50 @@ class Client:
 
     # -- history -------------------------------------------------------------------------------------------------
 
-    async def _history(self, subscription: Subscription, join: Join, question: Question, stretch: Stretch) -> None:
+    async def _history(self, subscription: Subscription, length: int) -> None:
         """Send history, then let the hub go on.  Cancelled when the subscription ends before that."""
         endpoint = self._endpoint
         try:
             async with self._line:  # one after the other for each client, so that a slow one waits for itself alone
-                await self._send_history(subscription, join, question, stretch)
+                async with asyncio.timeout(HISTORY_S):
+                    await self._send_history(subscription, length)
+        except TimeoutError:
+            self._error(subscription.id, "history_failed", "the history was not read in time")
         except (HistoryError, Overloaded) as error:
             self._error(subscription.id, "history_failed", str(error))
         except Exception:
             log.exception("the history of a subscription has failed")
             self._error(subscription.id, "history_failed", "the gateway met an error")
+        self._held = 0
         del self._reading[subscription.id]
         endpoint.hub.release(self, subscription)
 
-    async def _send_history(self, subscription: Subscription, join: Join, question: Question, stretch: Stretch) -> None:
-        endpoint = self._endpoint
-        async with endpoint.histories:
-            answer = await question.answer()
-            whole = await stretch.read()
-            if not whole and (later := join.later(endpoint.hub, endpoint.history.end)):
-                # It took so long that the store has it by now.
-                join, whole = later, True
-                stretch.points.clear()
-                answer = await Question(endpoint.history, subscription, join).answer()
-        await self._until(lambda: not endpoint.hub.joining(self, subscription))
-        complete = whole and answer.complete
-        if join.missed and not answer.raw:
-            complete = False  # what is in updates can be taken out of rows, not out of their means
-            join.missed.clear()
-        for frame in history_frames(subscription, join, answer.rows, complete, answer.texts, stretch.points):
-            if frame is not None:
-                await self._until(lambda: self._ws.pending_bytes <= HISTORY_PENDING)
-                self._say(frame)
-            await asyncio.sleep(0)
+    async def _send_history(self, subscription: Subscription, length: int) -> None:
+        endpoint, ws = self._endpoint, self._ws
+        hub = endpoint.hub
+        await self._until(lambda: ws.pending_bytes <= HISTORY_PENDING and not hub.joining(self, subscription))
+        answer = Answer(
+            hub,
+            endpoint.history,
+            endpoint.journal,
+            subscription,
+            lambda message: encode_frame(self.format, message),
+            endpoint.reserve,
+        )
+        async with answer:
+            await answer.begin(self, length, endpoint.now)
+            while frames := await answer.next():
+                self._held = sum(len(frame.frame) for frame in frames)
+                for frame in frames:
+                    await self._until(lambda: ws.pending_bytes <= HISTORY_PENDING)
+                    ws.try_send(frame)
+                    self._held -= len(frame.frame)
 
     @staticmethod
     async def _until(ready: Callable[[], bool]) -> None:
         """Wait for the peer to read."""
-        for _ in range(round(HISTORY_S / GRID_S)):
-            if ready():
-                return
+        while not ready():  # noqa: ASYNC110
             await asyncio.sleep(GRID_S)
-        raise HistoryError("the history was not read in time")
 
     def _error(self, id: str, code: str, detail: str, **more: object) -> None:
         reply: dict[str, object] = {"type": "error", "code": code, "detail": detail[:512], **more}

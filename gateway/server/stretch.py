@@ -1,7 +1,8 @@
-"""The stretch of the stream that neither the history's answer nor the hub's memory has, read from the journal.
+"""A stretch of the stream that neither the history's answer nor the hub's memory has, read from the journal.
 
-There is one after a crash, until the history has taken in again what it had in memory alone, and while the history lags
-by more readings than the hub remembers.  All of it is in the journal, or will be as soon as it is on disk.
+There is one after a crash, until the history has taken in again what it had in memory alone, while the history lags by
+more readings than the hub remembers, and where the hub has forgotten what was to follow a long history.  All of it is
+in the journal, or will be as soon as it is on disk.
 
 Bounds: :data:`READINGS_MAX` readings are looked at, what lies behind them is left out; :data:`POINTS_MAX` points are
 held, beyond it those so far are thinned.  Never more than :data:`PIECE` readings are read, nor :data:`ENTRIES` matched,
@@ -12,19 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Protocol
 
 from ..errors import JournalError
 from ..hub import Selection, Subscription
 from ..reading import Batch, Item, Reading
-from .joining import ENTRIES, POINTS_DOWNSAMPLED, Join, Points, in_time_order, thin
+from .joining import Join
+from .paging import POINTS_DOWNSAMPLED, Points, in_time_order, thin
 
-__all__ = ["Log", "Stretch"]
+__all__ = ["ENTRIES", "Log", "Stretch"]
 
 log = logging.getLogger(__name__)
 
 PIECE = 1_000
+ENTRIES = 256  # matched with a subscription's globs between two turns of the loop
 READINGS_MAX = 1 << 20
 POINTS_MAX = 200_000
 DURABLE_S = 10.0  # for what was shown already to be on disk; then the rest is left out
@@ -42,15 +45,19 @@ class Log(Protocol):
 
 
 class Stretch:
-    """What a join lacks; to be made in the step of the join.
+    """What a join lacks, or of some ``devices`` all that is to follow the store's answer; made in the step of the join.
 
     ``points`` has those of the covered readings by series, in the order of the stream.
     """
 
-    def __init__(self, journal: Log, subscription: Subscription, join: Join) -> None:
+    def __init__(
+        self, journal: Log, subscription: Subscription, join: Join, devices: Container[str] | None = None
+    ) -> None:
         self.points: Points = {}
         self._journal = journal
         self._join = join
+        self._offsets = join.lacks if devices is None else join.tail
+        self._devices = devices
         self._selection = Selection(subscription)
         self._count = 0  # of the points
         self._oldest = journal.oldest_offset  # what had gone by then is in no history either, nor ever will be
@@ -58,7 +65,7 @@ class Stretch:
     async def read(self) -> bool:
         """Read it; whether all of it was there."""
         try:
-            return await self._read(self._join.lacks.start, self._join.lacks.stop)
+            return await self._read(self._offsets.start, self._offsets.stop)
         except JournalError as error:
             log.warning("a history lacks what is in the journal alone: %s", error)
             return False
@@ -82,7 +89,7 @@ class Stretch:
                 whole = False
             items = batch.items[: max(0, end - batch.base)]
             for start in range(0, len(items), ENTRIES):
-                self._take(items[start : start + ENTRIES])
+                self.take(items[start : start + ENTRIES])
                 await asyncio.sleep(0)
             if self._count > POINTS_MAX:
                 await self._thin()
@@ -94,9 +101,12 @@ class Stretch:
         """Whether the journal has let go of offset ``at`` since the join: the history has that, its answer has not."""
         return self._journal.oldest_offset > max(at, self._oldest)
 
-    def _take(self, items: Sequence[Item]) -> None:
-        selection, points, join = self._selection, self.points, self._join
+    def take(self, items: Sequence[Item]) -> None:
+        """Take in what follows, from wherever it is."""
+        selection, points, join, devices = self._selection, self.points, self._join, self._devices
         for item in items:
+            if devices is not None and item.device not in devices:
+                continue
             if type(item) is Reading and join.covers(item.time) and selection.device(item.device):
                 device, ms, values = item.device, item.time // 1_000_000, item.values
                 for metric in selection.metrics(values):

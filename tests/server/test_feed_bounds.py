@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from gateway.reading import Reading
-from tests.running import Running, gateway
+from gateway.server.paging import Pages
+from tests.running import Running, acked, gateway, receive, send
 from tests.server.feeding import FAST, Feed, feed
 
 DEVICES, READINGS, PIECE = 160, 60_000, 500
+POINTS = 9_000
 VALUES = {f"m{n}": "x" * 20 for n in range(4)}
 
 
@@ -76,12 +78,59 @@ async def test_one_dashboard_that_reads_nothing(
     """It never costs more than 1 MiB, sockets included, however many subscriptions it has."""
     never = asyncio.Event()
 
-    async def answer(question: object) -> None:
+    async def answer(self: object) -> None:
         await never.wait()
 
-    monkeypatch.setattr("gateway.server.live.Question.answer", answer)
+    monkeypatch.setattr("gateway.server.live.Answer.next", answer)
     async with gateway(tmp_path, **FAST) as gw, feed(gw) as one:
         await deaf(one, *requests)
         most = await flooded(gw)
         one.ws.transport.abort()
         assert 0 < most <= 1 << 20
+
+
+async def test_history_that_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long history a few messages are ready, the rest is not even asked for; others get theirs meanwhile, and what
+    was not read in time is left out, which is said."""
+    monkeypatch.setattr("gateway.server.live.HISTORY_S", 1.0)
+    asked = 0
+    told = Pages.told
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return told(*arguments)
+
+    names = ["a", "b", "c"]
+    async with gateway(tmp_path, **FAST) as gw:
+        for name in names:
+            async with gw.device(name) as ws:
+                await receive(ws, "welcome")
+                for first in range(0, POINTS, 500):
+                    await send(ws, [{"seq": first + n + 1, "v": f"{first + n:0>80}"} for n in range(500)])
+                await acked(ws, POINTS)
+        for name in names:
+            await gw.rows(name, until=POINTS)
+        monkeypatch.setattr(Pages, "told", counted)
+        async with feed(gw) as one, feed(gw) as other:
+            await deaf(one, *({"id": f"s{n}", "mode": "every", "history_s": 3600} for n in range(16)))
+            most, few = held(gw), asked
+            assert 256 * 1024 < most < 1 << 20
+            assert few <= 4
+            (client,) = (one for one in gw.live_clients() if len(one._reading) > 1)
+            monkeypatch.setattr("gateway.server.live.HISTORY_S", 60.0)
+            await other.subscribe(history_s=3600)
+            found: dict[str, list[str]] = {name: [] for name in names}
+            last = False
+            while not last:
+                message = await other.next("history")
+                for name, series in message["data"].items():
+                    found[name] += [value for _, value in series["v"]]
+                last = message["last"]
+            assert found == {name: [f"{n:0>80}" for n in range(POINTS)] for name in names}
+            async with asyncio.timeout(10):
+                while "s0" in client._reading:
+                    await asyncio.sleep(0.01)
+            one.ws.transport.resume_reading()
+            one.skipped |= {"snapshot", "presence", "history"}
+            assert (await one.next("error"))["code"] == "history_failed"

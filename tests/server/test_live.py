@@ -379,7 +379,7 @@ async def test_failing_history_is_said_and_updates_follow(tmp_path, monkeypatch,
         raise RuntimeError("no rows")
         yield
 
-    monkeypatch.setattr("gateway.server.live.history_frames", fail)
+    monkeypatch.setattr("gateway.server.paging.Pages.told", fail)
     async with gateway(tmp_path) as gw, gw.device("a") as device, gw.live() as ws:
         await receive(device, "welcome")
         await subscribe(ws, history_s=60)

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from gateway.devices import DeviceBook
 from gateway.errors import JournalError
-from gateway.history import History
+from gateway.history import Extent, History, Row
 from gateway.hub import Hub, Subscription
 from gateway.hub import hub as hub_module
 from gateway.liveness import Status
 from gateway.reading import Batch, Item, Mark, Reading
-from gateway.server import joining, stretch
-from gateway.server.joining import Join, history_frames
+from gateway.server import answering, paging, stretch
+from gateway.server.answering import Answer, Reserve
+from gateway.server.joining import Join
 from gateway.server.stretch import Stretch
 from tests.running import acked, gateway, receive, send
 from tests.server.feeding import FAST, feed
@@ -70,7 +71,7 @@ async def whole(journal: Journal, join: Join, subscription: Subscription = ALL) 
 
 def lacking(start: int, stop: int) -> Join:
     """A join of all times that lacks these offsets."""
-    return Join(0, 1 << 62, [], range(start, stop))
+    return Join(0, 1 << 62, start, 1 << 60, stop)
 
 
 # -- the join, whatever lies where ------------------------------------------------------------------------------------
@@ -115,25 +116,69 @@ def streams(draw: st.DrawFn) -> dict[str, Any]:
         "places": places,
         "crash": crash,
         "shown": shown,
-        "stored": draw(st.integers(0, shown)),
+        "turn": (turn := draw(st.integers(shown, count))),  # so many when the history has its turn
+        "stored": draw(st.integers(0, turn)),
         "recent": draw(st.integers(0, count)),
         "back": draw(st.none() | st.integers(0, count)),  # resumed from so many readings ago
         "commits": frozenset(draw(st.sets(st.sampled_from(places)))),
         "late_commit": draw(st.booleans()),
-        "caught_up": draw(st.none() | st.integers(0, count)),  # the store is asked again when it has so many
+        "page": draw(st.sampled_from([1, 3, 10, 10_000])),  # rows
+        "room": draw(st.sampled_from([60, 130, 400_000])),  # bytes of messages a page
         "start": draw(st.integers(0, 20)),
         "devices": draw(st.sampled_from([(), ("a",), ("b", "c")])),
         "mode": draw(st.sampled_from(["every", "every", "latest"])),
     }
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+class Store:
+    """A history of the first ``count`` readings."""
+
+    def __init__(self, readings: list[Reading], places: list[int], count: int) -> None:
+        self.readings = readings
+        self.places = places
+        self.count = count
+        self.asked = 0
+
+    @property
+    def end(self) -> int:
+        """The offset below which it has all."""
+        return self.places[self.count - 1] + 1 if self.count else 0
+
+    def now(self) -> int:
+        """This moment."""
+        return self.count
+
+    async def query(self, *, limit: int, **asked: Any) -> tuple[list[Row], bool]:
+        """Rows as they are."""
+        self.asked += 1
+        rows = self._rows(**asked)
+        return rows[:limit], len(rows) > limit
+
+    async def extents(self, *, within: tuple[str, ...], **asked: Any) -> list[Extent]:
+        """Of each series."""
+        series: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for time, device, metric, _ in self._rows(**asked):
+            series[device, metric].append(time)
+        return [Extent(*key, len(times), times[0], times[-1]) for key, times in series.items()]
+
+    def _rows(self, devices: Any, metrics: Any, start: int, end: int, at: int) -> list[Row]:
+        ready = [one for one in self.readings[:at] if start <= one.time < end and one.device in devices]
+        ready += [one for one in self.readings[:at] if start <= one.time < end and devices == ("*",)]
+        return [(one.time, one.device, "v", one.values["v"]) for one in sorted(ready, key=lambda one: one.time)]
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(streams())
 def test_join_has_no_hole_and_no_repeat(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> None:
-    """Wherever history, journal and memory end, over gaps and a crash, joined or resumed: each value comes once."""
+    """Wherever history, journal and memory end, over gaps and a crash, joined or resumed, at once or when its turn
+    comes, and in pages and messages of whatever size: each value comes once."""
     monkeypatch.setattr(hub_module, "RECENT_MAX", given["recent"])
     monkeypatch.setattr(stretch, "LOOK_S", 0.001)
     monkeypatch.setattr(stretch, "PIECE", 3)
+    monkeypatch.setattr(answering, "CATCH_UP_S", 0)
+    monkeypatch.setattr(paging, "PAGE_ROWS", given.pop("page"))
+    monkeypatch.setattr(paging, "PAGE_BYTES", given["room"])
+    monkeypatch.setattr(paging, "FRAME_BYTES", given.pop("room") // 2)
     asyncio.run(join_and_check(**given))
 
 
@@ -142,12 +187,12 @@ async def join_and_check(
     places: list[int],
     crash: int,
     shown: int,
+    turn: int,
     stored: int,
     recent: int,
     back: int | None,
     commits: frozenset[int],
     late_commit: bool,
-    caught_up: int | None,
     start: int,
     devices: tuple[str, ...],
     mode: str,
@@ -161,39 +206,42 @@ async def join_and_check(
     hub.begin(floor, floor=floor)
     for n in range(crash, shown):
         hub.publish(readings[n], places[n])
-    end = places[stored - 1] + 1 if stored else 0
+    store = Store(readings, places, stored)
     journal = Journal(dict(zip(places, readings, strict=True)), commits)
-    last = places[shown - 1] + 1 if shown else 0
-    journal.durable_offset = max(floor, end) if late_commit else last
     subscription = Subscription("main", devices, (), mode, 1, "json")
     member = Member()
     after = None if back is None else (places[shown - 1 - back] if back < shown else 0)
     recovered = hub.subscribe(member, subscription, after, history=True)
-    now = 10**18
-    begin = after if recovered and mode == "every" else None
-    join = Join.now(hub, end, start * MS, now, begin)
-    made = Stretch(journal, subscription, join)
-    # What comes before the journal is read is in updates, and more of it in the journal then.
-    for n in range(shown, len(readings)):
+    resumed = recovered and mode == "every"
+    for n in range(shown, turn):
         hub.publish(readings[n], places[n])
-    reading_on = asyncio.create_task(made.read())
-    await asyncio.sleep(0)
-    journal.durable_offset = max(places) + 1
-    assert await reading_on
-    if caught_up is not None and (later := join.later(hub, places[caught_up - 1] + 1 if caught_up else 0)):
-        join, stored = later, caught_up
-        made.points.clear()
-    covered = [one for one in readings[:stored] if one.time >= start * MS and one.device in (devices or "abc")]
-    rows = [(one.time, one.device, "v", one.values["v"]) for one in sorted(covered, key=lambda one: one.time)]
-    for frame in history_frames(subscription, join, rows, True, [], made.points):
-        if frame is not None:
-            member.send(frame)
+    last = places[turn - 1] + 1 if turn else 0
+    journal.durable_offset = max(floor, store.end) if late_commit else last
+    now = 10**18
+    answer = Answer(hub, store, journal, subscription, lambda message: message, Reserve())
+    async with answer:
+        beginning = asyncio.create_task(answer.begin(member, now - start * MS, lambda: now))
+        await asyncio.sleep(0)
+        journal.durable_offset = max(places) + 1
+        await beginning
+        # What comes now is in updates; the hub forgets what is to follow, and the store gets on.
+        coming = iter(range(turn, len(readings)))
+        while frames := await answer.next():
+            member.frames += frames
+            for n in coming:
+                hub.publish(readings[n], places[n])
+                store.count = n
+                break
+        for n in coming:
+            hub.publish(readings[n], places[n])
     hub.release(member, subscription)
     for _ in range(3):
         while hub.tick():
             pass
     history, updates = values_in(member.frames, "history"), values_in(member.frames, "update")
-    place = shown if begin is None else next((n for n in range(shown) if places[n] > begin), shown)
+    place = turn
+    if resumed and after is not None:
+        place = next((n for n in range(shown) if places[n] > after), shown)
     for name in "abc":
         mine = [one for one in readings if one.device == name and name in (devices or "abc")]
         old = [one for one in mine if one.values["v"] < place and one.time >= start * MS]
@@ -205,6 +253,9 @@ async def join_and_check(
             assert len(updates.get((name, "v"), [])) == bool(new)
     offsets = [frame["offset"] for frame in member.frames if "offset" in frame]
     assert offsets == sorted(offsets)
+    told = [frame for frame in member.frames if frame["type"] == "history"]
+    assert [frame["last"] for frame in told] == [False] * (len(told) - 1) + [True]
+    assert "complete" not in told[-1]
 
 
 # -- what is read, in what steps, and what is not ---------------------------------------------------------------------
@@ -221,7 +272,7 @@ async def test_readings_alone_of_what_was_asked_for() -> None:
         6: reading(6, v=6),
     }
     subscription = Subscription("main", ("a",), ("v",), "every", 1, "json")
-    made = Stretch(Journal(items), subscription, Join(2 * MS, 10 * MS, [], range(1, 6)))
+    made = Stretch(Journal(items), subscription, Join(2 * MS, 10 * MS, 1, 9, 6))
     assert await made.read()
     assert made.points == {("a", "v"): [(3, 3)]}
 
@@ -229,7 +280,8 @@ async def test_readings_alone_of_what_was_asked_for() -> None:
 async def test_nothing_to_read_reads_nothing() -> None:
     """A join that lacks nothing costs no look at the journal."""
     journal = Journal({1: reading(1, v=1)})
-    assert await whole(journal, Join(0, 1 << 62, [])) == ({}, True)
+    assert await whole(journal, Join(0, 1 << 62)) == ({}, True)
+    assert await whole(journal, Join(0, 1 << 62, 5, 9, 3)) == ({}, True)
     assert await whole(journal, lacking(5, 3)) == ({}, True)
     assert journal.reads == []
 
@@ -251,7 +303,7 @@ async def test_read_in_pieces_and_the_loop_turns(monkeypatch: pytest.MonkeyPatch
     assert found == {("a", "v"): list(range(3500))}
     assert complete
     assert max(journal.reads) <= 1000
-    assert turns >= 3500 // joining.ENTRIES
+    assert turns >= 3500 // stretch.ENTRIES
 
 
 async def test_waits_for_what_is_not_on_disk_yet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +391,8 @@ async def test_journal_that_cannot_be_read(caplog: pytest.LogCaptureFixture) -> 
 async def test_history_that_lags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, rows_max: int) -> None:
     """A history that has the first part, a memory of the last few, all on disk but the newest: nothing is missing."""
     monkeypatch.setattr(hub_module, "RECENT_MAX", 20)
-    monkeypatch.setattr(joining, "ROWS_MAX", rows_max)
+    monkeypatch.setattr(paging, "ROWS_MAX", rows_max)
+    monkeypatch.setattr(answering, "CATCH_UP_S", 0)
     go_on = asyncio.Event()
     go_on.set()
     write = History.write
@@ -395,8 +448,9 @@ async def test_history_that_lags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 async def test_history_that_catches_up_before_the_journal_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the journal has let go of a part meanwhile the history is asked again, and joins the same updates."""
+    """Where the journal has let go of a part meanwhile the history is asked again, and joins what comes then."""
     monkeypatch.setattr(hub_module, "RECENT_MAX", 50)
+    monkeypatch.setattr(answering, "CATCH_UP_S", 0)
     go_on = asyncio.Event()
     write = History.write
 
@@ -422,8 +476,8 @@ async def test_history_that_catches_up_before_the_journal_is_read(
         await one.subscribe(mode="every", history_s=600, interval_ms=50)
         history = await one.next("history")
         assert (history["last"], history.get("complete", True)) == (True, True)
-        assert [value for _, value in history["data"]["a"]["n"]] == list(range(1, 101))
-        updates: list[int] = []
-        while updates[-1:] != [110]:
-            updates += [value for _, value in (await one.next("update"))["data"]["a"]["n"]]
-        assert updates == list(range(101, 111))
+        values = [value for _, value in history["data"]["a"]["n"]]
+        await send(ws, {"n": 111, "seq": 111})
+        while values[-1:] != [111]:
+            values += [value for _, value in (await one.next("update"))["data"]["a"]["n"]]
+        assert values == list(range(1, 112))
