@@ -28,7 +28,7 @@ from .capacity import max_connections
 from .config import Settings
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
-from .errors import GatewayError, HistoryError, JournalError, StateLocked
+from .errors import AuthError, ConfigError, GatewayError, HistoryError, JournalError, StateLocked
 from .history import History
 from .hub import Hub
 from .journal import Journal
@@ -374,11 +374,16 @@ class App:
         health.ready = True
 
     def _prepare(self, settings: Settings) -> None:
-        """Read the files of TLS anew; raises :class:`~gateway.errors.ConfigError`."""
+        """Read the files of TLS and of tokens anew; raises :class:`~gateway.errors.ConfigError`."""
         cert, key = settings.tls.cert, settings.tls.key
         if self.tls is not None and cert is not None and key is not None:
             self.tls.reload(cert, key, settings.tls.client_ca)
             self.server.renew(self.tls.context)
+        try:
+            if self.tokens.reload():
+                log.warning("the tokens were changed by somebody else and read anew", extra={"event": "access_changed"})
+        except AuthError as error:
+            raise ConfigError(f"{error}: {error.hint}") from None
 
     def _problems(self) -> Iterator[Problem]:
         for text, hint in self.reloader.problems():

@@ -130,7 +130,7 @@ class TokenFile:
         if self.changed():
             raise AuthError(
                 f"{self.path} was changed by somebody else than the gateway that uses it",
-                hint="reload or restart the gateway, which reads it, or put the old one back",
+                hint="reload the gateway (SIGHUP), which reads it, or put the old one back",
             )
         tokens = _encode(content)
         data = _encode({"version": VERSION, "crc32": _crc(tokens), "tokens": msgspec.Raw(tokens)})

@@ -69,7 +69,7 @@ class Tokens:
         self._key_path = path.with_name("session-key")
         self._now = now
         self._call = call or (lambda function: function())
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._state = _State({}, {})
         self._used: dict[str, int] = {}  # what is not written yet; at most as many as there are tokens
         self._saved = now()
@@ -97,7 +97,12 @@ class Tokens:
             self._state = _state(content.tokens, content.gone)
             self._changed()
 
-    reload = load
+    def reload(self) -> bool:
+        """:meth:`load` where somebody else has changed the file since; whether that was so."""
+        if not self._file.changed():
+            return False
+        self.load()
+        return True
 
     def save_if_due(self) -> None:
         """Write when tokens were last used, where it is time to.  Blocks for a sync; what fails is logged."""

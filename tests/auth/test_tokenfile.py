@@ -150,8 +150,9 @@ def test_another_hand_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(AuthError, match="changed by somebody else"):
         tokens.revoke(tokens.list()[0].id)
     tokens.save_if_due()
-    tokens.load()
+    assert tokens.reload()
     assert len(tokens) == 0
+    assert not tokens.reload()
 
 
 def test_a_disk_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

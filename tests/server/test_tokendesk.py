@@ -138,3 +138,18 @@ async def test_a_damaged_file_refuses_the_start(tmp_path: Path) -> None:
         async with gateway(tmp_path):
             pass
     assert (tmp_path / "tokens.json").read_text() == "{"
+
+
+async def test_a_file_that_was_put_back_is_read_at_a_reload(tmp_path: Path) -> None:
+    """And a damaged one changes nothing: who may come in stays who it was, and the reload says why."""
+    async with gateway(tmp_path) as running:
+        made = await ask(tmp_path, "token-create", scopes=["metrics"])
+        copy = (tmp_path / "tokens.json").read_bytes()
+        await ask(tmp_path, "token-revoke", id=made["id"])
+        (tmp_path / "tokens.json").write_bytes(copy)
+        assert await running.app.reloader.reload() is not None
+        assert [row["id"] for row in (await ask(tmp_path, "token-list"))["tokens"]] == [made["id"]]
+        (tmp_path / "tokens.json").write_bytes(copy[:-9])
+        assert await running.app.reloader.reload() is None
+        assert any("tokens.json is damaged" in text for text, _ in running.app.reloader.problems())
+        assert [row["id"] for row in (await ask(tmp_path, "token-list"))["tokens"]] == [made["id"]]
