@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..auth import Grant
+from ..auth import ANYBODY, Grant
 from ..devices import Device, DeviceBook
 from ..errors import HistoryError, Overloaded
 from ..globs import matcher
@@ -104,7 +104,8 @@ class Pages:
 
     def _healthz(self, request: Request) -> Response:
         grant = _grant(request)
-        return _answer(self._health(None if grant.reads == ("*",) else grant.may_read))
+        body = self._health(None if grant.reads == ("*",) else grant.may_read)
+        return _answer({**body, "auth": "none" if grant is ANYBODY else "token"})
 
     def _metrics_page(self, request: Request) -> Response:
         body, content_type = self._metrics(request.headers.get("accept", ""))

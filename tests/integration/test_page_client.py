@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
 
-from tools.toolkit.servers import Daemon
+STATIC = Path(__file__).parents[2] / "gateway" / "server" / "static"
 
 # A gateway that says what the test tells it, in place of the browser's sockets: `sockets` are those made so far, each
 # with what was `sent`; `open(n)` says hello on the n-th, `say(n, message)` anything, `end(n, code)` closes it.
@@ -30,27 +34,38 @@ const reconnected = async (n) => { for (let i = 0; i < 200 && sockets.length <= 
 """
 
 
+class Files(SimpleHTTPRequestHandler):
+    """The page's files, and no word about them."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A gateway that serves the module."""
-    with Daemon(tmp_path_factory.mktemp("client"), {}) as running:
-        yield running
+def files() -> Iterator[str]:
+    """Where the page's modules can be had, and no gateway is."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=STATIC)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
-def played(chromium: Chrome, daemon: Daemon, steps: str) -> Any:
+def played(chromium: Chrome, files: str, steps: str) -> Any:
     """What ``steps`` (JavaScript, see above) return."""
-    chromium.get(f"{daemon.address}/livez")
+    chromium.get(f"{files}/icon.svg")
     kept = f"try {{ return await (async () => {{ {steps} }})(); }} finally {{ live.stop(); window.WebSocket = real; }}"
     return chromium.execute_async_script(
         f"const told_to = arguments[0]; (async () => {{ {PLAYED} {kept} }})().then(told_to, (it) => told_to(`${{it}}`))"
     )
 
 
-def test_a_replaced_subscription_gets_nothing_of_the_old_one(chromium: Chrome, shared: Daemon) -> None:
+def test_a_replaced_subscription_gets_nothing_of_the_old_one(chromium: Chrome, files: str) -> None:
     """What is still under way for a subscription that was replaced, or made anew, reaches neither; ids are its own."""
     told, ids = played(
         chromium,
-        shared,
+        files,
         """
         open(0);
         live.subscribe('main', {devices: ['a']}, hear('old'));
@@ -71,11 +86,11 @@ def test_a_replaced_subscription_gets_nothing_of_the_old_one(chromium: Chrome, s
     assert ids == [True, "unsubscribe", False, ["b"], True]
 
 
-def test_what_is_too_big_is_told_and_not_sent(chromium: Chrome, shared: Daemon) -> None:
+def test_what_is_too_big_is_told_and_not_sent(chromium: Chrome, files: str) -> None:
     """A message beyond the gateway's limit is not sent: its subscription hears why, and the others go on."""
     told, sent, answer, events = played(
         chromium,
-        shared,
+        files,
         """
         const events = [];
         live.addEventListener('error', (event) => events.push(event.detail.code));
@@ -92,11 +107,11 @@ def test_what_is_too_big_is_told_and_not_sent(chromium: Chrome, shared: Daemon) 
     assert events == ["too_big"]
 
 
-def test_what_was_closed_as_too_big_is_not_repeated(chromium: Chrome, shared: Daemon) -> None:
+def test_what_was_closed_as_too_big_is_not_repeated(chromium: Chrome, files: str) -> None:
     """A subscription for which somebody on the way closes with 1009 is not made again after the reconnect."""
     told, again = played(
         chromium,
-        shared,
+        files,
         """
         live.subscribe('small', {devices: ['a']}, hear('small'));
         live.subscribe('big', {devices: Array.from({length: 40}, (_, i) => `pump-${i}`)}, hear('big'));

@@ -25,12 +25,24 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 def alone(chromium: Chrome, daemon: Daemon, steps: str, *arguments: object) -> Any:
     """What ``steps`` (JavaScript) return where the page's modules can be had and nothing else runs."""
-    chromium.get(f"{daemon.address}/livez")
+    chromium.get(f"{daemon.address}/app.css")
     return chromium.execute_async_script(
         "const given = arguments, done = given[given.length - 1];"
         f"(async () => {{ {steps} }})().then(done, (error) => done(`${{error}}`))",
         *arguments,
     )
+
+
+def test_page_without_tokens_has_no_door(chromium: Chrome, shared: Daemon) -> None:
+    """A gateway that lets everybody in shows neither a sign-out nor who knocked, and is not asked for them."""
+    page = Page(chromium, shared)
+    page.wait("the welcome", lambda: "Connect your first device" in page.text("#welcome"))
+    page.wait("its name", lambda: page.text("#gateway-id") == "barn-north")
+    assert page.text("#sign-out") == page.text("#knocks") == page.text("#door") == ""
+    assert "asks devices for a token" not in page.text("#welcome")
+    assert "oken" not in page.text("#welcome pre")
+    asked = page.run("return performance.getEntriesByType('resource').map((it) => it.name)")
+    assert not [name for name in asked if "pending" in name]
 
 
 def test_wall_and_order_obey_the_metric_searched_for(chromium: Chrome, shared: Daemon) -> None:
@@ -41,20 +53,20 @@ def test_wall_and_order_obey_the_metric_searched_for(chromium: Chrome, shared: D
             device.send(heat=20 + i, humidity=60 - i)
             if i == 0:
                 device.send(humidity_max=75)
-    page = Page(chromium, shared, "#q=humidity&sort=value")
-    page.wait("the values", lambda: all(" Humidity" in page.row(name) for name in names))
-    order = (
-        "return [...document.querySelectorAll('.row:not([hidden])')].sort((a, b) => a.ariaPosInSet - b.ariaPosInSet)"
-    )
-    page.wait("the order", lambda: page.run(f"{order}.map((it) => it.dataset.device)") == names)
+    page = Page(chromium, shared, "#wall&q=humidity")
     tiles = "return [...document.querySelectorAll('.tile')].map((it) => it.querySelector('.value').innerText.trim())"
-    page.run("location.hash = '#wall&q=humidity'")
     page.wait("many", lambda: sorted(page.run(tiles)) == ["56", "57", "58", "59", "60"])
     assert "Humidity" in page.text('.tile[data-device="find-1"]')
     page.run("location.hash = '#wall&q=humidity_'")
     page.wait("one", lambda: page.run(tiles) == ["75"])
     page.run("location.hash = '#wall&q=find-0'")
     page.wait("all of a device", lambda: sorted(page.run(tiles)) == ["20", "60", "75"])
+    page.run("location.hash = '#q=humidity&sort=value'")
+    page.wait("the values", lambda: all(" Humidity" in page.row(name) for name in names))
+    order = (
+        "return [...document.querySelectorAll('.row:not([hidden])')].sort((a, b) => a.ariaPosInSet - b.ariaPosInSet)"
+    )
+    assert page.run(f"{order}.map((it) => it.dataset.device)") == names
 
 
 def test_sparkline_is_asked_for_again_when_what_was_late_is_stored(chromium: Chrome, shared: Daemon) -> None:
@@ -156,7 +168,7 @@ def test_device_of_the_address_is_never_replaced_by_another(chromium: Chrome, sh
             page.run("location.hash = new URLSearchParams({device: arguments[0]})", name)
             page.wait("the word", lambda: "No device can have this name" in page.text(".missing"))
         assert "‹U+202E›x" in page.text(".missing")
-        for odd in ("from=1e15&to=2e15", "from=1e15", "from=1&to=9e12", "from=NaN&to=Infinity", "from=-5&to=5"):
+        for odd in ("from=1e15&to=2e15", "from=1&to=9e12", "from=NaN&to=Infinity", "from=-5&to=5"):
             page.run("location.hash = arguments[0]", f"device=here&{odd}")
             page.wait("the device", lambda: page.text(".head h2") == "here" and page.card("level"))
             page.wait("live", lambda: page.text("#live-word") == "LIVE")
@@ -187,7 +199,8 @@ def test_metric_that_changes_its_kind_shows_both(chromium: Chrome, shared: Daemo
             assert re.search(r"^M m as a number .* 59", cards()["number"])
             assert re.search(r"^M m as on or off .* – now a number", cards()["bool"])
         page.press("Table")
-        page.wait("the table", lambda: re.search(r"M m 59 3\d 4\d\S* 59 \d\d .* as on or off m –", page.text(".values")))
+        table = r"M m 59 3\d 4\d\S* 59 \d\d .* as on or off m –"
+        page.wait("the table", lambda: re.search(table, page.text(".values")))
         page.press("Charts")
         moody.send(m=False)
         page.wait("back", lambda: re.search("– now on or off", cards()["number"]) and " off" in cards()["bool"])

@@ -1,10 +1,24 @@
-// The gateway's answers to GET, as JSON. Paths are relative, so that the page also works behind a prefix.
+// The gateway's answers to GET, as JSON, and posts without a body. Paths are relative, so that the page also works behind a prefix.
 
+/** `retry`: after how many seconds the gateway says that it may be tried again, 0 when it does not. */
 export class ApiError extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, retry = 0) {
     super(detail);
     this.status = status;
+    this.retry = retry;
   }
+}
+
+/** Posts nothing but headers. Raises ApiError as getJson does, with the words of the answer. */
+export async function post(path, headers = {}) {
+  let response, text = "";
+  try {
+    response = await fetch(path, { method: "POST", headers, cache: "no-store", redirect: "error", signal: AbortSignal.timeout(10_000) });
+    text = (await response.text()).trim();
+  } catch {
+    throw new ApiError(0, "no answer");
+  }
+  if (!response.ok) throw new ApiError(response.status, text.slice(0, 300) || String(response.status), Number(response.headers.get("Retry-After")) || 0);
 }
 
 /**

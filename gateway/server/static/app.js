@@ -4,10 +4,12 @@ import { format, parse, rangeWord, rangesFor, spanOf } from "./address.js";
 import { getJson } from "./api.js";
 import { Away } from "./away.js";
 import { DevicePanel } from "./device.js";
+import { Door, signOut } from "./door.js";
 import { el, segmented, setClass, setIcon, setText } from "./dom.js";
 import { count, shown } from "./format.js";
 import { GatewayLive } from "./gateway-live.js";
 import { keys } from "./keys.js";
+import { Knocks } from "./knocks.js";
 import { DeviceList } from "./list.js";
 import { News } from "./news.js";
 import { forgetColours } from "./plot.js";
@@ -16,7 +18,7 @@ import { Wall } from "./wall.js";
 import { Way } from "./way.js";
 import { welcome } from "./welcome.js";
 
-const DRAW_MS = 250, LIST_MS = 500, ADDRESS_MS = 150, RETENTION_DAYS = 30;
+const DRAW_MS = 250, LIST_MS = 500, ADDRESS_MS = 150, RETENTION_DAYS = 30, OUT_MS = 8000;
 const narrow = matchMedia("(max-width: 860px)");
 const $ = (id) => document.getElementById(id);
 
@@ -29,8 +31,11 @@ const panel = new DevicePanel($("device"), store, live, away);
 const list = new DeviceList($("list"), store, state, { pick, change });
 const wall = new Wall($("wall"), store, list, () => change({ wall: false }));
 const news = new News((text) => say(text));
+const knocks = new Knocks($("knocks"), store, (text) => say(text));
+const door = new Door($("door"), () => location.reload());
 const views = segmented($("views"), [["table", "Table"], ["charts", "Charts"]], (view) => change({ view }));
 let gatewayName = "", everOpen = false, version = "", choices = [], ranges = null, writing = 0, written = 0;
+let over = false, asks = false; // whether this page has ended at the door; whether the gateway asks for tokens
 let own = ""; // the device that this page has chosen by itself
 
 /** The ranges to choose from end with all that is kept. */
@@ -88,6 +93,7 @@ const turn = () => (state.from ? goLive() : pause());
 
 /** The badge beside the name, live, paused with what came since, or lost; and the button that pauses and goes back to live. */
 function badge() {
+  if (over) return;
   const { phase } = live.state, paused = state.from > 0;
   const [look, word] = phase === "open" ? (paused ? ["paused", `Paused, ${count(panel.fresh)} new`] : ["on", "LIVE"])
     : !everOpen && phase !== "refused" && live.state.attempt === 0 ? ["", "Connecting"] : ["lost", "Not live"];
@@ -100,8 +106,45 @@ function badge() {
   if (button.title !== `${act} (space)`) button.title = `${act} (space)`;
 }
 
+/**
+ * The session has ended, or there was none: the page stops, forgets what it shows, and shows the door. Who comes in through it gets
+ * another page at the same address.
+ */
+function end(why) {
+  if (over) return;
+  over = true;
+  live.stop();
+  way.stop();
+  knocks.on = false;
+  clearTimeout(asking);
+  clearTimeout(timer);
+  cancelAnimationFrame(frame);
+  for (const id of ["lost", "problems", "knocks", "way", "main", "wall"]) $(id).remove();
+  $("welcome").remove();
+  for (const id of ["live", "pause", "ranges", "views", "to-wall", "sign-out", "help", "gateway-id"]) $(id).hidden = true;
+  document.body.classList.remove("lost", "wall");
+  document.title = "Sign in, Gateway";
+  door.show(why);
+}
+
+/** Refused: for want of a session, or for another reason that trying again does not mend. */
+async function refused({ asked, reason }) {
+  if (asked) { end(everOpen ? "ended" : ""); return; }
+  try {
+    await getJson("healthz", { timeout: 5000, accept: [503] });
+  } catch (error) {
+    if (error.status === 401) end(`The session has ended: ${shown(reason)}.`);
+    else if (error.status === 403) end("scope");
+  }
+}
+
 function connection() {
+  if (over) return;
   const { phase, reason, seconds, attempt } = live.state;
+  if (phase === "refused") {
+    refused(live.state);
+    if (over) return;
+  }
   if (phase === "open") {
     everOpen = true;
     store.opened = store.now();
@@ -139,7 +182,7 @@ function settle() {
     $("welcome").hidden = !empty;
     $("main").hidden = empty;
     for (const id of ["ranges", "views", "to-wall"]) $(id).hidden = empty;
-    if (empty) welcome($("welcome"), location);
+    if (empty) welcome($("welcome"), location, asks);
     badge();
   }
   // One that somebody has asked for is never replaced by another, also when it does not exist.
@@ -155,6 +198,7 @@ let asking = 0, asked = -Infinity, allAt = 0;
 /** Names, units and ledgers: of the chosen device each two seconds, of all as often as their number allows. */
 async function askDevices() {
   clearTimeout(asking);
+  if (over) return;
   const now = asked = performance.now(), all = now >= allAt || !state.device;
   if (!document.hidden && live.state.phase === "open") {
     try {
@@ -178,6 +222,7 @@ let revision = -1, second = 0, timer = 0, frame = 0;
 
 /** Four times a second at the most, and only what has changed; once a second the ages. */
 function draw() {
+  if (over) return;
   if (!document.hidden) {
     const now = Math.floor(performance.now() / 1000), aged = now !== second;
     settle();
@@ -187,7 +232,7 @@ function draw() {
       if (state.wall) wall.render(); else list.render();
     }
     if (!state.wall) panel.render();
-    if (aged) { way.render(); badge(); }
+    if (aged) { way.render(); knocks.render(); badge(); }
   }
   timer = setTimeout(() => { frame = requestAnimationFrame(draw); }, DRAW_MS);
 }
@@ -222,7 +267,7 @@ const { help } = keys([
   [["drag"], "over a chart: that stretch of time"],
   [["wheel"], "sideways or with Shift: earlier, later; with Ctrl: shorter, longer"],
   [["double click"], "on a chart: back to live"],
-], { wide: () => !narrow.matches, open: (key) => !state.wall || key === "w" || key === "Escape" || key === "?" });
+], { wide: () => !narrow.matches, open: (key) => !over && (!state.wall || key === "w" || key === "Escape" || key === "?") });
 
 live.addEventListener("state", connection);
 live.addEventListener("hello", () => { askDevicesSoon(); way.poll(); });
@@ -238,7 +283,14 @@ live.subscribe("list", { devices: ["*"], metrics: ["*"], mode: "latest", interva
 });
 panel.addEventListener("window", ({ detail }) => (detail ? change({ from: Math.round(detail.from), to: Math.round(detail.to) }) : goLive()));
 way.addEventListener("health", ({ detail }) => {
+  if (over) return;
   away.health(detail);
+  if (asks !== (detail.auth === "token")) {
+    asks = !asks;
+    $("sign-out").hidden = !asks;
+    if (!$("welcome").hidden) welcome($("welcome"), location, asks);
+  }
+  knocks.on = asks;
   gatewayName = shown(detail.id ?? "");
   setText($("gateway-id"), gatewayName);
   title();
@@ -248,13 +300,22 @@ way.addEventListener("health", ({ detail }) => {
   if (version && version !== detail.version && state.wall) location.reload();
   version = detail.version;
 });
+way.addEventListener("denied", ({ detail }) => end(detail === 403 ? "scope" : store.loaded ? "ended" : ""));
+$("sign-out").addEventListener("click", async () => {
+  const problem = await signOut();
+  if (!problem) { location.reload(); return; }
+  say(problem);
+  setText($("out-word"), problem);
+  $("out-word").classList.add("told");
+  setTimeout(() => { setText($("out-word"), "Sign out"); $("out-word").classList.remove("told"); }, OUT_MS);
+});
 $("pause").addEventListener("click", turn);
 $("help").addEventListener("click", help);
 $("to-wall").addEventListener("click", () => change({ wall: true }));
 $("lost-retry").addEventListener("click", () => live.retryNow());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { forgetColours(); panel.redraw(); });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) askDevicesSoon(); });
-addEventListener("hashchange", () => { Object.assign(state, parse(location.hash)); show(state); list.refresh(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden && !over) askDevicesSoon(); });
+addEventListener("hashchange", () => { if (over) return; Object.assign(state, parse(location.hash)); show(state); list.refresh(); });
 
 // How wide a scrollbar is that takes room: the columns keep their edges with and without one.
 const probe = document.body.appendChild(el("div", { class: "probe" }));
@@ -264,7 +325,7 @@ offerRanges(RETENTION_DAYS);
 show(state);
 // A page in the browser's cache of pages left must not go on as a dashboard.
 addEventListener("pagehide", () => live.stop());
-addEventListener("pageshow", (event) => { if (event.persisted) live.start(); });
+addEventListener("pageshow", (event) => { if (event.persisted && !over) live.start(); });
 live.start();
 way.poll();
 draw();

@@ -93,3 +93,15 @@ export async function copy(text) {
   area.remove();
   return done;
 }
+
+/** A button that copies what `text()` gives, and says so for a moment. */
+export function copyButton(text, word) {
+  const button = el("button", { type: "button", class: "button", text: word });
+  let timer = 0;
+  button.addEventListener("click", async () => {
+    button.textContent = (await copy(text())) ? "Copied" : "Select and copy by hand";
+    clearTimeout(timer);
+    timer = setTimeout(() => { button.textContent = word; }, 1600);
+  });
+  return button;
+}

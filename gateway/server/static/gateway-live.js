@@ -10,7 +10,7 @@
  *   live.start();
  *
  * Phases: idle, connecting, open, waiting (state.seconds until the next try), refused (the gateway said that trying
- * again is of no use), stopped. A "state" event follows each change, and each second while waiting.
+ * again is of no use; state.asked: that it wants a token), stopped. A "state" event follows each change, and each second while waiting.
  *
  * The feed is taken for dead when nothing at all, not even its heartbeat, came for two heartbeats and a half. Tries follow each other
  * with full jitter: a random wait below a bound that doubles. After a reconnect each subscription is made again with the epoch and
@@ -24,6 +24,7 @@
 
 const BASE_MS = 500, CAP_MS = 15_000, LEAST_MS = 200, OPENING_MS = 10_000, STEADY_MS = 5_000;
 const FINAL = new Set([1008, 4001]), TOO_BIG = 1009, NAME_MAX = 48;
+const ASKED = "this gateway asks for a token";
 const bytesOf = (text) => new TextEncoder().encode(text).length;
 
 export class GatewayLive extends EventTarget {
@@ -171,7 +172,7 @@ export class GatewayLive extends EventTarget {
   }
 
   #say(phase, reason, seconds = 0, retryAt = 0) {
-    this.#state = { phase, reason, seconds, retryAt, attempt: this.#attempt };
+    this.#state = { phase, reason, seconds, retryAt, attempt: this.#attempt, asked: phase === "refused" && reason === ASKED };
     this.dispatchEvent(new CustomEvent("state", { detail: this.#state }));
   }
 
@@ -199,7 +200,7 @@ export class GatewayLive extends EventTarget {
     this.#skew = message.time - Date.now();
     if (message.auth === "required" && !this.#token) {
       this.#drop();
-      this.#say("refused", "this gateway asks for a token");
+      this.#say("refused", ASKED);
       return;
     }
     if (this.#state.phase === "open") return;

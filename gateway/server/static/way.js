@@ -8,9 +8,9 @@ import { bytes, count, shown, span } from "./format.js";
 const POLL_MS = 2000, AGED_MS = 7000;
 
 export class Way extends EventTarget {
-  #strip; #problems; #stages = new Map(); #health = null; #at = 0; #timer = 0; #said = ""; #troubled = "";
+  #strip; #problems; #stages = new Map(); #health = null; #at = 0; #timer = 0; #said = ""; #troubled = ""; #stopped = false;
 
-  /** `strip`: an ol; `problems`: a ul. Dispatches "health" with each answer. */
+  /** `strip`: an ol; `problems`: a ul. Dispatches "health" with each answer, "denied" with 401 or 403. */
   constructor(strip, problems) {
     super();
     this.#strip = strip;
@@ -21,17 +21,26 @@ export class Way extends EventTarget {
 
   async poll() {
     clearTimeout(this.#timer);
-    if (!document.hidden) {
+    if (!document.hidden && !this.#stopped) {
       try {
         const { body } = await getJson("healthz", { timeout: 5000, accept: [503] });
         this.#health = body;
         this.#at = performance.now();
         this.dispatchEvent(new CustomEvent("health", { detail: body }));
-      } catch { /* no answer: the strip shows its age, the feed tells the rest */ }
+      } catch (error) {
+        // No answer: the strip shows its age, the feed tells the rest.
+        if (error.status === 401 || error.status === 403) this.dispatchEvent(new CustomEvent("denied", { detail: error.status }));
+      }
       this.render();
     }
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.poll(), POLL_MS);
+    if (!this.#stopped) this.#timer = setTimeout(() => this.poll(), POLL_MS);
+  }
+
+  /** Asks no more. */
+  stop() {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
   }
 
   /** Draws the last answer; the countdowns in it run on between two polls. */

@@ -1,15 +1,19 @@
 // The empty page: how to connect the first device, with this gateway's own address. The page changes by itself when it knocks.
 
-import { copy, el, segmented } from "./dom.js";
+import { copyButton, el, segmented } from "./dom.js";
 
 const DEVICE = "my-first-device";
 
+const TOKEN = "the-token-of-my-first-device";
+
+// `asked`: with a token.
 const SNIPPETS = {
-  python: (url) => `# pip install websockets
+  python: (url, { asked }) => `# pip install websockets
 import json, random, time
 from websockets.sync.client import connect
 
-with connect("${url}") as gateway:
+${asked ? `token = "${TOKEN}"
+with connect("${url}", additional_headers={"Authorization": f"Bearer {token}"}) as gateway:` : `with connect("${url}") as gateway:`}
     print(gateway.recv())                        # welcome
     for seq in range(1, 1000):
         reading = {"temperature": round(random.uniform(20, 25), 1)}
@@ -17,8 +21,10 @@ with connect("${url}") as gateway:
         print(gateway.recv())                    # ack: safe on the gateway's disk
         time.sleep(1)
 `,
-  javascript: (url) => `// Node.js 22 or newer, or any browser: nothing to install
-const gateway = new WebSocket("${url}");
+  javascript: (url, { asked }) => `${asked ? `// Node.js 22 or newer: nothing to install
+const token = "${TOKEN}";
+const gateway = new WebSocket("${url}", { headers: { Authorization: \`Bearer \${token}\` } });` : `// Node.js 22 or newer, or any browser: nothing to install
+const gateway = new WebSocket("${url}");`}
 gateway.onmessage = (event) => console.log(event.data);
 gateway.onopen = () => {
   let seq = 0;
@@ -28,7 +34,7 @@ gateway.onopen = () => {
   }, 1000);
 };
 `,
-  arduino: (url, { host, port, path, secure }) => `// ESP32 or ESP8266, library "WebSockets" by Markus Sattler
+  arduino: (url, { host, port, path, secure, asked }) => `// ESP32 or ESP8266, library "WebSockets" by Markus Sattler
 #ifdef ESP8266
 #include <ESP8266WiFi.h>
 #else
@@ -42,7 +48,8 @@ unsigned long last = 0;
 void setup() {
   WiFi.mode(WIFI_STA);
   WiFi.begin("your-network", "your-password");
-  while (WiFi.status() != WL_CONNECTED) delay(100);
+  while (WiFi.status() != WL_CONNECTED) delay(100);${asked ? `
+  gateway.setExtraHeaders("Authorization: Bearer ${TOKEN}");` : ""}
   gateway.${secure ? "beginSSL" : "begin"}("${host}", ${port}, "${path}");
   gateway.setReconnectInterval(2000);
 }
@@ -57,11 +64,11 @@ void loop() {
 `,
 };
 
-/** Fills `root` with the welcome for a gateway at `location`. */
-export function welcome(root, location) {
+/** Fills `root` with the welcome for a gateway at `location`; `asked`: whether it asks devices for a token. */
+export function welcome(root, location, asked) {
   const secure = location.protocol === "https:", path = `${location.pathname.replace(/[^/]*$/, "")}v1/devices/${DEVICE}`;
   const url = `${secure ? "wss" : "ws"}://${location.host}${path}`;
-  const where = { host: location.hostname, port: location.port || (secure ? 443 : 80), path, secure };
+  const where = { host: location.hostname, port: location.port || (secure ? 443 : 80), path, secure, asked };
   const code = el("code"), pre = el("pre", { tabindex: "0", "aria-label": "Program to copy" }, code);
   let shown = "";
   const tabs = segmented(el("div", { class: "seg", role: "group", "aria-label": "Language" }), [["python", "Python"], ["javascript", "JavaScript"], ["arduino", "Arduino"]], choose);
@@ -75,6 +82,8 @@ export function welcome(root, location) {
     el("h2", { text: "Connect your first device" }),
     el("p", { text: "A device opens a WebSocket, sends readings as JSON, and gets an ack for each that is safe on this gateway’s disk. The last part of the address is its name; any name will do." }),
     el("div", { class: "card" },
+      el("p", { class: "hint first", hidden: !asked }, "This gateway asks devices for a token. Where it runs, ", el("code", { text: `gateway token create ${DEVICE} --sketch python` }),
+        " prints a program with address and token in it. A device without one is shown on this page when it knocks, with the command that lets it in."),
       el("div", { class: "where" }, el("code", { text: url }), copyButton(() => url, "Copy address")),
       el("div", { class: "tabs" }, tabs.node, el("span", { class: "space" }), copyButton(() => shown, "Copy program")),
       pre,
@@ -82,15 +91,4 @@ export function welcome(root, location) {
       el("p", { class: "knock" }, el("span", { class: "dot", "aria-hidden": "true" }), "Waiting for the first device. This page changes by itself when it knocks.")),
   );
   choose("python");
-}
-
-function copyButton(text, word) {
-  const button = el("button", { type: "button", class: "button", text: word });
-  let timer = 0;
-  button.addEventListener("click", async () => {
-    button.textContent = (await copy(text())) ? "Copied" : "Select and copy by hand";
-    clearTimeout(timer);
-    timer = setTimeout(() => { button.textContent = word; }, 1600);
-  });
-  return button;
 }
