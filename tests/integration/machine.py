@@ -89,7 +89,7 @@ class Host(Machine):
     def install(self, *arguments: str) -> tuple[int, str]:
         """Run ``tools/install``; its exit status and what it said."""
         names = [f"PYTHON={PYTHON}", "SETTLE_S=0.3"]
-        done = self.run("env", *names, f"{CHECKOUT}/tools/install", *arguments, check=False)
+        done = self.run("env", *names, f"{CHECKOUT}/tools/install", "--no-doctor", *arguments, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def drop_in(self, name: str, text: str) -> None:
@@ -118,12 +118,13 @@ class Host(Machine):
             answer = connection.getresponse()
             return answer.status, answer.read()
 
-    def device(self, name: str) -> ClientConnection:
+    def device(self, name: str, token: str = "") -> ClientConnection:
         """A device's connection."""
         return connect(
             f"ws://127.0.0.1:{PORT}/v1/devices/{name}?session=s",
             sock=self.connect(PORT),
             compression=None,
             proxy=None,
+            additional_headers={"Authorization": f"Bearer {token}"} if token else {},
             open_timeout=30,
         )

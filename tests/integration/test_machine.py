@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from gateway.logs import EVENTS
-from tests.integration.machine import CHECKOUT, DROPINS, PYTHON, Host, why_no_host
+from tests.integration.machine import CHECKOUT, DROPINS, PORT, PYTHON, Host, why_no_host
 
 pytestmark = pytest.mark.skipif(why_no_host() != "", reason=why_no_host())
 
@@ -18,7 +19,7 @@ SETTINGS = "/etc/gateway/gateway.env"
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A machine with the gateway installed; each test leaves it running."""
+    """A machine with the gateway installed; each test leaves it running, the last one removed."""
     with Host(tmp_path_factory.mktemp("machine")) as machine:
         status, said = machine.install()
         assert status == 0, said + machine.journal("gateway.service")
@@ -181,7 +182,6 @@ def test_the_watchdog_ends_one_that_hangs(host: Host) -> None:
     finally:
         host.path(f"{DROPINS}/watchdog.conf").unlink()
         host.run("systemctl", "daemon-reload")
-        host.run("systemctl", "restart", "gateway.service")
 
 
 def test_a_reload_changes_no_process(host: Host) -> None:
@@ -224,83 +224,117 @@ def test_a_broker_is_reached_with_a_password_that_is_a_credential(host: Host) ->
     finally:
         host.path(f"{DROPINS}/broker.conf").unlink()
         host.run("systemctl", "daemon-reload")
+
+
+def test_a_token_that_root_makes_is_the_services(host: Host) -> None:
+    """Made with the command while it is down, or up, it lets a device in, and the file is the service's own."""
+    host.drop_in("auth", "[Service]\nEnvironment=GATEWAY_AUTH__MODE=token\n")
+    try:
+        host.run("systemctl", "stop", "gateway.service")
+        tokens = [json.loads(host.run("gateway", "token", "create", "pump-8", "--json").stdout)["token"]]
+        host.run("systemctl", "start", "gateway.service")
+        tokens.append(json.loads(host.run("gateway", "token", "create", "pump-8", "--json").stdout)["token"])
+        for token in tokens:
+            with host.device("pump-8", token) as ws:
+                assert json.loads(ws.recv(timeout=30))["type"] == "welcome"
+        said = host.run("stat", "--format=%a %U", "/var/lib/private/gateway/tokens.json").stdout
+        assert said.split() == ["600", "gateway"]
+    finally:
+        host.path(f"{DROPINS}/auth.conf").unlink()
+        host.run("systemctl", "daemon-reload")
         host.run("systemctl", "restart", "gateway.service")
 
 
-def test_a_version_that_does_not_come_up_is_rolled_back(host: Host) -> None:
-    """An upgrade that does not get ready is undone by itself; the one before serves again, with all data."""
+def test_with_the_socket_a_restart_refuses_no_connection(host: Host) -> None:
+    """systemd holds the port: devices that connect while the gateway restarts wait, and are served."""
+    status, said = host.install("--socket")
+    assert status == 0, said
+    try:
+        refused: list[OSError] = []
+        served, stop = 0, threading.Event()
+
+        def connecting() -> None:
+            nonlocal served
+            while not stop.is_set():
+                try:
+                    with host.connect(PORT) as sock:
+                        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nConnection: close\r\n\r\n")
+                        served += sock.recv(64).startswith(b"HTTP/1.1 200")
+                except ConnectionRefusedError as error:
+                    refused.append(error)
+                except ConnectionResetError:  # taken by the process that was ending
+                    pass
+                time.sleep(0.005)
+
+        thread = threading.Thread(target=connecting)
+        thread.start()
+        for _ in range(2):
+            pid = host.show("gateway.service", "MainPID")
+            host.run("systemctl", "restart", "gateway.service")
+            assert host.show("gateway.service", "MainPID") != pid
+        send(host, "pump-9", range(1, 4))
+        stop.set()
+        thread.join()
+        assert refused == []
+        assert served > 0
+    finally:
+        status, said = host.install("--no-socket")
+    assert status == 0, said
+    assert host.show("gateway.socket", "ActiveState") == "inactive"
+    assert stored(host, "pump-9", 3) == [1, 2, 3]
+
+
+def test_an_upgrade_keeps_the_data_and_one_that_does_not_come_up_is_rolled_back(host: Host) -> None:
+    """A newer version takes over with what is stored; one that does not get ready gives way to it again by itself."""
     send(host, "pump-5", range(1, 11))
-    current = host.run("readlink", "/opt/gateway/current").stdout
-    module = host.path(f"{CHECKOUT}/gateway/cli/run.py")
-    text = module.read_text()
-    module.write_text(text.replace("    settings = load()\n", '    raise SystemExit("this version is broken")\n'))
+    first = host.run("readlink", "/opt/gateway/current").stdout
+    newer, broken = host.path(f"{CHECKOUT}/gateway/__init__.py"), host.path(f"{CHECKOUT}/gateway/cli/run.py")
+    newer.write_text(newer.read_text() + "# newer\n")
+    status, said = host.install()
+    assert status == 0, said
+    second = host.run("readlink", "/opt/gateway/current").stdout
+    assert second != first
+    assert stored(host, "pump-5", 10) == list(range(1, 11))
+    text = broken.read_text()
+    broken.write_text(text.replace("    settings = load()\n", '    raise SystemExit("this version is broken")\n'))
     try:
         status, said = host.install()
         assert status == 1
         assert "this version is broken" in said
         assert "runs again" in said
-        assert host.run("readlink", "/opt/gateway/current").stdout == current
+        assert host.run("readlink", "/opt/gateway/current").stdout == second
         assert stored(host, "pump-5", 10) == list(range(1, 11))
     finally:
-        module.write_text(text)
-    status, said = host.install()
+        broken.write_text(text)
+    status, said = host.install("--back")
     assert status == 0, said
-    assert host.run("readlink", "/opt/gateway/current").stdout == current
+    assert stored(host, "pump-5", 10) == list(range(1, 11))
 
 
-def test_an_upgrade_and_a_return_keep_the_data(host: Host) -> None:
-    """A newer version takes over with what is stored, and so does the older one again."""
-    send(host, "pump-6", range(1, 6))
-    current = host.run("readlink", "/opt/gateway/current").stdout
-    module = host.path(f"{CHECKOUT}/gateway/__init__.py")
-    text = module.read_text()
-    module.write_text(text + "# newer\n")
-    try:
-        status, said = host.install()
-        assert status == 0, said
-        assert host.run("readlink", "/opt/gateway/current").stdout != current
-        assert stored(host, "pump-6", 5) == list(range(1, 6))
-        status, said = host.install("--back")
-        assert status == 0, said
-        assert host.run("readlink", "/opt/gateway/current").stdout == current
-        assert stored(host, "pump-6", 5) == list(range(1, 6))
-    finally:
-        module.write_text(text)
-
-
-def test_removed_it_leaves_its_data(host: Host) -> None:
-    """Uninstalled and installed again, it has what it had, under whatever user the service then gets."""
-    send(host, "pump-7", range(1, 6))
-    status, said = host.install("--uninstall")
-    assert status == 0, said
-    assert host.show("gateway.service", "LoadState") == "not-found"
-    status, said = host.install()
-    assert status == 0, said
-    assert stored(host, "pump-7", 5) == list(range(1, 6))
-
-
-def test_as_a_debian_package(host: Host) -> None:
-    """The package starts the service, keeps settings and data over a removal, and takes them with it when purged."""
+def test_removed_it_leaves_its_data_and_a_debian_package_finds_it(host: Host) -> None:
+    """Uninstalled, the gateway leaves settings and data; the package takes them up, keeps them, and purges them."""
     if host.run("which", "dpkg-deb", check=False).returncode != 0:
         pytest.skip("needs dpkg-deb")
+    send(host, "pump-7", range(1, 6))
+    settings = host.path(SETTINGS)
+    settings.write_text("GATEWAY_ID=mine\n")
     host.run("env", f"PYTHON={PYTHON}", f"{CHECKOUT}/tools/deb", "/srv/packages")
-    install = ["sh", "-c", "dpkg --force-depends --install /srv/packages/*.deb"]
+    install = ["sh", "-c", "dpkg --force-depends --force-confold --install /srv/packages/*.deb"]
     done = host.run(*install, check=False)
     assert done.returncode != 0
     assert "remove that first" in done.stderr
-    host.install("--uninstall", "--purge")
+    status, said = host.install("--uninstall")
+    assert status == 0, said
+    assert host.show("gateway.service", "LoadState") == "not-found"
+    assert host.path("/var/lib/private/gateway/journal").exists()
     host.run(*install)
-    send(host, "pump-8", range(1, 6))
-    settings = host.path(SETTINGS)
-    assert settings.stat().st_mode & 0o777 == 0o600
-    settings.write_text("GATEWAY_ID=mine\n")
+    assert stored(host, "pump-7", 5) == list(range(1, 6))
     host.run("dpkg", "--remove", "telemetry-gateway")
     assert host.show("gateway.service", "LoadState") == "not-found"
     host.run(*install)
+    assert stored(host, "pump-7", 5) == list(range(1, 6))
     assert settings.read_text() == "GATEWAY_ID=mine\n"
-    assert stored(host, "pump-8", 5) == list(range(1, 6))
+    assert settings.stat().st_mode & 0o777 == 0o600
     host.run("dpkg", "--purge", "telemetry-gateway")
     for path in ["/opt/gateway", "/etc/gateway", "/var/lib/private/gateway", "/usr/bin/gateway"]:
         assert not host.path(path).exists()
-    status, said = host.install()
-    assert status == 0, said

@@ -280,6 +280,7 @@ def test_a_version_that_does_not_come_up_is_rolled_back(machine: Machine, how: s
     assert {name: file for name, file in machine.files().items() if "releases/" not in name} == before
     assert machine.noted("started") == [first, name, first]
     assert data.read_bytes() == b"data"
+    assert "no version from before" in machine.install("--back").stderr
     # Mended, it is taken without being built again.
     machine.note(how)
     calls = len(machine.noted("pip-calls"))
