@@ -129,7 +129,7 @@ async def test_history_that_nobody_reads(tmp_path: Path, monkeypatch: pytest.Mon
                 last = message["last"]
             assert found == {name: [f"{n:0>80}" for n in range(POINTS)] for name in names}
             async with asyncio.timeout(10):
-                while "s0" in client._reading:
+                while "s0" in client._reading:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             one.ws.transport.resume_reading()
             one.skipped |= {"snapshot", "presence", "history"}

@@ -3,9 +3,10 @@
 The daemon has core 0 for itself, devices and dashboards share core 1.  Two parts, one after the other on one daemon:
 
 - *dashboards*: the same subscription (``latest``, everything, 100 ms) for ever more of them; CPU and encoder calls.
-- *stalled*: many dashboards, of which some, in ``every`` and with small receive buffers, read nothing behind their
-  snapshot.  How long until the hub has each on ``latest``, what each costs in memory, and how late the others are.
-  Then they read again: each has to be told ``mode``, and to end with the newest reading of each device.
+- *stalled*: many dashboards, of which some, in ``every`` and with small receive buffers, ask for history as well and
+  read nothing behind their snapshot.  How long until the hub has each on ``latest``, what each costs in memory, and how
+  late the others are.  Then they read again: each has to be told ``mode``, and to end with the newest reading of each
+  device.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Live:
     warm_up_s: float = 2.0
     again_s: float = 2.0
     receive_buffer: int = 4096
+    history_s: float = 300.0  # asked for by those that read nothing
     pad: int = 0  # bytes of text in each reading
 
 
@@ -235,7 +237,7 @@ async def _encoded(bench: _Bench, seconds: float) -> float:
 async def _stalled(bench: _Bench) -> dict[str, Any]:
     """Some stop reading; what that costs, and how they come back."""
     live, gallery, port = bench.live, Gallery(), bench.daemon.port
-    stalled = [Viewer(port, gallery, "every", 50, "stalled") for _ in range(live.stalled)]
+    stalled = [Viewer(port, gallery, "every", 50, "stalled", live.history_s) for _ in range(live.stalled)]
     every = [Viewer(port, gallery, "every", 50) for _ in range(live.every)]
     latest = [Viewer(port, gallery, "latest", 100) for _ in range(live.dashboards - live.stalled - live.every)]
     for viewer in [*every, *latest]:

@@ -3,7 +3,8 @@
 ``GET /bench/live`` answers, in JSON::
 
     {"encoded": calls of the feed's encoder so far, "downgraded": subscriptions moved to latest so far,
-     "clients": {"PORT OF THE PEER": [bytes in our buffers, bytes that the kernel holds, bytes that the hub holds]}}
+     "clients": {"PORT OF THE PEER": [bytes in our buffers or ready for them, bytes that the kernel holds,
+                                     bytes that the hub holds]}}
 
 What the kernel holds is its own account of the memory, overhead included (SK_MEMINFO_WMEM_QUEUED, SO_MEMINFO of
 socket(7)); what the hub holds is what it counts itself.
@@ -19,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+import gateway.server.access as access
 import gateway.server.live as live
 from gateway.ws import Request, Response, Router
 
@@ -39,6 +41,7 @@ def install() -> None:
         return encode(format, message)
 
     live.encode_frame = counted
+    access.NEEDS = {**access.NEEDS, PATH: access.Need.NOTHING}
     register = live.LiveEndpoint.register
 
     def with_probe(endpoint: live.LiveEndpoint, router: Router) -> None:
@@ -61,7 +64,7 @@ def install() -> None:
 
 def _costs(client: live.Client, held: int) -> list[int]:
     transport = client._ws._transport
-    buffered = client._ws._out_bytes + transport.get_write_buffer_size()
+    buffered = client._ws._out_bytes + transport.get_write_buffer_size() + client._held
     return [buffered, _kernel_memory(transport.get_extra_info("socket")), held]
 
 

@@ -14,7 +14,7 @@ SLOW_S, MEMORY, LATE_MS = 10.0, 1 << 20, 250.0  # what is asked of the feed
 def targets(result: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     """What is asked of the feed: (of what, measured, target, met)."""
     one, costs = result["stalled"], result["dashboards"]
-    who = f"{one['stalled']} of {one['dashboards']} stop reading, in `every`"
+    who = f"{one['stalled']} of {one['dashboards']} stop reading, in `every`, and ask for history"
     slow = one["slow_s"]
     moved = len(slow) == one["stalled"] == one["told"] and one["back"]
     said = f"{max(slow):.1f} s" if len(slow) == one["stalled"] else f"{len(slow)} of {one['stalled']}"

@@ -66,18 +66,24 @@ class Gallery:
 
 
 class Viewer(Client):
-    """One dashboard: everything of all devices; ``opened`` is done after the snapshot.
+    """One dashboard: everything of all devices; ``opened`` is done after the snapshot.  With ``history_s`` there is a
+    second subscription, in ``latest``, with so much history.
 
     ``moved`` is when it was told that it is in ``latest`` from now on, ``newest`` the newest reading of each device
     that it has seen (when that was sent), ``readings`` and ``bytes`` how much it has seen in all.
     """
 
-    def __init__(self, port: int, gallery: Gallery, mode: str, interval_ms: int, label: str = "") -> None:
+    def __init__(
+        self, port: int, gallery: Gallery, mode: str, interval_ms: int, label: str = "", history_s: float = 0
+    ) -> None:
         super().__init__(f"{HOST}:{port}", "/v1/live", Meter())
         self._gallery = gallery
         self._label = label or mode
-        request = {"type": "subscribe", "id": "main", "mode": mode, "interval_ms": interval_ms}
-        self._subscribe = client_frame(msgspec.json.encode(request), TEXT)
+        requests: list[dict[str, Any]] = [{"id": "main", "mode": mode, "interval_ms": interval_ms}]
+        if history_s:
+            requests.append({"id": "past", "history_s": history_s})
+        frames = [client_frame(msgspec.json.encode({"type": "subscribe", **one}), TEXT) for one in requests]
+        self._subscribe = b"".join(frames)
         self._port = port
         self.moved = 0.0
         self.readings = 0
