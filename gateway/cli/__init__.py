@@ -50,10 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = options.run(options)
     except GatewayError as error:
-        for line in str(error).splitlines():
-            print(f"gateway: {line}", file=sys.stderr)
-        if error.hint:
-            print(f"gateway: {error.hint}", file=sys.stderr)
+        from ..logs.journald import takes_stderr
+
+        level = "<3>" if takes_stderr() else ""  # an error, for journald (sd-daemon(3))
+        for line in [*str(error).splitlines(), *filter(None, [error.hint])]:
+            print(f"{level}gateway: {line}", file=sys.stderr)
         return int(getattr(error, "exit_status", 1))
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: say nothing more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import logging
 import re
 from collections.abc import Iterator
@@ -18,10 +19,17 @@ OWN = {"fault", "log_lost"}  # given by the log itself
 
 def extras() -> Iterator[tuple[str, ast.Dict]]:
     """Every ``extra={..}`` in the package, with its place."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for name, nodes in trees():
+        for node in nodes:
             if isinstance(node, ast.keyword) and node.arg == "extra" and isinstance(node.value, ast.Dict):
-                yield f"{path.name}:{node.value.lineno}", node.value
+                yield f"{name}:{node.value.lineno}", node.value
+
+
+@functools.cache
+def trees() -> list[tuple[str, list[ast.AST]]]:
+    """The nodes of every module but the table, with its name."""
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "events.py"]
+    return [(path.name, list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))) for path in paths]
 
 
 def events() -> Iterator[tuple[str, ast.Dict]]:
@@ -39,11 +47,10 @@ def used() -> set[str]:
     names = set(OWN)
     for _, given in events():
         names |= {value.value for value in given.values if isinstance(value, ast.Constant)}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if path.name != "events.py":
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str) and "_" in node.value:
-                    names.add(node.value)
+    for _, nodes in trees():
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "_" in node.value:
+                names.add(node.value)
     return names
 
 

@@ -189,6 +189,20 @@ def test_a_crash_loses_no_entry() -> None:
     assert said[-1]["traceback"].endswith("ValueError: so")
 
 
+def test_what_keeps_it_from_starting_is_an_error_in_the_journal(tmp_path: Path) -> None:
+    """Bad settings, which are said before there is a log, have their level where standard error goes to journald."""
+    command = [sys.executable, "-m", "gateway", "run"]
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    env = {**os.environ, "GATEWAY_LOG__LEVEL": "loud", "GATEWAY_STATE_DIR": str(tmp_path)}
+    for stream, level in ((f"{status.st_dev}:{status.st_ino}", "<3>"), ("1:1", "")):
+        env["JOURNAL_STREAM"] = stream
+        assert subprocess.run(command, stderr=writer, env=env, timeout=60, check=False).returncode == 78
+        assert os.read(reader, 65_536).decode().startswith(f"{level}gateway: GATEWAY_LOG__LEVEL: ")
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_thread_that_fails_is_logged() -> None:
     """An exception that ends a thread is an entry."""
     status, text = run("t = threading.Thread(target=lambda: 1 / 0, name='t1')\nt.start(); t.join()")
