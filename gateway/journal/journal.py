@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -45,6 +44,7 @@ from gateway.journal.reader import Reader, SpareReaders, Taken, seek_readings
 from gateway.journal.recovery import JUMP
 from gateway.journal.ring import Ring
 from gateway.journal.roster import Roster
+from gateway.journal.segment import FULL
 from gateway.journal.waiter import Waiter, tell
 from gateway.journal.writer import Committed, Writer
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from gateway.journal.segment import Segment
     from gateway.reading import Batch, Item
 
 __all__ = ["Journal"]
@@ -120,7 +121,8 @@ class Journal:
     async def open(self) -> None:
         """Recover what is held, begin a segment, start the writer.
 
-        Raises :class:`JournalError` when the directory cannot be used, :class:`StateLocked` when another has it.
+        On a full disk nothing is taken until there is room for that segment: :attr:`reason` says so.  Raises
+        :class:`JournalError` when the directory cannot be used, :class:`StateLocked` when another has it.
         """
         if self._state != "new":
             raise JournalError("a journal is opened once")
@@ -134,6 +136,9 @@ class Journal:
         self._take(opened)
         self._state = "open"
         self._writer.start()
+        if isinstance(opened.tail, OSError):
+            self.on_failed(opened.tail)
+            self._writer.begin(self._pending_base, epoch_due=opened.recovered.epoch_due)
         self._check_bytes()
 
     def _take(self, opened: Opened) -> None:
@@ -143,7 +148,7 @@ class Journal:
         self.seed = record.seed_of(recovered.epoch)
         self.durable_offset = self._pending_base = recovered.base
         self.stored = recovered.stored
-        self._holdings = Holdings([*recovered.segments, opened.tail.segment])
+        self._holdings = Holdings([*recovered.segments, opened.segment])
         self._cursors = Roster(recovered.places)
         self._gone, self._problems = recovered.gone, recovered.problems
         self._counts.opened(recovered)
@@ -151,7 +156,8 @@ class Journal:
             self.directory,
             opened.home,
             recovered.epoch,
-            opened.tail,
+            None if isinstance(opened.tail, OSError) else opened.tail,
+            opened.segment,
             opened.places,
             end=recovered.end,
             stored=recovered.stored,
@@ -309,6 +315,15 @@ class Journal:
         for cursor in self._cursors:
             cursor.wake(self.durable_offset)
 
+    def on_begun(self, segment: Segment, free_bytes: int) -> None:
+        """The first segment, which had no room at the start, is durable."""
+        log.info("the journal's disk has room again", extra={"event": "journal_works"})
+        self._bounds.failure = ""
+        self._holdings.add([segment])
+        if not self._probing:
+            self._bounds.free = free_bytes
+        self._check_bytes()
+
     def on_failed(self, error: OSError) -> None:
         """A try of the group in flight failed; the next follows by itself."""
         self._counts.failures += 1
@@ -319,7 +334,7 @@ class Journal:
             )
         self._bounds.failure = failure
         self._update_room()
-        if self._drop_oldest and error.errno in (errno.ENOSPC, errno.EDQUOT) and len(self._holdings) > 1:
+        if self._drop_oldest and error.errno in FULL and len(self._holdings) > 1:
             self._drop(1)
         if self._state == "closing":
             self._flushes.fail(JournalError(f"the journal cannot be written: {failure}"))

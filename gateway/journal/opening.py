@@ -1,4 +1,8 @@
-"""Taking a journal's directory: the lock, recovery, the first segment of this start, the cursors' file.  Blocking."""
+"""Taking a journal's directory: the lock, recovery, the first segment of this start, the cursors' file.  Blocking.
+
+A disk without room for the first segment is no reason not to open: what is held can be read, and may be all that is in
+the way.  No offset is given out until that segment is durable.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from gateway.journal import identity, places
 from gateway.journal.home import Home, lock
 from gateway.journal.places import PlacesFile
 from gateway.journal.recovery import Recovered, recover
-from gateway.journal.segment import Tail
+from gateway.journal.segment import FULL, Segment, Tail, name_of
 from gateway.journal.writer import free_bytes
 
 if TYPE_CHECKING:
@@ -23,11 +27,16 @@ __all__ = ["Opened", "take"]
 
 
 class Opened(msgspec.Struct):
-    """A directory that is ours until ``home`` is closed; ``free`` bytes are on its disk."""
+    """A directory that is ours until ``home`` is closed; ``free`` bytes are on its disk.
+
+    ``tail`` is the first segment of this start, or, where the disk is full, what kept it from being made; ``segment``
+    stands for it in either case.
+    """
 
     home: Home
     recovered: Recovered
-    tail: Tail
+    tail: Tail | OSError
+    segment: Segment
     places: PlacesFile
     free: int
 
@@ -46,15 +55,17 @@ def take(directory: Path) -> Opened:
                 raise StateLocked(f"the journal in {directory} is in use by another process") from error
             undo.callback(home.close)
             recovered = recover(directory)
-            tail = Tail(directory, recovered.epoch, recovered.base, 0, recovered.end, recovered.stored)
-            undo.callback(tail.abandon)
-            tail.sync()
-            if recovered.epoch_due:
-                identity.write(directory / identity.FILE_NAME, recovered.epoch)
+            tail = _begin(directory, recovered)
+            if isinstance(tail, Tail):
+                undo.callback(tail.abandon)
+                segment = tail.segment
+                _forget_empty(recovered)
+            else:
+                path = directory / name_of(recovered.base, 0)
+                segment = Segment(path, recovered.base, 0, recovered.stored, 0)
             places_file = PlacesFile(directory / places.FILE_NAME, recovered.places_number)
             undo.callback(places_file.close)
-            _forget_empty(recovered)
-            opened = Opened(home, recovered, tail, places_file, free_bytes(directory))
+            opened = Opened(home, recovered, tail, segment, places_file, free_bytes(directory))
         except OSError as error:
             raise JournalError(
                 f"cannot open the journal in {directory}: {error.strerror or error}",
@@ -62,6 +73,26 @@ def take(directory: Path) -> Opened:
             ) from error
         undo.pop_all()
         return opened
+
+
+def _begin(directory: Path, recovered: Recovered) -> Tail | OSError:
+    """The first segment of this start, durable, and the epoch's file after it; the error where the disk is full.
+
+    Raises ``OSError`` for any other.
+    """
+    tail = None
+    try:
+        tail = Tail(directory, recovered.epoch, recovered.base, 0, recovered.end, recovered.stored)
+        tail.sync()
+        if recovered.epoch_due:
+            identity.write(directory / identity.FILE_NAME, recovered.epoch)
+    except OSError as error:
+        if tail is not None:
+            tail.discard()
+        if error.errno not in FULL:
+            raise
+        return error
+    return tail
 
 
 def _forget_empty(recovered: Recovered) -> None:

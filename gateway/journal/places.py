@@ -22,6 +22,7 @@ were let go on purpose: it is durable before they are unlinked, so what else is 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.aside import read_start, sync_directory
+from gateway.journal.segment import FULL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,14 +191,21 @@ class PlacesFile:
     def __init__(self, path: Path, number: int) -> None:
         self._path = path
         self._number = number
-        self._fd = self._open()
+        self._fd = -1
+        try:
+            self._fd = self._open()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # It is made with the first state that there is room for.
 
     def _open(self) -> int:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             if os.fstat(fd).st_size != 2 * SLOT:
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, bytes(2 * SLOT), 0)
+                if os.pwrite(fd, bytes(2 * SLOT), 0) != 2 * SLOT:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(fd)
                 sync_directory(self._path.parent)
         except OSError:
@@ -206,7 +215,9 @@ class PlacesFile:
 
     def write(self, places: Places) -> None:
         """Make a state durable."""
-        if not os.fstat(self._fd).st_nlink:  # the file was removed
+        if self._fd < 0:
+            self._fd = self._open()
+        elif not os.fstat(self._fd).st_nlink:  # the file was removed
             fd, self._fd = self._fd, self._open()
             os.close(fd)
         number = self._number + 1
@@ -219,4 +230,5 @@ class PlacesFile:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)

@@ -21,10 +21,11 @@ from gateway.journal.home import check_named, check_place
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["KIND", "Segment", "Tail", "name_of", "parse_name"]
+__all__ = ["FULL", "KIND", "Segment", "Tail", "name_of", "parse_name"]
 
 AHEAD = 32 << 10
 AHEAD_OF = 8 << 10  # a larger record costs about as much as zeros as filling ahead saves
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no room: what makes some may come
 KIND = ".seg"  # how the names of all segments end
 
 _name = re.compile(r"(\d{20})-(\d{4,9})\.seg", re.ASCII).fullmatch
@@ -130,11 +131,16 @@ class Tail:
             with contextlib.suppress(OSError):
                 segment.path.unlink()
 
+    def discard(self) -> None:
+        """Give the file up before anything was appended, whether it was synced or not."""
+        self._born = False
+        self.abandon()
+
     def _fill_ahead(self) -> None:
         try:
             written = os.pwrite(self._fd, bytes(AHEAD), self.used)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             return  # the record itself may still fit
         self.segment.size = max(self.segment.size, self.used + written)

@@ -8,6 +8,7 @@ Constraints
   one, after a pause that grows to :data:`RETRY_MAX_S`.  Meanwhile the other jobs go on: they may make room.
 - The queue of jobs is bounded by its one producer: one commit, one state of the cursors and one probe at a time, and
   removals of segments, each once.
+- Where a full disk kept the first segment from being made, that is done before anything else is written.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from gateway.aside import remove, set_aside
-from gateway.journal import record
+from gateway.journal import identity, record
 from gateway.journal.home import Home
 from gateway.journal.places import Places, PlacesFile
 from gateway.journal.segment import KIND, Segment, Tail
@@ -70,6 +71,9 @@ class Events(Protocol):
     def on_committed(self, committed: Committed) -> None:
         """The group handed over is durable."""
 
+    def on_begun(self, segment: Segment, free_bytes: int) -> None:
+        """The first segment is durable."""
+
     def on_failed(self, error: OSError) -> None:
         """A try failed; the next follows by itself."""
 
@@ -96,6 +100,11 @@ class _Anchor(msgspec.Struct):
     base: int
 
 
+class _Begin(msgspec.Struct):
+    base: int
+    epoch_due: bool
+
+
 class _Remove(msgspec.Struct):
     segments: list[Segment]
     places: Places
@@ -107,6 +116,9 @@ class _Probe(msgspec.Struct):
 
 class _Stop(msgspec.Struct):
     pass
+
+
+_Job = _Commit | _Store | _Anchor | _Begin | _Remove | _Probe | _Stop
 
 
 def free_bytes(directory: Path) -> int:
@@ -123,7 +135,8 @@ class Writer:
         directory: Path,
         home: Home,
         epoch: bytes,
-        tail: Tail,
+        tail: Tail | None,
+        last: Segment,
         places: PlacesFile,
         *,
         end: int,
@@ -137,15 +150,16 @@ class Writer:
         self._home = home
         self._epoch = epoch
         self._seed = record.seed_of(epoch)
-        self._tail: Tail | None = tail
-        self._last = tail.segment
+        self._tail = tail
+        self._last = last
+        self._to_begin: tuple[int, bool] | None = None  # where the first segment begins, and whether the epoch is due
         self._places = places
         self._end = end
         self._stored = stored
         self._segment_bytes = segment_bytes
         self._events = events
         self._post = post
-        self._jobs: queue.SimpleQueue[_Commit | _Store | _Anchor | _Remove | _Probe | _Stop] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         # The commit under way.
         self._waiting: deque[tuple[int, list[Item]]] = deque()
@@ -173,6 +187,10 @@ class Writer:
     def store(self, places: Places) -> None:
         """Make the cursors' places durable."""
         self._jobs.put(_Store(places))
+
+    def begin(self, base: int, *, epoch_due: bool) -> None:
+        """Make the first segment, which the disk had no room for at the start; before any commit, until it succeeds."""
+        self._jobs.put(_Begin(base, epoch_due))
 
     def anchor(self, base: int) -> None:
         """Go on at offset ``base``: a segment that begins there is made durable now."""
@@ -224,15 +242,21 @@ class Writer:
                     next_try = self._attempt()
                 case _Store(places):
                     self._store(places)
+                case _Begin(base, epoch_due):
+                    self._to_begin = base, epoch_due
+                    next_try = self._attempt()
                 case _Anchor(base):
-                    self._anchor(base)
+                    if self._to_begin is not None:
+                        self._to_begin = base, self._to_begin[1]
+                    else:
+                        self._anchor(base)
                 case _Remove(segments, places):
                     self._remove(segments, places)
                 case _Probe():
                     self._probe()
                     self._post(self._events.on_probed, self._free)
                 case _Stop():
-                    if self._busy:
+                    if self._waiting or self._packed is not None:
                         self._attempt()
                     break
             self._step_since = 0.0
@@ -242,7 +266,7 @@ class Writer:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._waiting) or self._packed is not None
+        return bool(self._waiting) or self._packed is not None or self._to_begin is not None
 
     def _close(self) -> None:
         try:
@@ -258,6 +282,9 @@ class Writer:
     def _attempt(self) -> float:
         """Go on with the commit; the monotonic time of the next try if this one failed."""
         try:
+            if self._to_begin is not None:
+                self._begin_first(*self._to_begin)
+                return 0.0
             while self._busy:
                 if self._packed is None:
                     self._packed = self._pack()
@@ -277,6 +304,24 @@ class Writer:
         self._records, self._born = [], []
         self._post(self._events.on_committed, done)
         return 0.0
+
+    def _begin_first(self, base: int, epoch_due: bool) -> None:
+        """Make the first segment, and the epoch's file after it."""
+        try:
+            tail = self._roll(base)
+            tail.sync()
+            if epoch_due:
+                identity.write(self._directory / identity.FILE_NAME, self._epoch)
+        except OSError:
+            if self._tail is not None:
+                self._tail.discard()
+                self._tail = None
+            raise
+        self._to_begin = None
+        self._pause = 0.0
+        self._last = tail.segment
+        self._probe()
+        self._post(self._events.on_begun, tail.segment, self._free)
 
     def _failed(self, error: OSError) -> float:
         """Tell of a try that failed; the monotonic time of the next."""

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import JournalError, Overloaded
-from gateway.journal import Journal
+from gateway.errors import Overloaded
 from gateway.reading import Reading
 
 from .client import Client, working
@@ -134,17 +133,79 @@ async def test_a_full_disk_drops_the_oldest(small: Path) -> None:
         assert refused < 300
 
 
-async def test_opening_on_a_full_disk_is_told(small: Path) -> None:
-    """A start that cannot make its offsets safe fails with a hint, harms nothing, and works when there is room."""
+async def test_opening_on_a_full_disk(small: Path) -> None:
+    """What is held is read, nothing is taken and no offset given out until there is room; then all goes on."""
+    ear = Ear()
+    async with opened(small / "journal") as journal:
+        offsets = await fill(journal, [reading(1)])
+        epoch = journal.epoch
+    take_all(small / "ballast")
+    async with opened(small / "journal") as journal:
+        assert journal.reason == "the disk fails: No space left on device"
+        assert await held(journal) == [(offsets[0], reading(1))]
+        with pytest.raises(Overloaded, match="No space left"):
+            journal.append(reading(2))
+        next_offset = journal.next_offset
+        await until(lambda: journal.stats()["failures"] > 2)
+        assert len(segments(small / "journal")) == 1
+        (small / "ballast").unlink()
+        await until(lambda: not journal.reason)
+        offsets.append(journal.append(reading(2), ear, 2))
+        assert offsets[-1] == next_offset > offsets[0]
+        await journal.flush()
+        await until(lambda: ear.tokens)
+        assert await held(journal) == list(zip(offsets, [reading(1), reading(2)], strict=True))
+    async with opened(small / "journal") as journal:
+        assert journal.epoch == epoch
+        assert await held(journal) == list(zip(offsets, [reading(1), reading(2)], strict=True))
+        assert journal.stored == 2
+
+
+async def test_a_full_disk_through_starts_and_stops(small: Path) -> None:
+    """A start that never had room leaves everything as it was, and uses no offset that could have been shown."""
     async with opened(small / "journal") as journal:
         offsets = await fill(journal, [reading(1)])
     take_all(small / "ballast")
-    with pytest.raises(JournalError, match="No space left") as caught:
-        await Journal(small / "journal").open()
-    assert caught.value.hint
+    before = sorted(path.name for path in (small / "journal").iterdir())
+    for _ in range(3):
+        async with opened(small / "journal") as journal:
+            await until(lambda journal=journal: journal.stats()["failures"] > 1)
+    assert sorted(path.name for path in (small / "journal").iterdir()) == before
     (small / "ballast").unlink()
     async with opened(small / "journal") as journal:
-        assert await held(journal) == [(offsets[0], reading(1))]
+        offsets += await fill(journal, [reading(2)])
+        assert await held(journal) == list(zip(offsets, [reading(1), reading(2)], strict=True))
+
+
+async def test_a_first_start_on_a_full_disk(small: Path) -> None:
+    """With nothing but its directory it comes up, and makes its files when there is room: they bear one epoch."""
+    (small / "journal").mkdir()
+    take_all(small / "ballast")
+    async with opened(small / "journal") as journal:
+        epoch = journal.epoch
+        cursor = journal.cursor("sink")
+        journal.go_on_behind(journal.next_offset + 5)  # a reader that knows offsets of another journal
+        await until(lambda: journal.stats()["failures"] > 1)
+        (small / "ballast").unlink()
+        await until(lambda: not journal.reason)
+        offsets = await fill(journal, [reading(1), reading(2)])
+        cursor.confirm(offsets[0] + 1)
+    async with opened(small / "journal") as journal:
+        assert journal.epoch == epoch
+        assert journal.cursor("sink").position.offset == offsets[0] + 1
+        assert await held(journal) == list(zip(offsets, [reading(1), reading(2)], strict=True))
+
+
+async def test_a_full_disk_at_the_start_drops_the_oldest(small: Path) -> None:
+    """With ``drop_oldest`` room is made of what is held."""
+    async with opened(small / "journal") as journal:
+        journal._writer._segment_bytes = 65536
+        await fill(journal, [reading(number, text="x" * 900) for number in range(300)], group=10)
+    take_all(small / "ballast")
+    async with opened(small / "journal", on_full="drop_oldest") as journal:
+        await until(lambda: not journal.reason)
+        await fill(journal, [reading(1)])
+        assert 0 < journal.stats()["dropped_segments"] < 4
 
 
 # -- a power cut -------------------------------------------------------------------------------------------------------
