@@ -118,7 +118,9 @@ EVENTS: dict[str, Event] = {
     ),
     "device_closed": Event("dca4e0d1b5954969b379a25736a98aa0", "warning", "A device was disconnected for what it did."),
     "request_refused": Event(
-        "1f998eb1a2b94ca4a98a02b76002d669", "warning", "A request was refused: host, origin, token, scope, a limit, or no such address."
+        "1f998eb1a2b94ca4a98a02b76002d669",
+        "warning",
+        "A request was refused: host, origin, token, scope, a limit, or no such address.",
     ),
     "access_changed": Event(
         "2c77ec303a814d06ba95b76dda0c3b84", "info", "A token was made, revoked or changed, or a device let in."
