@@ -71,7 +71,8 @@ class Pipeline:
             wait = bucket.borrow(1.0) if delay else bucket.take(1.0)
             if wait and not delay:
                 return wait
-        time, flags = device.clock.stamp(draft.time, received, self.clock_rules)
+        time = received + draft.shift if draft.shift else draft.time
+        time, flags = device.clock.stamp(time, received, self.clock_rules)
         session = device.session
         ledger = device.ledger
         seq = draft.seq

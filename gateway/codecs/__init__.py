@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from . import jsoncodec, msgpackcodec
+from . import cborcodec, influxline, jsoncodec, msgpackcodec, senml
 from .model import Control, Draft, Part
 
 __all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Control", "Draft", "Part", "codec_for"]
@@ -16,13 +16,16 @@ __all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Control", "Draft", "Part", "codec
 class Codec(Protocol):
     """One wire format of devices.
 
-    ``text`` says which kind of frame carries it.  ``decode`` gives the parts of a message in order, with a
-    :class:`~gateway.errors.Refusal` in place of each reading that cannot be taken, and raises one for a message that
-    cannot be decoded at all.  ``encode`` renders a reply; ``reply_text`` says in which kind of frame.
+    ``text`` says which kind of frame carries it, None that either may.  ``decode`` gives the parts of a message in
+    order, with a :class:`~gateway.errors.Refusal` in place of each reading that cannot be taken, and raises one for a
+    message that cannot be decoded at all.  ``encode`` renders a reply; ``reply_text`` says in which kind of frame.
     """
 
-    text: bool
-    reply_text: bool
+    @property
+    def text(self) -> bool | None: ...
+
+    @property
+    def reply_text(self) -> bool: ...
 
     def decode(self, data: str | bytes) -> list[Part]: ...
 
@@ -32,7 +35,11 @@ class Codec(Protocol):
 # Subprotocol to codec, in the order in which the gateway prefers them.
 CODECS: dict[str, Codec] = {
     "gateway.v1.msgpack": msgpackcodec.BINARY,
+    "gateway.v1.cbor": cborcodec.BINARY,
     "gateway.v1.json": jsoncodec.TEXT,
+    "gateway.v1.senml-cbor": senml.CBOR,
+    "gateway.v1.senml-json": senml.JSON,
+    "gateway.v1.influx": influxline.TEXT,
 }
 SUBPROTOCOLS: tuple[str, ...] = tuple(CODECS)
 
@@ -43,4 +50,4 @@ _WITHOUT: dict[bool, Codec] = {True: jsoncodec.TEXT, False: msgpackcodec.BINARY_
 def codec_for(subprotocol: str | None, text: bool) -> Codec | None:
     """The codec for a frame, or None where the subprotocol does not allow this kind of frame (close code 1003)."""
     codec = CODECS.get(subprotocol) if subprotocol else _WITHOUT[text]
-    return codec if codec is not None and codec.text == text else None
+    return codec if codec is not None and codec.text in (text, None) else None

@@ -11,7 +11,7 @@ from ..reading import INT64_MAX
 from .depth import too_deep
 from .model import Part, parts
 
-__all__ = ["TEXT", "JsonCodec"]
+__all__ = ["TEXT", "JsonCodec", "decode"]
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -23,6 +23,24 @@ def _integer(digits: str) -> int:
     return int(digits) if len(digits) <= MAX_DIGITS else INT64_MAX + 1
 
 
+def decode(data: str | bytes) -> object:
+    """Plain data of JSON text; raises :class:`Refusal`: ``undecodable`` for what is not JSON, ``too_deep``."""
+    try:
+        return _decode(data)
+    except RecursionError:
+        raise too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # The lenient parser takes what only spoils one value (1e999, NaN, a lone surrogate, thousands of digits),
+        # so that the one reading is refused by name and the others of its message are kept.
+        try:
+            found: object = json.loads(data, parse_int=_integer)
+        except RecursionError:
+            raise too_deep() from None
+        except ValueError as error:
+            raise Refusal("undecodable", f"not JSON: {error}") from None
+        return found
+
+
 class JsonCodec:
     """JSON in text frames, JSON replies."""
 
@@ -30,21 +48,8 @@ class JsonCodec:
     reply_text = True
 
     def decode(self, data: str | bytes) -> list[Part]:
-        """Parts of a message; raises :class:`Refusal`: ``undecodable`` for what is not JSON, ``too_deep``."""
-        try:
-            message = _decode(data)
-        except RecursionError:
-            raise too_deep() from None
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            # The lenient parser takes what only spoils one value (1e999, NaN, a lone surrogate, thousands of digits),
-            # so that the one reading is refused by name and the others of its message are kept.
-            try:
-                message = json.loads(data, parse_int=_integer)
-            except RecursionError:
-                raise too_deep() from None
-            except ValueError as error:
-                raise Refusal("undecodable", f"not JSON: {error}") from None
-        return parts(message)
+        """Parts of a message; raises as :func:`decode` does, and :class:`Refusal` as ``parts`` does."""
+        return parts(decode(data))
 
     def encode(self, reply: dict[str, object]) -> str:
         """JSON text of a reply."""

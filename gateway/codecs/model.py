@@ -12,19 +12,26 @@ from ..errors import Refusal
 from ..reading import INT64_MAX, INT64_MIN, Value, check_value, is_metric, time_to_ns
 from .depth import check_depth
 
-__all__ = ["MAX_READINGS", "Control", "Draft", "Part", "parts"]
+__all__ = ["MAX_READINGS", "RESERVED", "Control", "Draft", "Part", "name_problem", "parts", "too_many"]
 
 MAX_READINGS = 1000  # a message; a longer array is refused whole, with code too_many_readings
+RESERVED = frozenset({"type", "ts", "seq", "values", "device"})  # never metrics, in any format
 CONTROLS = frozenset({"heartbeat", "describe", "result"})
 
 
 class Draft(msgspec.Struct, gc=False):
-    """A reading as its device sent it, checked: ``seq`` 0 and ``time`` -1 where missing; ``time`` in nanoseconds."""
+    """A reading as its device sent it, checked: ``seq`` 0 and ``time`` -1 where missing; ``time`` in nanoseconds.
+
+    ``shift``: where ``time`` is missing, nanoseconds from the receipt to the reading's time.  ``units`` of metrics,
+    where the format has them.
+    """
 
     values: dict[str, Value]
     seq: int = 0
     time: int = -1
     device: str = ""
+    shift: int = 0
+    units: dict[str, str] | None = None
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -49,12 +56,21 @@ def parts(message: object) -> list[Part]:
         return [_reading(message, None)]
     if type(message) is list:
         if len(message) > MAX_READINGS:
-            raise Refusal(
-                "too_many_readings",
-                f"{len(message)} readings, at most {MAX_READINGS} a message: none was taken, split it",
-            )
+            raise too_many(len(message))
         return [_reading(element, index) for index, element in enumerate(message)]
     raise Refusal("bad_message", "neither an object nor an array")
+
+
+def too_many(count: int) -> Refusal:
+    """The refusal of a message of so many readings."""
+    return Refusal("too_many_readings", f"{count} readings, at most {MAX_READINGS} a message: none was taken, split it")
+
+
+def name_problem(name: str) -> str:
+    """Why ``name`` cannot be a metric's, in words; empty if it can."""
+    if name in _known or _learn(name):
+        return f"{name}: reserved" if name in RESERVED else ""
+    return f"{_shown(name)}: not a metric's name"
 
 
 def _control(message: dict[str, object]) -> Part:

@@ -8,7 +8,7 @@ import msgspec
 
 from ..reading import check_value, is_metric
 
-__all__ = ["check_description"]
+__all__ = ["check_description", "with_units"]
 
 
 class _Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
@@ -43,3 +43,16 @@ def check_description(body: dict[str, object]) -> dict[str, object]:
     _check_names(described)
     known: dict[str, object] = msgspec.to_builtins(described)
     return known
+
+
+def with_units(body: dict[str, object], units: dict[str, str]) -> dict[str, object]:
+    """A description with these units of metrics in place of others; raises ``ValueError`` where it cannot be one."""
+    known = body.get("metrics")
+    metrics: dict[str, dict[str, object]] = dict(known) if isinstance(known, dict) else {}
+    for metric, unit in units.items():
+        about = metrics.get(metric, {})
+        if about.get("unit") != unit:
+            metrics[metric] = {**about, "unit": unit}
+    if metrics == known:
+        return body
+    return check_description({**body, "metrics": metrics})

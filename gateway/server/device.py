@@ -24,6 +24,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -41,7 +42,7 @@ from ..ws import Connection as WebSocket
 from ..ws import Message, Request, Response, Router, message_handler
 from .access import Access
 from .complaints import Complaints
-from .describing import check_description
+from .describing import check_description, with_units
 from .outcome import Outcome
 from .refusals import Refusals
 
@@ -474,6 +475,8 @@ class Connection:
             self._undecodable = 0
             self._overloaded_since = 0.0
             outcome.debt = wait
+            if draft.units is not None:
+                self._measured_in(draft.units, received)
         else:
             self._hold(seq, wait, outcome)
 
@@ -623,6 +626,14 @@ class Connection:
             raise Refusal("too_many_series", detail)
         endpoint.pipeline.describe(device, body, received)
         endpoint.described += more
+
+    def _measured_in(self, units: dict[str, str], received: int) -> None:
+        """Units that came with a reading are a part of the description; what cannot be one is left out."""
+        described = self.device.described
+        with suppress(ValueError, Overloaded, Refusal):
+            body = with_units(described, units)
+            if body is not described:
+                self._describe(body, received)
 
     def _error(self, refusal: Refusal, event: str = "device_refused") -> None:
         detail = str(refusal)[:512]
