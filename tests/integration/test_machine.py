@@ -220,6 +220,7 @@ def test_a_broker_is_reached_with_a_password_that_is_a_credential(host: Host) ->
                 break
             assert time.monotonic() < deadline, sinks["mqtt"]
             time.sleep(0.05)
+        assert "mqtt://localhost" in host.run("gateway", "config", "show").stdout
         assert "sesame" not in host.run("systemctl", "show", "gateway.service").stdout
     finally:
         host.path(f"{DROPINS}/broker.conf").unlink()

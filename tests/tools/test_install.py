@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.lib.command import assignments, environment
+from tools.lib.command import assignments, environment, of_unit
 
 ROOT = Path(__file__).parents[2]
 
@@ -514,6 +514,12 @@ def test_the_command_takes_the_services_settings(tmp_path: Path) -> None:
         "GATEWAY_ID": "one",
         "CREDENTIALS_DIRECTORY": f"{tmp_path}/run/credentials/gateway.service",
     }
+
+
+def test_what_a_drop_in_sets_is_taken_too() -> None:
+    """The settings that systemd says the unit has, whatever is in them."""
+    assert of_unit('GATEWAY_ID=one "GATEWAY_X=a b" LANG=C\n') == {"GATEWAY_ID": "one", "GATEWAY_X": "a b"}
+    assert of_unit("\n") == {}
 
 
 def test_an_environment_file_is_read_as_systemd_does() -> None:

@@ -2,14 +2,17 @@
 """The ``gateway`` command of a machine that runs it as a service: with the service's settings and its state directory.
 
 tools/install makes it /usr/local/bin/gateway.  What the service has from its unit is read here from the same places:
-the settings file (as far as this user may read it: root), the credentials while the service runs, the state directory.
-What the environment says already goes before.  ``SERVICE_ROOT`` is a directory to find all of it under.
+the settings file (as far as this user may read it: root), the unit and its drop-ins, the credentials while the service
+runs, the state directory.  What the environment says already goes before.
+``SERVICE_ROOT`` is a directory to find all of it under.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +35,21 @@ def assignments(text: str) -> dict[str, str]:
     return found
 
 
+def of_unit(said: str) -> dict[str, str]:
+    """The settings among what ``systemctl show --property=Environment`` says."""
+    words = (word.partition("=") for word in shlex.split(said))
+    return {name: value for name, _, value in words if name.startswith("GATEWAY_")}
+
+
+def ask_systemd() -> str:
+    """The variables that the unit and its drop-ins set; nothing where there is no systemd."""
+    command = ["systemctl", "show", "--property=Environment", "--value", "gateway.service"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
 def environment(root: Path) -> dict[str, str]:
     """What the unit gives the service, as far as it is there."""
     found = {}
@@ -42,7 +60,8 @@ def environment(root: Path) -> dict[str, str]:
     state, credentials = root / "var/lib/gateway", root / "run/credentials/gateway.service"
     if os.access(credentials, os.R_OK | os.X_OK):
         found["CREDENTIALS_DIRECTORY"] = str(credentials)
-    return {"STATE_DIRECTORY": str(state), **found}
+    unit = of_unit(ask_systemd()) if root == Path("/") else {}
+    return {"STATE_DIRECTORY": str(state), **unit, **found}
 
 
 def main() -> int:
