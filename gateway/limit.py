@@ -207,7 +207,8 @@ class Repeats:
             told += some[: self._lines]
             more = of_kind.more + sum(repeated.count for repeated in some[self._lines :])
             if more:
-                told.append(Repeated(kind, "", more, seconds, of_kind.words or some[-1].words))
+                words = of_kind.words or (some[-1].words if some else "")
+                told.append(Repeated(kind, "", more, seconds, words))
             if more or some:
                 self._kinds[kind] = _Repeat(self._lines)
             else:

@@ -212,3 +212,12 @@ def test_every_event_is_said_or_counted(periods: list[list[tuple[str, int, int]]
     assert shown == noted
     assert repeats._known == {}
     assert repeats._kinds == {}
+
+
+def test_many_events_without_words() -> None:
+    """What nobody has words for is counted as well, however many say it."""
+    now = 0.0
+    repeats = Repeats(lines=2, clock=lambda: now)
+    assert [repeats.note("online", f"device-{number}") for number in range(5)] == [True, True, False, False, False]
+    now = 10.0
+    assert [(told.who, told.count, told.words) for told in repeats.due()] == [("", 3, "")]
