@@ -78,9 +78,9 @@ class Outlet(logging.Handler):
         if self._queue.qsize() >= self._most:
             self.lost += 1
         elif self._thread.is_alive():
-            self._queue.put(entry_of(record))
+            self._queue.put(_entry(record))
         elif not self._stuck:
-            self._write(entry_of(record))
+            self._put(_entry(record))
 
     def _is_said(self, record: logging.LogRecord) -> bool:
         of = record.__dict__
@@ -99,7 +99,7 @@ class Outlet(logging.Handler):
             level, logger = self._kinds[same.kind]
             message = f"{same.words} … and {same.count:,} more of the same in {same.seconds:.0f} s"
             event = "" if ":" in same.kind else same.kind
-            self._write(Entry(time.time(), level, logger, message, event, {"count": same.count}))
+            self._put(Entry(time.time(), level, logger, message, event, {"count": same.count}))
 
     def flush(self) -> None:
         """Wait until what is queued is written, for :data:`FLUSH_S` at most."""
@@ -121,11 +121,17 @@ class Outlet(logging.Handler):
             if isinstance(item, threading.Event):
                 item.set()
                 continue
-            self._write(item)
-            self.entries += 1
+            self._put(item)
             if self.lost != self._told:
                 self._tell()
         self._tell_repeats(early=True)
+
+    def _put(self, entry: Entry) -> None:
+        try:
+            self._write(entry)
+        except Exception as error:  # the thread's outermost edge: nobody else could tell of it, nor may it end
+            self._write(_failed(entry.logger, repr(error)))
+        self.entries += 1
 
     def _next(self) -> Entry | threading.Event | None:
         while True:
@@ -144,5 +150,16 @@ class Outlet(logging.Handler):
         self._told_at = now
         lost = self.lost
         message = f"{lost - self._told:,} entries were left out: what takes the log was too slow"
-        self._write(Entry(time.time(), logging.WARNING, __name__, message, "log_lost", {"count": lost - self._told}))
+        self._put(Entry(time.time(), logging.WARNING, __name__, message, "log_lost", {"count": lost - self._told}))
         self._told = lost
+
+
+def _entry(record: logging.LogRecord) -> Entry:
+    try:
+        return entry_of(record)
+    except Exception as error:  # of something's own way to be shown: it must not break what was to be told of
+        return _failed(record.name, f"{record.pathname}:{record.lineno}: {type(error).__name__}")
+
+
+def _failed(logger: str, words: str) -> Entry:
+    return Entry(time.time(), logging.ERROR, logger, f"an entry cannot be shown: {words}", "fault")

@@ -95,8 +95,12 @@ class Complaints:
         extra: dict[str, object] = {"event": kind, "count": count, "reason": repeated.words}
         if who:
             extra["remote" if stranger else "device"] = who
-        line = _line(kind, who or ("others" if stranger else "other devices"), repeated.words)
-        more = f" … and {count - 1:,} more of the same in {repeated.seconds:.0f} s" if count > 1 else ""
+        if who:
+            line = _line(kind, who, repeated.words)
+            more = f" … and {count - 1:,} more of the same in {repeated.seconds:.0f} s" if count > 1 else ""
+        else:
+            line = f"{kind.replace('_', ' ')}: {count:,} more in {repeated.seconds:.0f} s, of others"
+            more = f", the last: {repeated.words}" if repeated.words else ""
         log.log(_WORDS[kind][1], "%s%s", line, more, extra=extra)
 
 

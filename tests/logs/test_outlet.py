@@ -123,6 +123,35 @@ def test_what_repeats_itself_is_told_while_it_does(monkeypatch: pytest.MonkeyPat
     outlet.close()
 
 
+class Unshowable:
+    """Cannot be put into words."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_what_cannot_be_shown_breaks_nothing() -> None:
+    """An entry with a value that raises, or that cannot be written, is told as a fault; the next one is written."""
+    taker = Taker()
+
+    def write(entry: Entry) -> None:
+        if entry.message == "bad":
+            raise ValueError("cannot")
+        taker(entry)
+
+    outlet = Outlet(write)
+    outlet.handle(record("%s", Unshowable()))
+    outlet.handle(record("bad"))
+    outlet.handle(record("good"))
+    outlet.close()
+    assert taker.words == [
+        "an entry cannot be shown: /gateway/test.py:17: RuntimeError",
+        "an entry cannot be shown: ValueError('cannot')",
+        "good",
+    ]
+    assert taker.entries[0].event == "fault"
+
+
 def test_one_that_takes_nothing_holds_no_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush and the end wait for a bounded time, and later entries are not waited for."""
     monkeypatch.setattr("gateway.logs.outlet.FLUSH_S", 0.05)

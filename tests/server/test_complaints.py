@@ -74,7 +74,7 @@ def test_very_many_devices_are_a_few_lines_too(caplog: pytest.LogCaptureFixture)
     lines = said(caplog)
     assert len(lines) == 21
     assert lines[0] == ("INFO", "pump-0 is offline: connection lost")
-    assert lines[-1] == ("INFO", "other devices is offline: connection lost … and 4,979 more of the same in 10 s")
+    assert lines[-1] == ("INFO", "device offline: 4,980 more in 10 s, of others, the last: connection lost")
 
 
 def test_states_are_told(caplog: pytest.LogCaptureFixture) -> None:
