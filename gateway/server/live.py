@@ -23,8 +23,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ..auth import ANYBODY, Grant
+from ..codecs.depth import check_depth
 from ..distribution import Distribution
-from ..errors import HistoryError, Overloaded
+from ..errors import HistoryError, Overloaded, Refusal
 from ..globs import is_pattern
 from ..history import History
 from ..hub import GRID_S, MSGPACK, PENDING_MAX, Hub, Subscription
@@ -295,7 +296,9 @@ class Client:
         try:
             decoder = _from_json if message.kind == "text" else _from_msgpack
             request = decoder.decode(message.data)  # type: ignore[arg-type]
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            if type(request) is Command:
+                check_depth(request.params, 1)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, Refusal) as error:
             if self._grant is None:
                 self._said_nothing()
                 return

@@ -1,7 +1,8 @@
 """GET addresses: the dashboard's files, the API, health and metrics (section 1 of the contract).
 
 Answers are buffered whole, so their size is bounded: rows by :data:`ROWS_MAX`, and what was cut says so.  Rendering
-many rows happens in a thread, looking at many devices in steps.
+many rows happens in a thread, looking at many devices in steps.  So many lists are made at once as :data:`LISTS_MAX`
+says, so many queries of the history as that one bears: one more is refused with 503.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import io
 import mimetypes
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -35,8 +36,10 @@ from .times import parse_duration, parse_time
 __all__ = ["Pages", "assets"]
 
 ROWS_MAX = 100_000
+LISTS_MAX = 8  # of devices or newest values
 SLICE = 1_000  # rows rendered at once
 PIECE = 500  # devices looked at in one step of the loop
+GLOB_MAX = 128  # characters, as the live feed has it: each glob is tried against every name
 AGGREGATES = ("mean", "min", "max", "last", "count")
 FORMATS = ("json", "csv")
 
@@ -80,6 +83,7 @@ class Pages:
         self._ready = ready
         self._metrics = metrics
         self._now = now
+        self._lists = 0  # that are being made
         self._assets = assets()
 
     def register(self, router: Router) -> None:
@@ -115,29 +119,41 @@ class Pages:
     # -- the API -------------------------------------------------------------------------------------------------
 
     async def _devices(self, request: Request) -> Response:
+        return self._refusal(request) or await self._one_of_few(self._list_devices(request))
+
+    async def _list_devices(self, request: Request) -> Response:
         wanted, may_read = matcher(request.query.get("device") or "*"), _grant(request).may_read
         pieces: list[bytes] = []
-        for some in _pieces([device for device in self._book if wanted(device.name) and may_read(device.name)]):
-            pieces.append(_json([_row(device) for device in some])[1:-1])
+        for some in _pieces(list(self._book)):
+            rows = [_row(device) for device in some if wanted(device.name) and may_read(device.name)]
+            if rows:
+                pieces.append(_json(rows)[1:-1])
             await asyncio.sleep(0)
         return _answer(b"[" + b",".join(pieces) + b"]")
 
     async def _latest(self, request: Request) -> Response:
+        return self._refusal(request) or await self._one_of_few(self._list_latest(request))
+
+    async def _list_latest(self, request: Request) -> Response:
         device = matcher(request.query.get("device") or "*")
         metric = matcher(request.query.get("metric") or "*")
         may_read = _grant(request).may_read
         rows: list[tuple[Any, str, str, object]] = []
-        shown = [(name, series) for name, series in self._hub.series.items() if device(name) and may_read(name)]
-        for some in _pieces(shown):
-            for name, series in some:
+        looked_at = 0
+        for name, series in list(self._hub.series.items()):
+            looked_at += 1
+            if device(name) and may_read(name):
                 rows += [(ms, name, key, value) for key, (ms, value) in series.points() if metric(key)]
-            await asyncio.sleep(0)
+                looked_at += len(series)
+            if looked_at >= PIECE:
+                looked_at = 0
+                await asyncio.sleep(0)
         return _answer(await asyncio.to_thread(_newest, rows), truncated=len(rows) > ROWS_MAX)
 
     async def _history_rows(self, request: Request) -> Response:
         query = request.query
         now = self._now()
-        faults = []
+        faults = _long_globs(request)
         start, end, step = now - 3600 * 10**9, now, None
         for name in ("from", "to"):
             if text := query.get(name):
@@ -147,6 +163,8 @@ class Pages:
                     faults.append(f"{name}: {error}")
                 else:
                     start, end = (at, end) if name == "from" else (start, at)
+        if query.get("from") and query.get("to") and start > end:
+            faults.append("from: later than to")
         if text := query.get("step"):
             try:
                 step = parse_duration(text)
@@ -178,6 +196,21 @@ class Pages:
         body = await asyncio.to_thread(_rows, rows)
         return _answer(body, truncated=truncated)
 
+    def _refusal(self, request: Request) -> Response | None:
+        """Of a list whose question is wrong, or while there is no room for one more."""
+        if faults := _long_globs(request):
+            return request.refuse(400, "; ".join(faults), reason="query")
+        if self._lists >= LISTS_MAX:
+            return request.refuse(503, "too many lists at once", {"Retry-After": "1"}, reason="query_load")
+        return None
+
+    async def _one_of_few(self, making: Awaitable[Response]) -> Response:
+        self._lists += 1
+        try:
+            return await making
+        finally:
+            self._lists -= 1
+
     # -- the dashboard -------------------------------------------------------------------------------------------
 
     def _asset(self, request: Request) -> Response:
@@ -188,6 +221,12 @@ def _grant(request: Request) -> Grant:
     """Whose request it is: none comes here without (``access``)."""
     grant: Grant = request.state["grant"]
     return grant
+
+
+def _long_globs(request: Request) -> list[str]:
+    """What is wrong with the globs of a question."""
+    globs = ((name, request.query.get(name) or "") for name in ("device", "metric"))
+    return [f"{name}: longer than {GLOB_MAX} characters" for name, glob in globs if len(glob) > GLOB_MAX]
 
 
 def _pieces(items: list[T]) -> Iterator[list[T]]:

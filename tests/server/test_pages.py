@@ -1,11 +1,13 @@
 """The GET addresses: API, health, metrics and the dashboard's files."""
 
+import asyncio
 import csv
 import io
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.server import pages
 from tests.running import acked, gateway, receive, send
 
 T0 = 1_764_000_000_000
@@ -140,3 +142,28 @@ async def test_pages_and_unknown_addresses(tmp_path):
         assert (await gw.get("/", {"Host": "evil.example"}))[0] == 403
         assert (await gw.get("/api/v1/devices", {"Origin": "http://evil.example"}))[0] == 403
         assert (await gw.get("/v1/live"))[0] in (400, 426)
+
+
+async def test_lists_at_once_are_bounded(tmp_path, monkeypatch):
+    """One list more than there may be is refused with 503, and counted; afterwards there is room again."""
+    release = asyncio.Event()
+    make = pages.Pages._list_latest
+
+    async def slow(self, request):
+        await release.wait()
+        return await make(self, request)
+
+    monkeypatch.setattr(pages.Pages, "_list_latest", slow)
+    monkeypatch.setattr(pages, "LISTS_MAX", 2)
+    async with gateway(tmp_path) as gw:
+        waiting = [asyncio.create_task(gw.get("/api/v1/latest")) for _ in range(2)]
+        async with asyncio.timeout(10):
+            while gw.app.server.stats()["handlers"] < 2:
+                await asyncio.sleep(0.01)
+        for path in ("latest", "devices"):
+            status, headers, _ = await gw.get(f"/api/v1/{path}")
+            assert (status, headers["retry-after"]) == (503, "1")
+        assert gw.app.server.stats()["refusals_query_load"] == 2
+        release.set()
+        assert [status for status, *_ in await asyncio.gather(*waiting)] == [200] * 2
+        assert (await gw.get("/api/v1/latest"))[0] == 200

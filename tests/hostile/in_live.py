@@ -1,0 +1,157 @@
+"""Dashboards: what they ask of the live feed."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from .corpus import Case
+
+
+def asks(
+    attack: str,
+    name: str,
+    *sent: object,
+    expected: tuple[str, ...] = ("bad_request", "served"),
+    check: str = "requests",
+) -> Case:
+    return Case(attack, name, "live", sent, expected, check)
+
+
+def subscribe(attack: str, name: str, check: str = "requests", **more: object) -> Case:
+    return asks(attack, name, {"type": "subscribe", "id": "x", **more}, check=check)
+
+
+CASES = [
+    *[
+        asks("broken encoding", f"{sent[:12]!r}", sent)
+        for sent in (
+            "",
+            "{",
+            "7",
+            "null",
+            "[]",
+            '"subscribe"',
+            "\0",
+            b"",
+            b"\xc1",
+            b"\xdd\xff\xff\xff\xff",
+            b"\xdb\xff\xff\xff\xff",
+        )
+    ],
+    asks("depth", "arrays without end", "[" * 60_000, check="requests"),
+    asks("depth", "behind a known type", '{"type":"subscribe","devices":' + "[" * 60_000, check="requests"),
+    asks("depth", "MessagePack without end", b"\x91" * 60_000, check="requests"),
+    asks(
+        "depth",
+        "parameters of a command",
+        '{"type":"command","device":"d","name":"n","params":' + "[" * 40 + "]" * 40 + "}",
+        check="params depth",
+    ),
+    asks(
+        "depth",
+        "parameters without end",
+        '{"type":"command","device":"d","name":"n","params":' + "[" * 60_000,
+        check="requests",
+    ),
+    asks("requests", "a type that there is not", {"type": "shutdown"}),
+    asks("requests", "no type", {"id": "x"}),
+    asks("requests", "a type that is a list", {"type": []}),
+    asks("requests", "a type of 50,000 characters", {"type": "x" * 50_000}),
+    asks("requests", "a hello of its own", {"type": "hello"}),
+    asks("requests", "the end of nothing", {"type": "unsubscribe", "id": "nothing"}, check="unsubscribe"),
+    subscribe("requests", "an id that is a number", id=7),
+    subscribe("requests", "no id", id=""),
+    subscribe("size", "an id of 65 characters", id="x" * 65),
+    subscribe("size", "an id of 50,000 characters", id="x" * 50_000),
+    subscribe("requests", "a mode that there is not", mode="all"),
+    asks("numbers", "an interval of 1e999", '{"type":"subscribe","interval_ms":1e999}'),
+    asks("numbers", "an interval that is NaN", '{"type":"subscribe","interval_ms":NaN}'),
+    subscribe("numbers", "an interval below nothing", interval_ms=-1),
+    subscribe("numbers", "an interval of years", interval_ms=1e15),
+    subscribe("numbers", "a history of ages", history_s=1e300),
+    subscribe("numbers", "a history below nothing", history_s=-1),
+    asks("numbers", "after 5,000 digits", '{"type":"subscribe","epoch":"x","after":' + "9" * 5_000 + "}"),
+    asks(
+        "numbers",
+        "after more than there is",
+        {"type": "subscribe", "id": "x", "devices": ["nobody"], "epoch": "x", "after": 1 << 62},
+        expected=("served",),
+        check="",
+    ),
+    asks(
+        "numbers",
+        "MessagePack: NaN for a history",
+        msgspec.msgpack.encode({"type": "subscribe", "history_s": float("nan")}),
+    ),
+    # globs
+    subscribe("globs", "101 patterns", devices=[f"a{n}*" for n in range(101)], check="patterns"),
+    subscribe("globs", "501 stars", metrics=["*a" * 60] * 9, check="stars"),
+    subscribe("globs", "a glob of 129 characters", devices=["x" * 129]),
+    subscribe("globs", "1,001 globs", devices=["a"] * 1_001),
+    subscribe("globs", "10,000 globs", metrics=["a"] * 10_000),
+    subscribe("globs", "globs that are numbers", devices=[1]),
+    subscribe("globs", "globs that are an object", devices={"a": "b"}),
+    asks(
+        "globs",
+        "stars that try everything",
+        {"type": "subscribe", "id": "x", "devices": ["*a" * 60 + "b"] * 8, "metrics": ["*" * 120 + "x"] * 4},
+        expected=("served",),
+        check="",
+    ),
+    asks(
+        "globs",
+        "expressions are text",
+        {"type": "subscribe", "id": "x", "devices": ["(a+)+$", "[a-z]{99}", "\\", "^(?:x)"]},
+        expected=("served",),
+        check="",
+    ),
+    # flood
+    asks(
+        "flood",
+        "20 subscriptions",
+        *({"type": "subscribe", "id": f"s{n}", "devices": ["nobody"]} for n in range(20)),
+        {"type": "unsubscribe", "id": "s0"},
+        expected=("too_many_subscriptions x 4", "served"),
+        check="subscriptions",
+    ),
+    asks(
+        "flood",
+        "one subscription 300 times",
+        *({"type": "subscribe", "id": "x", "devices": ["nobody"]} for _ in range(300)),
+        expected=("served",),
+        check="",
+    ),
+    asks("flood", "2,000 bad requests", *(["{"] * 2_000), expected=("bad_request x 2000", "served")),
+    # names
+    asks(
+        "names",
+        "prototypes and markup",
+        {"type": "subscribe", "id": "__proto__", "devices": ["<script>"]},
+        expected=("served",),
+        check="",
+    ),
+    asks(
+        "control characters",
+        "an id with NUL",
+        {"type": "subscribe", "id": "a\0\x1b[2J", "devices": ["x"]},
+        expected=("served",),
+        check="",
+    ),
+    asks("control characters", "a lone surrogate", '{"type":"subscribe","id":"\\ud800"}'),
+    asks(
+        "requests",
+        "a command",
+        {"type": "command", "device": "d", "name": "stop"},
+        expected=("unsupported", "served"),
+        check="commands",
+    ),
+    asks(
+        "size",
+        "a token of 60,000 characters",
+        json.dumps({"type": "auth", "token": "x" * 60_000}),
+        expected=("served",),
+        check="",
+    ),
+]

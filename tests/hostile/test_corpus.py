@@ -1,0 +1,72 @@
+"""Every case of the corpus: its answer, nothing but that, and a gateway that serves as before."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.hostile.corpus import Case, cases
+from tests.hostile.doors import knock
+from tests.running import Running, acked, gateway, receive, send
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LIMITS: dict[str, Any] = {"device_rate": 1e6, "device_burst": 1e6, "max_metrics": 120, "max_series": 100_000}
+JOURNAL = {"commit_ms": 2}
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def gw(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
+    """The gateway of all cases that need none of their own."""
+    async with gateway(tmp_path_factory.mktemp("hostile"), limits=LIMITS, journal=JOURNAL) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_faults(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing is logged as an error: each of these is a fault of the gateway."""
+    yield
+    faults = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert not faults, [record.getMessage() for record in faults]
+
+
+async def newest(gw: Running, device: str) -> dict[str, Any]:
+    """The newest values of a device."""
+    return {row["metric"]: row["value"] for row in await gw.json(f"/api/v1/latest?device={device}")}
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+async def test_each_gets_its_answer(case: Case, gw: Running, tmp_path: Path) -> None:
+    """What comes back is what the case says, and what is good is served behind it."""
+    if case.limits is not None:
+        async with gateway(tmp_path, limits=LIMITS | case.limits, journal=JOURNAL) as own:
+            assert await knock(own, case.door, case.sent) == case.expected
+        return
+    assert await knock(gw, case.door, case.sent) == case.expected
+    if case.stored is not None:
+        assert await newest(gw, gw.victim) == case.stored  # type: ignore[attr-defined]
+
+
+async def test_a_good_device_is_served_behind_all_of_them(gw: Running) -> None:
+    """What a device and a dashboard are told is the same as before."""
+    async with gw.device("good") as ws, gw.live() as live:
+        await receive(ws, "welcome")
+        await send(live, {"type": "subscribe", "devices": ["good"], "interval_ms": 0})
+        await receive(live, "snapshot")
+        await send(ws, {"seq": 1, "t": 21.5})
+        await acked(ws, 1)
+        update = await receive(live, "update")
+        assert [value for _, value in update["data"]["good"]["t"]] == [21.5]
+    assert await newest(gw, "good") == {"t": 21.5}
+    await gw.rows("good", until=1)
+    # Devices that go without a word are told of as a storm of losses; nothing else is wrong.
+    assert {problem["part"] for problem in (await gw.json("/healthz"))["problems"]} <= {"devices"}
+    assert gw.app.server.stats()["handler_errors"] == 0
+    tasks = [task for task in asyncio.all_tasks() if task.done() and not task.cancelled() and task.exception()]
+    assert not tasks
