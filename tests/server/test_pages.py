@@ -158,7 +158,7 @@ async def test_lists_at_once_are_bounded(tmp_path, monkeypatch):
     async with gateway(tmp_path) as gw:
         waiting = [asyncio.create_task(gw.get("/api/v1/latest")) for _ in range(2)]
         async with asyncio.timeout(10):
-            while gw.app.server.stats()["handlers"] < 2:
+            while gw.app.server.stats()["handlers"] < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         for path in ("latest", "devices"):
             status, headers, _ = await gw.get(f"/api/v1/{path}")
