@@ -24,6 +24,7 @@ __all__ = ["Machine", "why_not"]
 
 SCRIPT = Path(__file__).resolve().parents[1] / "lib" / "machine.sh"
 SYSTEMD = Path("/lib/systemd/systemd")
+NAMESPACES = ["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup"]
 BOOT_S = 60.0
 CLONE_NEWNET = 0x40000000
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,8 +50,12 @@ def why_not() -> str:
             return f"needs {program}"
     if "overlay" not in Path("/proc/filesystems").read_text():
         return "needs overlayfs"
-    if _groups() is None:
+    groups = _groups()
+    if groups is None or not os.access(groups, os.W_OK):
         return "needs cgroup2 mounted"
+    mounts = "mount --make-rprivate / && mount -t tmpfs tmpfs /mnt && mount -t cgroup2 cgroup2 /mnt"
+    if subprocess.run(["unshare", *NAMESPACES, "sh", "-c", mounts], capture_output=True, check=False).returncode != 0:
+        return "needs the right to make namespaces and to mount in them"
     return ""
 
 
@@ -72,10 +77,9 @@ class Machine:
         (self.directory / "binds").write_text("".join(f"{outer} {inner}\n" for outer, inner in self._binds.items()))
         self._group.mkdir()
         enter = f'echo $$ >"{self._group}/cgroup.procs" && exec "$@"'
-        namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup"]
         with (self.directory / "boot.log").open("wb") as log:
             self._outer = subprocess.Popen(
-                ["sh", "-c", enter, "sh", "unshare", *namespaces, str(SCRIPT), str(self.directory)],
+                ["sh", "-c", enter, "sh", "unshare", *NAMESPACES, str(SCRIPT), str(self.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
