@@ -35,6 +35,7 @@ from .journal import Journal
 from .pipeline import Pipeline
 from .reading import Reading
 from .reload import Reloader, appliers, clock_rules, device_settings
+from .reserve import Reserve
 from .server.access import Access
 from .server.control import Control
 from .server.desk import Desk
@@ -63,6 +64,7 @@ SINKS_STOP_S = 2.0  # and what a sink takes to part from its far side
 HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
 AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
+RESERVE_S = 60.0  # between two looks whether the room set aside is there
 TOKENS_SAVE_S = 60.0  # when they were last used
 
 TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
@@ -111,6 +113,15 @@ class App:
             tokens = self.tokens = Tokens(settings.state_dir / "tokens.json", call=loop.call_soon_threadsafe)
             tokens.load(sessions=True)
             stack.callback(tokens.close)
+            book = DeviceBook(
+                settings.state_dir / "devices.msgpack",
+                rate=settings.limits.device_rate,
+                burst=settings.limits.device_burst,
+                max_devices=settings.limits.max_devices,
+            )
+            book.check()
+            reserve = self._reserve = Reserve(settings.state_dir / "reserve")
+            stack.callback(reserve.make)  # once all that stands below has given its room back
             journal = Journal(
                 settings.state_dir / "journal",
                 commit_ms=settings.journal.commit_ms,
@@ -121,16 +132,9 @@ class App:
             self._progress("recovering the journal")
             await journal.open()
             stack.push_async_callback(journal.close)
-            history = History(settings.state_dir / "history.db", retention_days=settings.history.retention_days)
             self._progress("opening the history")
-            await history.open(journal.epoch)
+            history = await _open_history(settings, journal.epoch, reserve)
             stack.push_async_callback(history.close)
-            book = DeviceBook(
-                settings.state_dir / "devices.msgpack",
-                rate=settings.limits.device_rate,
-                burst=settings.limits.device_burst,
-                max_devices=settings.limits.max_devices,
-            )
             book.load(journal.epoch)
             journal.go_on_behind(max(history.position, book.offset or 0))
             hub: Hub[Any] = Hub(book, encode_frame)
@@ -343,6 +347,7 @@ class App:
             "live feed": live.run,
             "figures": partial(_every, 1.0, health.sample),
             "presence": partial(_every, 1.0, devices.watch),
+            "reserve": partial(_renew, self._reserve),
             "device book": partial(_every, SNAPSHOT_S, keeper.save),
             "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper, runners)),
             "tokens": partial(_every, TOKENS_SAVE_S, partial(asyncio.to_thread, tokens.save_if_due)),
@@ -475,6 +480,20 @@ def _tls(settings: Settings) -> Tls | None:
     return Tls(cert, key, settings.tls.client_ca) if cert is not None and key is not None else None
 
 
+async def _open_history(settings: Settings, epoch: str, reserve: Reserve) -> History:
+    """Open the history; where it cannot be, with the room that was set aside for that."""
+    while True:
+        history = History(settings.state_dir / "history.db", retention_days=settings.history.retention_days)
+        try:
+            await history.open(epoch)
+        except HistoryError as error:
+            if not reserve.release():
+                raise
+            log.warning("%s: tried again with the room that was set aside", error)
+        else:
+            return history
+
+
 async def keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Work for as long as the gateway runs: a fault of ours is logged, and the work begun again."""
     while True:
@@ -483,6 +502,12 @@ async def keep_up(name: str, work: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             log.exception("%s: fault", name)
         await asyncio.sleep(AGAIN_S)
+
+
+async def _renew(reserve: Reserve) -> None:
+    while True:
+        await asyncio.to_thread(reserve.renew)
+        await asyncio.sleep(RESERVE_S)
 
 
 async def _every(seconds: float, work: Callable[[], Any]) -> None:

@@ -85,6 +85,25 @@ class BookFile:
         self.problems: list[str] = []
         self._lock = threading.Lock()  # the periodic save, one ahead of its time and the last may meet
         self._written = -1
+        self._read: tuple[int, _Payload] | None = None
+
+    def check(self) -> None:
+        """Raises :class:`GatewayError` for a later version; to be called before anything else is changed on disk.
+
+        What else may be wrong with the file is left to :meth:`load`.
+        """
+        try:
+            self._read = _unpack(self._path.read_bytes())
+        except (OSError, _Damaged):
+            return
+        self._check_version(self._read[0])
+
+    def _check_version(self, version: int) -> None:
+        if version > VERSION:
+            raise GatewayError(
+                f"{self._path} is of version {version}, this program reads {VERSION}",
+                hint="start the version of the gateway that wrote it, or move the file away",
+            )
 
     def load(self, epoch: str) -> tuple[int, list[Row]] | None:
         """The journal's offset that the file reflects, and its rows; ``None`` where there is nothing to go by.
@@ -92,8 +111,9 @@ class BookFile:
         A file that cannot be read, or is of another epoch, is set aside; one of an older version is copied first.
         Raises :class:`GatewayError` for a later version and where the disk fails.
         """
+        read, self._read = self._read, None
         try:
-            data = self._path.read_bytes()
+            data = b"" if read is not None else self._path.read_bytes()
         except FileNotFoundError:
             return None
         except IsADirectoryError:
@@ -107,15 +127,11 @@ class BookFile:
                 f"{self._path} cannot be read: {error.strerror}", hint="check its owner and the disk"
             ) from error
         try:
-            version, payload = _unpack(data)
+            version, payload = read if read is not None else _unpack(data)
         except _Damaged as error:
             self._set_aside("damaged", str(error))
             return None
-        if version > VERSION:
-            raise GatewayError(
-                f"{self._path} is of version {version}, this program reads {VERSION}",
-                hint="start the version of the gateway that wrote it, or move the file away",
-            )
+        self._check_version(version)
         if payload.epoch != epoch:
             self._set_aside("foreign", "it belongs to another journal")
             return None

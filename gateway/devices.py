@@ -163,6 +163,10 @@ class DeviceBook:
 
     # -- what survives a restart ---------------------------------------------------------------------------------
 
+    def check(self) -> None:
+        """Raises :class:`GatewayError` for a snapshot of a later version, before anything is changed on disk."""
+        self._file.check()
+
     def load(self, epoch: str) -> None:
         """Read the snapshot, if there is one that can be used; raises :class:`GatewayError` for a later version's.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import zlib
 
 import pytest
 
 from gateway import app
+from gateway.errors import GatewayError
 from gateway.journal.segment import Tail
 from tests.running import acked, gateway, receive, send
 
@@ -81,3 +83,21 @@ async def test_the_end_of_the_grace_time_is_told(tmp_path) -> None:
         assert seen["gone"].get("confirmed", True)
         assert seen["here"]["state"] == "offline"
         assert seen["here"]["reason"] == "not seen since the gateway started"
+
+
+async def test_a_device_book_of_a_later_version_is_refused_before_anything_is_changed(tmp_path) -> None:
+    """The start ends, and the state directory holds what it held."""
+    async with gateway(tmp_path) as gw, gw.device("d", "?session=b") as ws:
+        await receive(ws, "welcome")
+        await send(ws, {"seq": 1, "a": 1})
+        await acked(ws, 1)
+    book = tmp_path / "devices.msgpack"
+    data = bytearray(book.read_bytes())
+    data[12:16] = (99).to_bytes(4, "little")
+    data[8:12] = zlib.crc32(data[12:]).to_bytes(4, "little")
+    book.write_bytes(data)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(GatewayError, match="is of version 99"):
+        async with gateway(tmp_path):
+            pass
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -129,9 +129,13 @@ def connect(path: Path, *, readonly: bool, cache_kib: int = 1024) -> apsw.Connec
     """A connection with our settings; raises ``apsw.Error``."""
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     connection = apsw.Connection(str(path), flags=flags)
-    connection.set_busy_timeout(5000)
-    connection.pragma("cache_size", -cache_kib)
-    connection.pragma("trusted_schema", False)
+    try:
+        connection.set_busy_timeout(5000)
+        connection.pragma("cache_size", -cache_kib)
+        connection.pragma("trusted_schema", False)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
