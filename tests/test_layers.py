@@ -29,7 +29,7 @@ FLOORS: list[set[str]] = [
     {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
     {"bookfile", "clock", "session", "limit", "liveness", "ledger"},
-    {"codecs", "aside", "pem"},
+    {"codecs", "aside", "pem", "reserve"},
     {"reading", "errors", "globs", "distribution"},
     {"__init__"},
 ]
