@@ -218,6 +218,29 @@ def test_a_crash_loses_no_entry() -> None:
     assert said[-1]["traceback"].endswith("ValueError: so")
 
 
+def test_a_reader_that_stands_still_keeps_nobody(tmp_path: Path) -> None:
+    """With standard error full and read by nobody the program works on, and ends; what was left out is counted."""
+    program = (
+        "import logging, time\n"
+        "from gateway.logs import configure, stats\n"
+        "configure('debug', 'json')\n"
+        "log = logging.getLogger('gateway.test')\n"
+        "began = time.monotonic()\n"
+        "for number in range(20_000): log.debug('entry %d', number)\n"
+        "print(time.monotonic() - began, stats()['lost'], flush=True)\n"
+    )
+    reader, writer = os.pipe()
+    try:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, timeout=60, check=True)
+    finally:
+        os.close(writer)
+        os.close(reader)
+    took, lost = map(float, done.stdout.split())
+    assert took < 10
+    assert lost > 10_000
+
+
 def test_what_keeps_it_from_starting_is_an_error_in_the_journal(tmp_path: Path) -> None:
     """Bad settings, which are said before there is a log, have their level where standard error goes to journald."""
     command = [sys.executable, "-m", "gateway", "run"]
