@@ -8,7 +8,12 @@ import json
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway.server.access import NEEDS
+from gateway.auth import Tokens
+from gateway.server.access import NEEDS, Access
+from gateway.server.attempts import is_local
+from gateway.server.guard import Guard
+from gateway.ws import Request, Response
+from gateway.ws.request import Headers
 from tests.running import acked, gateway, receive, send
 from tests.server.visitor import another_address, ask, basic, bearer, cookie, gate
 
@@ -129,6 +134,17 @@ async def test_a_revoked_token_ends_what_it_opened(tmp_path):
             rows = json.loads((await ask(gw.port, "/api/v1/devices", bearer(other))).body)
             assert {row["device"]: row["reason"] for row in rows}["pump-1"] == "token revoked"
         assert gw.stats()["ended"] == 2
+
+
+async def test_it_ends_what_a_first_message_opened(tmp_path):
+    """However somebody has said who it is."""
+    async with gate(tmp_path) as gw:
+        token = gw.token("live:read")
+        ws = await opened(gw, token)
+        await send(ws, {"type": "subscribe"})
+        await receive(ws, "snapshot")
+        gw.revoke(token)
+        assert await closing(ws) == (1008, "token revoked")
 
 
 async def test_a_rotated_token_ends_what_it_opened(tmp_path):
@@ -489,10 +505,67 @@ async def test_answers_carry_the_headers_of_a_careful_site(tmp_path):
             assert "strict-transport-security" not in headers
 
 
-async def test_without_tokens_only_this_machine_is_served():
-    """Also where somebody else's socket listens beyond it: mode none is for loopback, unless that is said."""
-    from gateway.server.attempts import is_local
+def asking(tmp_path, **options):
+    """Access of its own, and its tokens."""
+    tokens = Tokens(tmp_path / "tokens.json")
+    tokens.load(sessions=True)
+    return Access(Guard(hostname="barn"), tokens, **options), tokens
 
+
+def request(route, token="", remote="127.0.0.1", **params):
+    headers = Headers([("Host", "localhost"), *bearer(token).items()])
+    made = Request("GET", route.replace("{device}", params.get("device", "")), headers, remote=(remote, 5))
+    made.route, made.path_params = route, params
+    return made
+
+
+async def test_a_token_that_ends_while_its_request_waits_opens_nothing(tmp_path):
+    """A device that has to wait for its name, or for one of its token's places, is looked at again."""
+    access, tokens = asking(tmp_path, mode="token", max_per_token=1)
+    record, token = tokens.create(["device:*"])
+    grant = tokens.verify(token)
+
+    async def waits(asked):
+        if asked.path_params["device"] == "a":
+            access._guests.enter(grant, "b", lambda code, reason: None)
+        else:
+            tokens.revoke(record.id)
+        return Response(101)
+
+    got = await access(request("/v1/devices/{device}", token, device="a"), waits)
+    assert (got.status, got.headers["Retry-After"]) == (429, "10")
+    got = await access(request("/v1/devices/{device}", token, device="b"), waits)
+    assert (got.status, "WWW-Authenticate" in got.headers) == (401, True)
+
+
+async def test_who_has_no_place_does_not_wait_for_one(tmp_path):
+    """At the token's bound the request goes no further."""
+    access, tokens = asking(tmp_path, mode="token", max_per_token=1)
+    token = tokens.create(["device:*"])[1]
+    access._guests.enter(tokens.verify(token), "b", lambda code, reason: None)
+    went = []
+    assert (await access(request("/v1/devices/{device}", token, device="a"), went.append)).status == 429
+    assert went == []
+
+
+async def test_without_tokens_other_machines_are_refused(tmp_path):
+    """In mode none, whatever socket they come by, unless it was said that they may come."""
+
+    async def pages(asked):
+        return Response(200)
+
+    for insecure, remote, status in (
+        (False, "127.0.0.1", 200),
+        (False, "::1", 200),
+        (False, "192.168.1.5", 403),
+        (True, "192.168.1.5", 200),
+    ):
+        access, _ = asking(tmp_path, mode="none", insecure=insecure)
+        assert (await access(request("/healthz", remote=remote), pages)).status == status
+
+
+def test_which_addresses_are_this_machines():
+    """Loopback, in whichever clothes, and Unix sockets."""
     assert all(map(is_local, [("127.0.0.1", 1), ("127.9.9.9", 1), ("::1", 1, 0, 0), ("::ffff:127.0.0.1", 1), "", None]))
     for host in ("192.168.1.5", "10.0.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "2001:db8::1", "0.0.0.0", "nonsense"):
         assert not is_local((host, 1)), host

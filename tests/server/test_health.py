@@ -88,6 +88,16 @@ def test_nothing_wrong() -> None:
     assert (body["status"], body["problems"]) == ("ok", [])
 
 
+def test_a_sinks_words_are_for_those_who_may_read_all_devices() -> None:
+    """A broker's reason may name any device: others are told that there is one."""
+    runner = Runner(state="waiting", reason="the broker refused a message to gateway/tank/telemetry", hint="see tank")
+    health = make(None, runner, device_problems=())
+    assert "gateway/tank/telemetry" in str(health.body())
+    body = health.body(lambda name: name == "pump-1")
+    assert "tank" not in str(body)
+    assert "MQTT cannot be reached" in str(body["problems"])
+
+
 @pytest.mark.parametrize(("count", "text"), [(1, "1 reading was dropped"), (3000, "3,000 readings were dropped")])
 def test_what_a_full_journal_cost_is_a_problem(count: int, text: str) -> None:
     """How many readings a sink will never get, also when it works again, and what to do about it."""
