@@ -43,7 +43,7 @@ class Every:
     that are remembered anyway, as far as :meth:`weigh` was told.  Both in bytes.
     """
 
-    __slots__ = ("_alone", "_alone_bytes", "entries", "length", "reached", "selection")
+    __slots__ = ("_alone", "_alone_bytes", "entries", "given", "holes", "length", "reached", "selection")
 
     def __init__(self, selection: Selection, reached: int) -> None:
         self.selection = selection
@@ -52,6 +52,8 @@ class Every:
         self._alone_bytes = 0
         self.length = 0
         self.reached = reached  # offset of the last reading taken in, covered or not
+        self.holes = False  # some of what is covered was let go of
+        self.given = (0, 0, 0)  # the last piece: readings, length, the last one's offset
 
     def __bool__(self) -> bool:
         return bool(self.entries)
@@ -88,12 +90,13 @@ class Every:
     def copy(self) -> Every:
         """An independent one with the same content."""
         copy = Every(self.selection, self.reached)
-        copy.entries, copy.length = list(self.entries), self.length
+        copy.entries, copy.length, copy.holes = list(self.entries), self.length, self.holes
         copy._alone, copy._alone_bytes = self._alone, self._alone_bytes
         return copy
 
     def forget(self, devices: Container[str]) -> None:
         """Let go of what was held of some devices."""
+        self.holes = True
         alone = [entry for entry in self.entries[: self._alone] if entry[1].device not in devices]
         rest = [entry for entry in self.entries[self._alone :] if entry[1].device not in devices]
         self._alone, self._alone_bytes = len(alone), sum([footprint(reading) for _, reading in alone])
@@ -130,17 +133,22 @@ class Every:
                 break
         if not taken:
             return None
-        offset = self.entries[taken - 1][0]
+        return data, self.drop(taken, length)
+
+    def drop(self, taken: int, length: int) -> int:
+        """Let go of the first so many, with a :func:`weight` of so much; the offset that they reach to."""
+        last = self.entries[taken - 1][0]
         if self._alone:
             alone = self.entries[: min(taken, self._alone)]
             self._alone -= len(alone)
             self._alone_bytes -= sum([footprint(reading) for _, reading in alone])
         del self.entries[:taken]
+        self.given = (taken, length, last)
         if self.entries:
             self.length -= length
-            return data, offset
+            return last
         self.length = 0
-        return data, self.reached
+        return self.reached
 
 
 class Changes:
@@ -165,6 +173,27 @@ class Changes:
         copy = Changes(self.upto, self.passed)
         copy.known, copy.sent_to, copy.left, copy.sent = dict(self.known), self.sent_to, self.left, self.sent
         return copy
+
+    def copy_all(self) -> Changes:
+        """One that is :meth:`like` this."""
+        copy = self.copy()
+        copy.passed = self.passed
+        return copy
+
+    def like(self, other: Changes) -> bool:
+        """Whether the next piece of both is the same, and what it leaves."""
+        return (
+            (self.upto, self.sent_to, self.left, self.sent, self.passed)
+            == (other.upto, other.sent_to, other.left, other.sent, other.passed)
+            and self.known == other.known
+            and list(self.known) == list(other.known)
+        )
+
+    def become(self, other: Changes) -> None:
+        """Be :meth:`like` the other."""
+        self.known = dict(other.known)
+        self.upto, self.sent_to, self.left = other.upto, other.sent_to, other.left
+        self.sent, self.passed = other.sent, other.passed
 
     def note(self, devices: Iterable[str], upto: int) -> None:
         """These have changed, and no others, between the old ``upto`` and this one."""

@@ -85,6 +85,7 @@ class Group(Generic[Frame]):
         "due",
         "every",
         "failed",
+        "moved",
         "passed",
         "queued",
         "selection",
@@ -108,3 +109,4 @@ class Group(Generic[Frame]):
         self.sending = False
         self.failed = False  # so did an attempt to tell it of what was published, or to send it
         self.queued = False
+        self.moved: Frame | None = None  # what those are told who were moved here from `every`

@@ -6,7 +6,7 @@ and what a group sends is built, encoded and framed once.
 
 A subscriber differs from its group only from joining until the group's next emission (so that its snapshot and its
 updates join exactly), while its history is being read, and while it is too slow to take the group's updates.  What it
-lacks is then built for it alone.
+lacks is then built for it alone, and for all others that lack the same, see ``copies``.
 
 All sending is done in *steps* of about :data:`PIECE_BYTES`, a few milliseconds each: a tick takes the first, the caller
 takes the others, and turns its loop in between.  Each step first collects what was published, so that within it the
@@ -39,11 +39,13 @@ import msgspec
 from ..devices import Device, DeviceBook
 from ..reading import Reading
 from .accumulator import PIECE_BYTES, Changes, Data, Entry, Every
+from .copies import Copies
 from .group import PENDING_MAX, Frame, Group, Member, Subscriber
 from .holders import Holders
-from .presence import States, presence_of, state_weight
+from .presence import States
 from .selection import Subscription
-from .series import Series, text_weight
+from .series import Series
+from .snapshot import snapshot_of
 
 __all__ = ["GRID_S", "PENDING_MAX", "RECENT_MAX", "Hub"]
 
@@ -73,6 +75,7 @@ class Hub(Generic[Frame]):
         self._left: list[Group[Frame]] = []  # who has still to be told of it
         self._behind: list[Subscriber[Frame]] = []  # to be moved to `latest`
         self._holders: Holders[Frame] = Holders()
+        self._copies: Copies[Frame] = Copies()
         self._queue: deque[Group[Frame] | Subscriber[Frame]] = deque()
         self._states = States(book)
         self.series: dict[str, Series] = {}
@@ -131,6 +134,7 @@ class Hub(Generic[Frame]):
 
     def tick(self) -> bool:
         """To be called every :data:`GRID_S`: what is due is queued, and the first step taken; returns as that."""
+        self._copies.tick()
         for group in self._groups.values():
             group.due -= 1
             if group.due <= 0:
@@ -389,13 +393,20 @@ class Hub(Generic[Frame]):
         return TURN + spent
 
     def _send_own(self, subscriber: Subscriber[Frame], own: Every) -> int:
-        spent = min(own.length, PIECE_BYTES)
-        piece = own.take()
-        if piece is not None:
-            subscriber.member.send(self._update(subscriber.group, *piece, 0))
+        group = subscriber.group
+        spent = 0
+        frame = self._copies.piece(group.subscription, own)
+        if frame is None and own:
+            spent = min(own.length, PIECE_BYTES)
+            first = own.entries[0][0]
+            if (piece := own.take()) is not None:
+                frame = self._update(group, *piece, 0)
+                self._copies.add_piece(group.subscription, own, first, frame)
+        if frame is not None:
+            subscriber.member.send(frame)
         if not own:
             subscriber.due = False
-            if not subscriber.group.shared:
+            if not group.shared:
                 subscriber.own = None
         return spent
 
@@ -408,11 +419,17 @@ class Hub(Generic[Frame]):
         subscriber.failed = True
         if not behind.left:
             behind.left = len(behind.known)
-        data, spent = behind.take(self.series, group.selection, room)
-        skipped = 0 if behind.known else behind.skipped(group.passed)
-        if data:
-            subscriber.member.send(self._update(group, data, behind.reached, skipped))
-        behind.sent_to = behind.reached
+        frame, found = self._copies.changes(group.subscription, self.offset, group.passed, behind)
+        spent = 0
+        if not found:
+            before = behind.copy_all()
+            data, spent = behind.take(self.series, group.selection, room)
+            skipped = 0 if behind.known else behind.skipped(group.passed)
+            frame = self._update(group, data, behind.reached, skipped) if data else None
+            behind.sent_to = behind.reached
+            self._copies.add_changes(group.subscription, self.offset, group.passed, before, behind, frame)
+        if frame is not None:
+            subscriber.member.send(frame)
         subscriber.failed = False
         subscriber.due = behind.left > 0
         if not behind.known and not group.changes.known and not group.failed:
@@ -425,21 +442,7 @@ class Hub(Generic[Frame]):
         group, behind = subscriber.group, subscriber.behind
         if behind is not None:
             behind.catch_up(self.series, self.offset)
-        selection = group.selection
-        devices: dict[str, object] = {}
-        spent = 0
-        place = subscriber.place
-        while place < len(rest) and spent < room:
-            name = rest[place]
-            place += 1
-            spent += selection.price(name)
-            if not selection.device(name) or (device := self._book.get(name)) is None:
-                continue
-            shown = devices[name] = presence_of(device)
-            values = shown["values"] = self._values(group, name)
-            spent += state_weight(name, shown)
-            spent += sum([40 + len(key) for key in values])
-            spent += sum([text_weight(value) for _, value in values.values() if type(value) is str])
+        devices, place, spent = snapshot_of(self._book, self.series, group.selection, rest, subscriber.place, room)
         message: dict[str, object] = {
             "type": "snapshot",
             "id": group.subscription.id,
@@ -458,15 +461,6 @@ class Hub(Generic[Frame]):
             if behind is not None and not subscriber.whole:
                 behind.skipped(group.passed)
         return spent
-
-    def _values(self, group: Group[Frame], device: str) -> dict[str, list[object]]:
-        series = self.series.get(device)
-        selection = group.selection
-        if series is None or selection.no_metrics:
-            return {}
-        if selection.all_metrics:
-            return dict(series.points(selection.exact))  # type: ignore[arg-type]
-        return {name: shown for name, shown in series.points(selection.exact) if selection.metric(name)}  # type: ignore[misc]
 
     @staticmethod
     def _shown(subscriber: Subscriber[Frame], devices: list[str]) -> None:
@@ -584,9 +578,10 @@ class Hub(Generic[Frame]):
         if own.entries:
             behind.sent_to = own.entries[0][0] - 1
         subscriber.own = None
-        subscriber.member.send(
-            self._frame(subscription, {"type": "mode", "id": subscription.id, "mode": "latest", "reason": "slow"})
-        )
+        if latest.moved is None:
+            message: dict[str, object] = {"type": "mode", "id": subscription.id, "mode": "latest", "reason": "slow"}
+            latest.moved = self._frame(subscription, message)
+        subscriber.member.send(latest.moved)
 
     def stats(self) -> dict[str, float]:
         """Counters and sizes."""
