@@ -7,6 +7,7 @@ its libraries from this test run's, so that it needs no network and no minute.
 from __future__ import annotations
 
 import http.client
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -118,10 +119,11 @@ class Host(Machine):
             answer = connection.getresponse()
             return answer.status, answer.read()
 
-    def device(self, name: str, token: str = "") -> ClientConnection:
-        """A device's connection."""
+    def device(self, name: str, token: str = "", context: ssl.SSLContext | None = None) -> ClientConnection:
+        """A device's connection; over TLS with a ``context``."""
         return connect(
-            f"ws://127.0.0.1:{PORT}/v1/devices/{name}?session=s",
+            f"{'wss' if context else 'ws'}://127.0.0.1:{PORT}/v1/devices/{name}?session=s",
+            ssl=context,
             sock=self.connect(PORT),
             compression=None,
             proxy=None,

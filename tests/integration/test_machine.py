@@ -6,10 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from gateway.logs import EVENTS
+from tests.certificates import authority, issue, trusting
 from tests.integration.machine import CHECKOUT, DROPINS, PORT, PYTHON, Host, why_no_host
 
 pytestmark = pytest.mark.skipif(why_no_host() != "", reason=why_no_host())
@@ -225,6 +227,33 @@ def test_a_broker_is_reached_with_a_password_that_is_a_credential(host: Host) ->
     finally:
         host.path(f"{DROPINS}/broker.conf").unlink()
         host.run("systemctl", "daemon-reload")
+
+
+def test_the_example_of_credentials_serves_tls(host: Host, tmp_path: Path) -> None:
+    """With the drop-in as it comes, certificate and key are root's alone, and a device's certificate lets it in."""
+    ca = authority(tmp_path)
+    server, device = issue(tmp_path, ca), issue(tmp_path, ca, "pump-10", client=True)
+    for name, text in {
+        "tls/cert.pem": server.cert.read_text(),
+        "tls/key.pem": server.key.read_text(),
+        "tls/client-ca.pem": ca.cert.read_text(),
+        "mqtt-password": "sesame\n",
+        "influx-token": "sesame\n",
+    }.items():
+        host.write(f"/etc/gateway/{name}", text, 0o600)
+    example = host.path(f"{DROPINS}/credentials.conf.example").read_text()
+    host.drop_in("credentials", f"{example}\nEnvironment=GATEWAY_AUTH__MODE=token\n")
+    try:
+        host.run("systemctl", "restart", "gateway.service")
+        with host.device("pump-10", context=trusting(ca, device)) as ws:
+            assert json.loads(ws.recv(timeout=30))["type"] == "welcome"
+        host.run("gateway", "check-config")
+        host.run("systemctl", "reload", "gateway.service")
+        assert host.show("gateway.service", "ActiveState") == "active"
+    finally:
+        host.path(f"{DROPINS}/credentials.conf").unlink()
+        host.run("systemctl", "daemon-reload")
+        host.run("systemctl", "restart", "gateway.service")
 
 
 def test_a_token_that_root_makes_is_the_services(host: Host) -> None:

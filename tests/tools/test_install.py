@@ -5,6 +5,7 @@ The same under a real systemd: ``tests/integration/test_machine.py``.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -22,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 # install" fails where the file "pip-fails" is there.
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
-    *version_info\\ \\<* | *ensurepip*) ;;
+    *version_info\\ \\<*) ;;
+    *ensurepip*) [ ! -e "$MACHINE/no-venv" ] ;;
     *sys.version,*) echo 3.11 ;;
     --version) echo Python 3.11.2 ;;
     *sys.base_prefix*startswith*) [ ! -e "$MACHINE/hidden" ] ;;
@@ -456,6 +458,27 @@ def test_a_python_that_the_service_cannot_see_is_refused(machine: Machine) -> No
     assert done.returncode == 1
     assert "the service cannot see" in done.stderr
     assert machine.files() == {}
+
+
+def test_without_python3_venv_it_names_the_package(machine: Machine) -> None:
+    """Where it may not install what Debian leaves out of Python, it says what to install."""
+    machine.note("no-venv")
+    done = machine.install()
+    assert done.returncode == 1
+    assert "apt install python3." in done.stderr
+    assert machine.files() == {}
+
+
+def test_one_installation_at_a_time(machine: Machine) -> None:
+    """A second one ends at once while the first is under way."""
+    lock = machine.top / "opt/gateway/.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = machine.install()
+    assert done.returncode == 1
+    assert "another installation is under way" in done.stderr
+    assert not (machine.top / "opt/gateway/current").exists()
 
 
 @pytest.mark.parametrize(
