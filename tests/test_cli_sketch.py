@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from gateway.auth import Tokens
 from gateway.cli import sketch
@@ -193,6 +195,81 @@ async def test_what_programs_send_arrives_and_is_acked(tmp_path: Path, cli: Cli)
             assert ledger["stored"] >= safe[row["device"]], row
             assert (ledger["missing"], ledger["rejected"]) == (0, 0), row
         assert {row["device"] for row in health} == set(PROGRAMS)
+
+
+class Peer:
+    """Stands for a gateway that loses what it had not acked, throttles, and at last wants no more of the device."""
+
+    def __init__(self) -> None:
+        self.sessions: list[str] = []
+        self.headers: list[str | None] = []
+        self.done = asyncio.Event()
+        self.faults: list[BaseException] = []
+
+    async def talk(self, ws: ServerConnection) -> None:
+        """One connection after the other."""
+        assert ws.request is not None
+        self.headers.append(ws.request.headers.get("Authorization"))
+        self.sessions.append(ws.request.path)
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await ws.send('{"type":"welcome","device":"d","session":"s","resumed":true,"last_seq":0}')
+                await (self._first(ws) if len(self.sessions) == 1 else self._second(ws))
+        except ConnectionClosed:
+            pass
+        except (AssertionError, TimeoutError) as error:
+            self.faults.append(error)
+            self.done.set()
+
+    async def _first(self, ws: ServerConnection) -> None:
+        await (await ws.ping(b"alive?"))
+        assert [await self._seq(ws), await self._seq(ws)] == [1, 2]
+        ws.transport.abort()
+
+    async def _second(self, ws: ServerConnection) -> None:
+        assert [await self._seq(ws), await self._seq(ws)] == [1, 2]
+        await ws.send('{"type":"ack","seq":1}')
+        await ws.send('{"type":"throttled","seq":2,"dropped":1,"retry_after_ms":100}')
+        seq = await self._seq(ws)
+        while seq > 2:  # were under way
+            seq = await self._seq(ws)
+        assert seq == 2
+        await ws.send('{"type":"ack","seq":2}')
+        assert await self._seq(ws) == 3
+        await ws.send('{"type":"error","code":"bad_value","detail":"x","seq":3}')
+        await ws.send('{"type":"ack","seq":3}')
+        self.done.set()
+        await ws.close(4001, "replaced")
+
+    @staticmethod
+    async def _seq(ws: ServerConnection) -> int:
+        seq: int = json.loads(await ws.recv())["seq"]
+        return seq
+
+
+async def test_what_was_not_acked_comes_again(tmp_path: Path) -> None:
+    """After a cut all of it, in the same session; after a notice from there on; what is refused never; pings are
+    answered, and where the gateway wants no more of it, it ends (the Arduino library does not tell why)."""
+    await asyncio.gather(*(_comes_again(tmp_path / name, name) for name in PROGRAMS))
+
+
+async def _comes_again(folder: Path, name: str) -> None:
+    folder.mkdir()
+    peer = Peer()
+    language, prepare = PROGRAMS[name]
+    async with serve(peer.talk, "127.0.0.1", 0, ping_interval=None) as server:
+        target = Target("127.0.0.1", next(iter(server.sockets)).getsockname()[1], False, "")
+        text = faster(render(language, target, "pump-1", TOKEN), "0.3")
+        async with runs(await asyncio.to_thread(prepare, folder, text)) as program:
+            await asyncio.wait_for(peer.done.wait(), WAIT_S)
+            assert not peer.faults, (name, peer.faults)
+            await program.until("safe up to 3")
+            if name != "arduino":
+                # The module that runs MicroPython may not hand its exit status on.
+                assert await program.ends() in ((0, 1) if name == "real-micropython" else (1,)), name
+    assert set(peer.headers) == {f"Bearer {TOKEN}"}
+    assert re.fullmatch(r"/v1/devices/pump-1\?session=[0-9a-f]{16,32}", peer.sessions[0])
+    assert peer.sessions[0] == peer.sessions[1]
 
 
 @pytest.mark.parametrize("name", sorted(set(PROGRAMS) - {"arduino", "real-micropython"}))

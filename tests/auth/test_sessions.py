@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.auth import ANYBODY, Grant
+from gateway.auth.tokenfile import Content, TokenFile
 from gateway.auth.tokens import SESSION_S
 from gateway.errors import AuthError
 from tests.auth.support import START, Clock, tokens_in
@@ -110,3 +112,18 @@ def test_who_has_no_token_has_no_session(tmp_path: Path) -> None:
     for grant in (ANYBODY, Grant("cert:pump-1", ("device:pump-1",))):
         with pytest.raises(AuthError):
             tokens.mint_session(grant)
+
+
+def test_a_session_is_bound_to_the_very_token(tmp_path: Path) -> None:
+    """Another token that had the same id would not take it over."""
+    tokens = tokens_in(tmp_path)
+    record, token = tokens.create(["live:read"])
+    grant = tokens.verify(token)
+    assert grant is not None
+    cookie = tokens.mint_session(grant)
+    file = TokenFile(tmp_path / "tokens.json")
+    file.read()
+    file.write(Content([msgspec.structs.replace(record, sha256="0" * 64, scopes=("live:read", "metrics"))]))
+    tokens.load()
+    assert tokens.alive(record.id)
+    assert tokens.verify_session(cookie) is None

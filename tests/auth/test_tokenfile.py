@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -66,14 +67,19 @@ def test_what_root_writes_is_the_directory_s_owner_s(tmp_path: Path) -> None:
         assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, 54321, 0o600)
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither read nor written through."""
+    tokens_in(tmp_path)  # makes the key
     (tmp_path / "elsewhere").write_text("precious")
     (tmp_path / "tokens.json").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(AuthError, match="cannot be read"):
         tokens_in(tmp_path)
     (tmp_path / "tokens.json").unlink()
     (tmp_path / "tokens.json.tmp").symlink_to(tmp_path / "elsewhere")
+    with monkeypatch.context() as racing:
+        racing.setattr("gateway.auth.tokenfile.remove", lambda path: None)  # it was laid there just now
+        with pytest.raises(FileExistsError):
+            tokens_in(tmp_path).create(["metrics"])
     tokens_in(tmp_path).create(["metrics"])
     assert (tmp_path / "elsewhere").read_text() == "precious"
 
@@ -204,3 +210,24 @@ def test_what_was_revoked_is_remembered_up_to_a_bound(tmp_path: Path) -> None:
     tokens.revoke(record.id)
     gone = TokenFile(tmp_path / "tokens.json").read().gone
     assert (len(gone), gone[0], gone[-1]) == (MAX_GONE, f"{1:064}", record.sha256)
+
+
+def test_a_change_is_on_disk_before_it_is_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new file is synced, then takes the old one's place, then the directory is synced, then it counts."""
+    tokens = tokens_in(tmp_path)
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(fd: int) -> None:
+        fsync(fd)
+        steps.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+
+    def replaced(source: Path, target: Path) -> None:
+        replace(source, target)
+        steps.append("replace")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    tokens.on_change.append(lambda: steps.append(f"{len(tokens)} in force"))
+    tokens.create(["metrics"])
+    assert steps == ["file", "replace", "directory", "1 in force"]
