@@ -204,6 +204,8 @@ def _request(message: Message) -> _Request:
         return _decode(message.data)
     except RecursionError:
         raise msgspec.DecodeError("nested too deeply") from None
+    except UnicodeDecodeError:  # of a binary frame
+        raise msgspec.DecodeError("not UTF-8") from None
 
 
 def _refusal(id: int | str | None, error: str, hint: str = "") -> bytes:

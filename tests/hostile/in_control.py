@@ -20,6 +20,7 @@ CASES = [
         asks("broken encoding", repr(sent[:12]), sent)
         for sent in ("", "{", "7", "[]", "null", b"\xc1", b"\x81\xa2id\x01")
     ],
+    asks("utf-8", "a binary frame that is none", b'{"id":"\xff","command":"health"}'),
     asks("depth", "arrays without end", "[" * 200_000),
     asks("depth", "parameters without end", '{"id":1,"command":"devices","params":' + '{"a":' * 40_000),
     asks("numbers", "an id of 5,000 digits", '{"id":' + "9" * 5_000 + ',"command":"health"}'),

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from gateway.codecs import model
+from gateway.codecs import SUBPROTOCOLS, model
 from gateway.session import Session, Verdict
 from gateway.ws import Response, reader
 from tools.toolkit import fuzzing
@@ -28,18 +28,31 @@ RUNS = {
     "path": 20_000,
     "json": 20_000,
     "msgpack": 20_000,
+    "cbor": 8_000,
+    "senml-json": 5_000,
+    "senml-cbor": 8_000,
+    "influx": 8_000,
     "session": 30_000,
     "device": 5_000,
+    "live": 2_000,
+    "control": 4_000,
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _end_loops() -> Iterator[None]:
     yield
-    from tools.toolkit import fuzz_http
+    from tools.toolkit import fuzz_http, fuzz_requests
 
     fuzz_http._rig().loop.close()
     fuzz_http._rig.cache_clear()
+    fuzz_requests._loop().close()
+    fuzz_requests._loop.cache_clear()
+
+
+def test_every_format_has_a_target() -> None:
+    """A format that is new is fuzzed from its first day."""
+    assert {name.removeprefix("gateway.v1.") for name in SUBPROTOCOLS} <= set(fuzzing.TARGETS)
 
 
 @pytest.mark.parametrize("name", fuzzing.TARGETS)

@@ -1,6 +1,7 @@
 """Target ``device``: a device's messages to the whole device endpoint, on a journal and a socket in memory.
 
-Input: byte 0 chooses the terms (bits 0 and 1 the subprotocol, bit 2 the level of acks, bit 3 the policy), then steps:
+Input: byte 0 chooses the terms (the subprotocol by bits 4 to 6, or where they are 0 by bits 0 and 1; the level of acks
+by bit 2, the policy by bit 3), then steps:
 
     00 n        commit what was taken so far, and time passes: n tenths of a second
     01 n        the journal has room (n even) or not
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import cbor2
 import msgspec
 
 from gateway.codecs import SUBPROTOCOLS
@@ -58,7 +60,8 @@ class Socket:
 
     def try_send(self, message: Message) -> int:
         data = message.data
-        found = json.loads(data) if isinstance(data, str) else msgspec.msgpack.decode(data)
+        unpack = cbor2.loads if "cbor" in (self.subprotocol or "") else msgspec.msgpack.decode
+        found = json.loads(data) if isinstance(data, str) else unpack(data)
         if not self.closed:
             self.sent.append(found)
         return 0
@@ -119,7 +122,8 @@ class Rig:
             now=lambda: START_NS + int(self.now * 1e9),
             monotonic=lambda: self.now,
         )
-        self._subprotocol = (None, *SUBPROTOCOLS, None)[terms & 3]
+        others = (None, "gateway.v1.msgpack", "gateway.v1.json", None)
+        self._subprotocol = (*SUBPROTOCOLS, None)[(terms >> 4) % 7 - 1] if terms & 0x70 else others[terms & 3]
         self._query = f"session=s&ack={'delivered' if terms & 4 else 'durable'}"
         self._seen = 0  # items of the journal looked at
         self._acked = 0
@@ -235,6 +239,10 @@ def _step(kind: int, payload: bytes) -> bytes:
 
 _readings = [{"seq": seq, "v": 1.5} for seq in range(1, 9)]
 _SEEDS = (
+    b"\x20" + b"".join(_step(4, cbor2.dumps(reading)) for reading in _readings) + b"\0\1",
+    b"\x40" + _step(4, cbor2.dumps([{-2: "dev:", 0: "t", 2: 22.5, 6: -1}, {0: "u", 4: False}])) + b"\0\1",
+    b"\x50" + _text([{"bn": "dev:", "n": "t", "v": 22.5, "u": "Cel"}, {"n": "x", "vs": "on"}]) + b"\0\1",
+    b"\x60" + _step(3, b"cpu,host=a idle=98.2,n=1i 1764000000000\nmem used=1\n") + b"\0\1",
     b"\x01" + _text(*_readings, {"seq": 6, "values": {}}) + b"\0\1" + _text(*_readings[5:]) + b"\0\x0f",
     b"\x00" + _text(_readings) + b"\0\x0a" + _text(_readings[5:]) + b"\0\x7f" + _text({"seq": 20, "v": 1}),
     b"\x06" + _binary(_readings[:3], {"type": "heartbeat"}) + b"\2\0" + _binary(_readings[2:5]) + b"\0\1",

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.codecs import CODECS, SUBPROTOCOLS, Codec, Control, Draft, codec_for
+from gateway.codecs import CODECS, Codec, Control, Draft, codec_for
 from gateway.codecs.depth import MAX_DEPTH
 from gateway.codecs.model import MAX_READINGS
 from gateway.errors import Refusal
@@ -28,7 +28,7 @@ from gateway.session import GIVE_UP_S, Session, Verdict
 
 from .fuzzing import Finding, Target
 
-__all__ = ["TARGETS"]
+__all__ = ["TARGETS", "check_draft", "check_refusal"]
 
 INT64 = range(-(1 << 63), 1 << 63)
 CODES = {
@@ -147,7 +147,7 @@ def _compare(codec: Codec, data: str | bytes, decoded: object) -> None:
     try:
         found = codec.decode(data)
     except Refusal as refusal:
-        _check_refusal(codec, refusal)
+        check_refusal(codec, refusal)
         if refusal.code == "too_deep" and decoded not in (UNKNOWN, REFUSED):
             if not deep:
                 raise Finding(f"too_deep for {decoded!r:.300}") from refusal
@@ -157,9 +157,9 @@ def _compare(codec: Codec, data: str | bytes, decoded: object) -> None:
         return
     for part in found:
         if isinstance(part, Refusal):
-            _check_refusal(codec, part)
+            check_refusal(codec, part)
         elif isinstance(part, Draft):
-            _check_draft(part)
+            check_draft(part)
     if decoded is UNKNOWN:
         return
     if deep:
@@ -191,7 +191,8 @@ def _compare_part(part: Draft | Control | Refusal, want: object) -> None:
                 raise Finding(f"{name}: {part.values[name]!r} instead of {value!r}")
 
 
-def _check_draft(part: Draft) -> None:
+def check_draft(part: Draft) -> None:
+    """A reading holds nothing but what the contract allows."""
     names = all(isinstance(name, str) and _is_metric(name) for name in part.values)
     if not names or not all(map(_is_value, part.values.values())):
         raise Finding(f"{part!r:.300} holds what is no value")
@@ -199,7 +200,7 @@ def _check_draft(part: Draft) -> None:
         raise Finding(f"{part!r:.300}")
 
 
-def _check_refusal(codec: Codec, refusal: Refusal) -> None:
+def check_refusal(codec: Codec, refusal: Refusal) -> None:
     """It can be sent, and its words are fit for a log."""
     if refusal.code not in CODES:
         raise Finding(f"unknown code {refusal.code}")
@@ -429,4 +430,3 @@ TARGETS = {
         400,
     ),
 }
-assert set(SUBPROTOCOLS) == {"gateway.v1.json", "gateway.v1.msgpack"}

@@ -37,8 +37,14 @@ TARGETS = {
     "path": "tools.toolkit.fuzz_path",
     "json": "tools.toolkit.fuzz_messages",
     "msgpack": "tools.toolkit.fuzz_messages",
+    "cbor": "tools.toolkit.fuzz_formats",
+    "senml-json": "tools.toolkit.fuzz_formats",
+    "senml-cbor": "tools.toolkit.fuzz_formats",
+    "influx": "tools.toolkit.fuzz_formats",
     "session": "tools.toolkit.fuzz_messages",
     "device": "tools.toolkit.fuzz_device",
+    "live": "tools.toolkit.fuzz_requests",
+    "control": "tools.toolkit.fuzz_requests",
 }
 INSTRUMENTED = ["gateway", "websockets"]
 HANG_S = 10
