@@ -29,6 +29,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -46,6 +47,7 @@ from pydantic_settings import (
 from . import pem
 from .errors import ConfigError
 from .reading import is_device
+from .topics import TEMPLATE, problem
 
 __all__ = ["Settings", "is_loopback", "lacking", "load", "shown"]
 
@@ -120,8 +122,14 @@ class Mqtt(Section):
     qos: int = Field(
         1, ge=0, le=1, description="Quality of service of telemetry: 1, acknowledged by the broker; 0, sent once."
     )
-    layout: Literal["flat", "batch"] = Field(
-        "flat", description="flat: a message a reading; batch: a message a device and flush."
+    layout: Literal["flat", "batch", "influx", "thingsboard"] = Field(
+        "flat",
+        description="flat: a message a reading; batch, influx (lines): one a device and flush; thingsboard: its own.",
+    )
+    topic: str = Field(
+        TEMPLATE,
+        max_length=256,
+        description="Where telemetry goes; {prefix}/{device}/metric/{metric} with flat: a message a value.",
     )
     username: str = Field("", description="Instead of the one in the URL.")
     password: SecretStr = Field(SecretStr(""), description="Instead of the one in the URL.")
@@ -131,6 +139,19 @@ class Mqtt(Section):
     @classmethod
     def _url(cls, url: str) -> str:
         return _check_url(url, ("mqtt", "mqtts"))
+
+    @field_validator("topic")
+    @classmethod
+    def _topic(cls, topic: str, info: ValidationInfo) -> str:
+        fault = problem(topic)
+        layout = info.data.get("layout", "flat")
+        if not fault and "{metric}" in topic and layout != "flat":
+            fault = f"{{metric}} names one value, and the layout {layout} has many in a message: use flat"
+        if not fault and layout == "thingsboard" and topic != TEMPLATE:
+            fault = "ThingsBoard takes its own topics alone: leave it unset"
+        if fault:
+            raise ValueError(fault)
+        return topic
 
     @field_validator("ca")
     @classmethod

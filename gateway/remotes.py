@@ -26,6 +26,7 @@ def mqtt(settings: Settings, *, integer: Integer = never, guest: bool = False) -
         url=settings.mqtt.url,
         gateway=settings.id,
         prefix=settings.mqtt.prefix,
+        topic=settings.mqtt.topic,
         qos=settings.mqtt.qos,
         layout=settings.mqtt.layout,
         username=settings.mqtt.username,

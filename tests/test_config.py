@@ -199,3 +199,22 @@ def test_paths_and_names_as_people_write_them(monkeypatch):
     monkeypatch.setenv("GATEWAY_STATE_DIR", "~/gw")
     monkeypatch.setenv("GATEWAY_LISTEN__HOST", "LOCALHOST")
     assert str(load().state_dir) == "/home/pi/gw"
+
+
+def test_a_topic_has_to_fit_its_layout(monkeypatch):
+    """{metric} names one value, ThingsBoard has topics of its own, and a template has to be one."""
+    bad = [
+        ("batch", "{device}/metric/{metric}", "use flat"),
+        ("thingsboard", "{device}/telemetry", "its own topics"),
+        ("flat", "{device}/{metric}", "a level of its own"),
+    ]
+    for layout, topic, words in bad:
+        monkeypatch.setenv("GATEWAY_MQTT__LAYOUT", layout)
+        monkeypatch.setenv("GATEWAY_MQTT__TOPIC", topic)
+        with pytest.raises(ConfigError, match=words) as raised:
+            load()
+        assert str(raised.value).startswith("GATEWAY_MQTT__TOPIC: ")
+    for layout, topic in [("flat", "{prefix}/{device}/metric/{metric}"), ("influx", "site/{device}/lines")]:
+        monkeypatch.setenv("GATEWAY_MQTT__LAYOUT", layout)
+        monkeypatch.setenv("GATEWAY_MQTT__TOPIC", topic)
+        assert load().mqtt.topic == topic

@@ -1,7 +1,8 @@
 """The MQTT sink: readings as messages, presence as retained topics (PROTOCOL, section 6).
 
-Topics under ``{prefix}``: ``{device}/telemetry`` by a layout; ``{device}/presence`` retained; ``status``
-retained: ``online`` after each connect, ``offline`` on a clean stop and by the Last Will.
+Topics under ``{prefix}``: ``{device}/telemetry``, or what a template says, by a layout; ``{device}/presence`` retained;
+``status`` retained: ``online`` after each connect, ``offline`` on a clean stop and by the Last Will.  A layout that
+tells of devices in its own way takes the place of these two.
 
 A batch is safe when the broker has acknowledged each of its messages (QoS 1).  A refused one decides by its
 reason code: not authorized and quota exceeded stop the sink; what the broker holds against the message itself
@@ -24,9 +25,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
-from gateway.sinks.layouts import HISTORICAL, Message
+from gateway.sinks.layouts import HISTORICAL, JSON, Message
 from gateway.sinks.lookup import Lookup
 from gateway.sinks.mqtt_link import TOO_LARGE, Link, connect
+from gateway.topics import TEMPLATE, Topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,11 +109,12 @@ def parse_url(url: str) -> Address:
 class MqttSink:
     """See the module's text.
 
-    ``client_id`` has to be this gateway's alone on the broker.  ``username`` and ``password`` go before those
-    in ``url``.  ``ca`` is a file of certificates trusted in place of the system's.  ``window`` bounds the
-    publishes under way, together with the broker's Receive Maximum; ``max_message_bytes`` the payload of a
-    message of several readings; ``tells_status``: whether ``status`` and the Last Will are its to say.  Raises
-    ``ValueError`` for a URL that is none, ``OSError`` for a ``ca`` that cannot be read.
+    ``client_id`` has to be this gateway's alone on the broker.  ``topic`` is a template (``gateway.topics``).
+    ``username`` and ``password`` go before those in ``url``.  ``ca`` is a file of certificates trusted in place of the
+    system's.  ``window`` bounds the publishes under way, together with the broker's Receive Maximum;
+    ``max_message_bytes`` the payload of a message of several readings; ``tells_status``: whether ``status`` and the
+    Last Will are its to say.  Raises ``ValueError`` for a URL or topic that is none, ``OSError`` for a ``ca`` that
+    cannot be read.
     """
 
     refuses = True
@@ -123,6 +126,7 @@ class MqttSink:
         layout: Layout,
         client_id: str,
         prefix: str = "gateway",
+        topic: str = TEMPLATE,
         qos: int = 1,
         username: str = "",
         password: str = "",
@@ -148,8 +152,9 @@ class MqttSink:
         self._layout = layout
         self._client_id = client_id
         self._prefix = prefix
+        self._topics = Topics(prefix, topic)
         self._qos = qos
-        self._tells_status = tells_status
+        self._tells_status = tells_status and layout.presence is None
         self._window = window
         self._max_message_bytes = max_message_bytes
         # Learned from a broker that refuses what it did not forbid; forgotten with the process.
@@ -214,7 +219,7 @@ class MqttSink:
     async def _write(self, link: Link, items: Sequence[Item]) -> None:
         rejected: dict[int, str] = {}
         before = self._wall_clock() - HISTORICAL_S * 1_000_000_000
-        messages = self._layout.messages(items, self._prefix, self._most_bytes(link), before)
+        messages = self._layout.messages(items, self._topics, self._most_bytes(link), before)
         at_fault = False
         while messages:
             codes = await link.publish(messages, qos=self._qos)
@@ -257,7 +262,14 @@ class MqttSink:
         link = self._link
         if link is None:
             raise Unavailable("not connected")
-        await self._retain(link, [Message(self._topic_of(key), value or b"", ()) for key, value in changes.items()])
+        retained, told = [], []
+        for key, value in changes.items():
+            if key[0] == "presence" and self._layout.presence is not None:
+                told.append(self._layout.presence(key[1], value))
+            else:
+                retained.append(Message(self._topic_of(key), value or b"", ()))
+        await self._retain(link, retained)
+        await self._retain(link, told, retain=False)
 
     async def close(self) -> None:
         """Retain ``offline``, say goodbye; a link that does not answer is cut."""
@@ -297,17 +309,17 @@ class MqttSink:
 
     def _most_bytes(self, link: Link) -> int:
         # What a PUBLISH adds to its payload at most: 5 for the fixed header, the topic, 2 for the identifier,
-        # 1 for the properties' length, and the one that layouts that cut may have.
+        # 1 for the properties' length, and those that layouts that cut may have.
         historical = 1 + sum(2 + len(part) for part in HISTORICAL)
-        around = 5 + 2 + len(self._prefix) + len("//telemetry") + 64 + 2 + 1 + historical
+        around = 5 + 2 + self._topics.longest + 2 + 1 + historical + 3 + len(JSON)
         return max(_LEAST_PAYLOAD, min(self._learned_bytes, link.max_packet - around))
 
     def _cut(self, items: Sequence[Item], message: Message, max_bytes: int, before: int) -> list[Message]:
         # The same readings in smaller messages; at the end one a reading, so that this ends.
         some = [items[index] for index in message.indices]
-        inner = self._layout.messages(some, self._prefix, max_bytes, before)
+        inner = self._layout.messages(some, self._topics, max_bytes, before)
         if len(inner) == 1:
-            inner = self._layout.messages(some, self._prefix, 1, before)
+            inner = self._layout.messages(some, self._topics, 1, before)
         return [
             Message(made.topic, made.payload, tuple(message.indices[i] for i in made.indices), made.properties)
             for made in inner
@@ -325,8 +337,8 @@ class MqttSink:
         if self._tells_status:
             await self._retain(link, [Message(self._status_topic, status, ())])
 
-    async def _retain(self, link: Link, messages: Sequence[Message]) -> None:
-        codes = await link.publish(messages, qos=self._qos, retain=True)
+    async def _retain(self, link: Link, messages: Sequence[Message], *, retain: bool = True) -> None:
+        codes = await link.publish(messages, qos=self._qos, retain=retain)
         for index, code in codes.items():
             if code not in _CONTENT:
                 raise self._refusal(code, messages[index])

@@ -41,9 +41,12 @@ def string(text: str) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def properties(user: Iterable[tuple[str, str]]) -> bytes:
-    """The property field (2.2.2) with these User Properties (3.3.2.3.7), its length in front."""
+def properties(user: Iterable[tuple[str, str]], content_type: str = "") -> bytes:
+    """The property field (2.2.2) with these User Properties (3.3.2.3.7) and Content Type (3.3.2.3.9), its length in
+    front."""
     body = b"".join([b"\x26" + string(name) + string(value) for name, value in user])
+    if content_type:
+        body = b"\x03" + string(content_type) + body
     return varint(len(body)) + body
 
 

@@ -160,6 +160,7 @@ class Link(asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None
         self._paused = False
         self._topics: dict[str, bytes] = {}
+        self._alone: dict[str, bytes] = {}  # property fields without user properties, by content type
         # PINGREQs under way, in order: the call of publish that waits for the answer, 0 for paho's own.
         self._pings: deque[int] = deque()
         self._call = 0
@@ -363,7 +364,7 @@ class Link(asyncio.Protocol):
                 self._next += 1
                 message = messages[index]
                 mid = self._free_mid() if self._qos else 0
-                props = frames.properties(message.properties) if message.properties else b"\0"
+                props = self._properties(message)
                 frame = frames.publish(self._topic(message.topic), mid, props, message.payload, self._retain)
                 if len(frame) > self.max_packet:
                     self._codes[index] = TOO_LARGE
@@ -406,6 +407,14 @@ class Link(asyncio.Protocol):
             if mid not in self._under_way:
                 self._mid = mid
                 return mid
+
+    def _properties(self, message: Message) -> bytes:
+        if message.properties:
+            return frames.properties(message.properties, message.content_type)
+        found = self._alone.get(message.content_type)  # of the few that there are
+        if found is None:
+            found = self._alone[message.content_type] = frames.properties((), message.content_type)
+        return found
 
     def _topic(self, topic: str) -> bytes:
         found = self._topics.get(topic)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.sinks.layouts import layout as find_layout
 from gateway.sinks.layouts.influx import never
+from gateway.topics import TEMPLATE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ def mqtt_sink(
     url: str,
     gateway: str,
     prefix: str = "gateway",
+    topic: str = TEMPLATE,
     qos: int = 1,
     layout: str = "flat",
     username: str = "",
@@ -42,17 +44,20 @@ def mqtt_sink(
 
     A ``guest`` has another client id, and says nothing of whether the gateway is there.
 
-    Raises ``ValueError`` for a URL or QoS that is none, ``KeyError`` for a layout that is none, ``OSError``
+    Raises ``ValueError`` for a URL, topic or QoS that is none, ``KeyError`` for a layout that is none, ``OSError``
     for a ``ca`` that cannot be read.
     """
     from gateway.sinks.mqtt import MqttSink
 
     return MqttSink(
         url=url,
-        layout=find_layout(layout, gateway=gateway, measurement=measurement, integer=integer),
+        layout=find_layout(
+            layout, gateway=gateway, measurement=measurement, integer=integer, per_value="{metric}" in topic
+        ),
         client_id=f"gateway-{gateway}" + ("-guest" if guest else ""),
         tells_status=not guest,
         prefix=prefix,
+        topic=topic,
         qos=qos,
         username=username,
         password=password,

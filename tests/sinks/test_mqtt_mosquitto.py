@@ -397,3 +397,31 @@ async def test_backlog_is_marked(mosquitto: Mosquitto, layout: str) -> None:
         assert properties.get("historical", "true") == "true"
         marked["historical" in properties] += numbers([message.payload], layout)
     assert marked == {True: [0, 1, 2], False: [3, 4, 5]}
+
+
+async def test_a_value_a_topic_and_what_it_is(tmp_path: Path) -> None:
+    """A template with {metric} makes a message of each value; each says its content type."""
+    with broker(tmp_path, ALL) as server, Subscriber(server.port, "#") as subscriber:
+        made = sink(server, topic="{prefix}/{device}/metric/{metric}")
+        async with running(made, MemoryCursor(3)) as runner:
+            await until(lambda: runner.pending == 0)
+        await until(lambda: len([m for m in subscriber.messages if "/metric/" in m.topic]) >= 3)
+        found = [message for message in subscriber.messages if "/metric/" in message.topic]
+        assert {message.properties.ContentType for message in found} == {"text/plain"}
+        assert all(json.loads(message.payload) is not None for message in found)
+
+
+async def test_thingsboard_is_told_in_its_own_way(tmp_path: Path) -> None:
+    """Connect, telemetry, disconnect; nothing is retained, and no other topic used."""
+    with broker(tmp_path, ALL) as server, Subscriber(server.port, "#") as subscriber:
+        async with running(sink(server, layout="thingsboard"), MemoryCursor(5)) as runner:
+            runner.set_state(("presence", "d-0"), b"online")
+            await until(lambda: runner.pending == 0)
+            await until(lambda: any(m.topic.endswith("/connect") for m in subscriber.messages))
+            runner.set_state(("presence", "d-0"), b"offline")
+            await until(lambda: any(m.topic.endswith("/disconnect") for m in subscriber.messages))
+        topics = {message.topic for message in subscriber.messages}
+        assert topics == {"v1/gateway/connect", "v1/gateway/telemetry", "v1/gateway/disconnect"}
+        with Subscriber(server.port, "#") as later:
+            await asyncio.sleep(0.2)
+            assert later.messages == []

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.reading import Item, Reading, Value
-from gateway.sinks.layouts.message import HISTORICAL, Message
+from gateway.sinks.layouts.message import HISTORICAL, JSON, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from gateway.topics import Topics
 
 __all__ = ["Batched"]
 
@@ -30,7 +32,11 @@ class _Entry(msgspec.Struct, gc=False):
 class Batched:
     """See the module's text."""
 
-    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0) -> list[Message]:
+    presence = None
+
+    def messages(
+        self, items: Sequence[Item], topics: Topics, max_bytes: int, historical_before: int = 0
+    ) -> list[Message]:
         """One message for each device, or several where ``max_bytes`` or a change of kind asks for it.
 
         In the order of each device's first reading.
@@ -50,11 +56,11 @@ class Batched:
             entries.append(_Entry(item.time // 1_000_000, item.values))
         made = []
         for device, runs in devices.items():
-            topic = f"{prefix}/{device}/telemetry"
+            topic = topics.device(device)
             for late, indices, entries in runs:
                 properties = (HISTORICAL,) if late else ()
                 for some, payload in _cut(indices, entries, max_bytes):
-                    made.append(Message(topic, payload, tuple(some), properties))
+                    made.append(Message(topic, payload, tuple(some), properties, JSON))
         return made
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.reading import Item, Reading
-from gateway.sinks.layouts.message import HISTORICAL, Message
+from gateway.sinks.layouts.message import HISTORICAL, JSON, Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from gateway.topics import Topics
 
 __all__ = ["Flat"]
 
@@ -26,10 +28,14 @@ _encode = msgspec.json.Encoder().encode
 class Flat:
     """See the module's text; ``gateway`` is this gateway's id."""
 
+    presence = None
+
     def __init__(self, gateway: str = "") -> None:
         self._gateway = ("gateway", gateway)
 
-    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0) -> list[Message]:
+    def messages(
+        self, items: Sequence[Item], topics: Topics, max_bytes: int, historical_before: int = 0
+    ) -> list[Message]:
         """One message for each reading with values, in order."""
         made = []
         gateway = self._gateway
@@ -40,10 +46,11 @@ class Flat:
             properties = (gateway, session, ("seq", str(item.seq))) if item.seq else (gateway, session)
             made.append(
                 Message(
-                    f"{prefix}/{item.device}/telemetry",
+                    topics.device(item.device),
                     _encode({"ts": item.time // 1_000_000, **item.values}),
                     (index,),
                     properties if item.received >= historical_before else (*properties, HISTORICAL),
+                    JSON,
                 )
             )
         return made

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.reading import INT64_MAX, INT64_MIN, Item, Reading, Value
 from gateway.sinks.layouts.message import HISTORICAL, Message
+from gateway.topics import Topics
 
 __all__ = ["Influx", "Integer", "never"]
 
@@ -32,6 +33,8 @@ def never(device: str, metric: str) -> bool:
 
 class Influx:
     """See the module's text."""
+
+    presence = None
 
     def __init__(self, measurement: str = "telemetry", integer: Integer = never) -> None:
         self._head = measurement.translate({ord(","): "\\,", ord(" "): "\\ "}) + ",device="
@@ -52,7 +55,9 @@ class Influx:
         """The lines of all readings that have values, in order."""
         return [self.line(item) for item in items if type(item) is Reading and item.values]
 
-    def messages(self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0) -> list[Message]:
+    def messages(
+        self, items: Sequence[Item], topics: Topics, max_bytes: int, historical_before: int = 0
+    ) -> list[Message]:
         """One message for each device, or several where ``max_bytes`` or a change of kind asks for it.
 
         In the order of each device's first reading.
@@ -64,7 +69,7 @@ class Influx:
                 devices.setdefault(item.device, []).append((index, line, item.received < historical_before))
         made = []
         for device, lines in devices.items():
-            topic = f"{prefix}/{device}/telemetry"
+            topic = topics.device(device)
             start = size = 0
             for stop, (_, line, late) in enumerate(lines):
                 if stop > start and (size + len(line) + 1 > max_bytes or late is not lines[start][2]):
@@ -77,7 +82,9 @@ class Influx:
 
 def _join(topic: str, lines: list[tuple[int, bytes, bool]]) -> Message:
     indices = tuple([index for index, _, _ in lines])
-    return Message(topic, b"\n".join([line for _, line, _ in lines]), indices, (HISTORICAL,) if lines[0][2] else ())
+    return Message(
+        topic, b"\n".join([line for _, line, _ in lines]), indices, (HISTORICAL,) if lines[0][2] else (), "text/plain"
+    )
 
 
 def _field(value: Value, integer: bool) -> str:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.reading import Item
+    from gateway.topics import Topics
 
-__all__ = ["HISTORICAL", "Layout", "Message"]
+__all__ = ["HISTORICAL", "JSON", "Layout", "Message"]
 
 HISTORICAL = ("historical", "true")
 """The user property of readings that come late, from a backlog: no news for whoever watches."""
+JSON = "application/json"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -24,6 +26,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     indices: tuple[int, ...]
     properties: tuple[tuple[str, str], ...] = ()
+    content_type: str = ""
 
 
 class Layout(Protocol):
@@ -33,8 +36,14 @@ class Layout(Protocol):
     payload has at most ``max_bytes``, where there is more than one reading to it; a single reading that is
     larger makes a message all the same.  Readings that were received before ``historical_before`` (ns) are
     marked ``HISTORICAL``; no message holds both kinds.
+
+    ``presence`` makes the message that tells of a device's state (None: it is forgotten), where that is not the
+    retained topic that is ours.
     """
 
+    @property
+    def presence(self) -> Callable[[str, bytes | None], Message] | None: ...
+
     def messages(
-        self, items: Sequence[Item], prefix: str, max_bytes: int, historical_before: int = 0
+        self, items: Sequence[Item], topics: Topics, max_bytes: int, historical_before: int = 0
     ) -> list[Message]: ...
