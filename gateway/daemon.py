@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from . import systemd
+from . import logs, systemd
 from .app import App, keep_up
 from .config import Settings, is_loopback, lacking
 from .errors import ConfigError
@@ -61,6 +61,7 @@ async def run(settings: Settings) -> None:
             for where in _addresses(settings, app):
                 log.info("listening on %s", where, extra={"event": "started"})
             status = f"STATUS=listening on {', '.join(_addresses(settings, app))}"
+            await asyncio.to_thread(logs.flush)  # who waits for us to be ready may look there
             systemd.notify("READY=1", status)
             assert app.health is not None
             tasks = [
@@ -190,6 +191,7 @@ async def _reloads(app: App, hangup: asyncio.Event, status: str) -> None:
         try:
             await app.reloader.reload()
         finally:
+            await asyncio.to_thread(logs.flush)
             systemd.notify("READY=1", status)
 
 

@@ -41,7 +41,7 @@ ONLY_FROM = {
     "config": {"app", "cli", "daemon", "doctor", "reload", "remotes"},
     "metrics": {"app", "cli"},
     "systemd": {"daemon"},
-    "logs": {"app", "cli"},
+    "logs": {"app", "cli", "daemon"},
     "client": {"cli", "doctor"},
 }
 # All that these may import of the gateway.

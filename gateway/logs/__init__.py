@@ -16,7 +16,7 @@ from .events import EVENTS
 from .journald import Journald, takes_stderr
 from .outlet import Outlet, Stream
 
-__all__ = ["EVENTS", "configure", "stats"]
+__all__ = ["EVENTS", "configure", "flush", "stats"]
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,12 @@ def configure(level: str, form: str, *, fd: int = 2, journald: Journald | None =
     threading.excepthook = _uncaught_in_thread
     # A crash in C, or the watchdog's SIGABRT: where each thread stood, with no value of any variable.
     faulthandler.enable(fd)
+
+
+def flush() -> None:
+    """Wait until what was logged is written, a second at most; for a thread, not for the loop."""
+    for outlet in _outlets:
+        outlet.flush()
 
 
 def stats() -> dict[str, float]:
