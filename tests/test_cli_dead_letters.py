@@ -111,8 +111,9 @@ def test_root_leaves_the_files_to_their_owner(files: Path) -> None:
     program = (
         "import sys, gateway.cli.dead_letters, gateway.server.desk\nfrom gateway.cli import main\nsys.exit(main())"
     )
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
+    with tempfile.TemporaryDirectory() as private:  # which nobody but root may enter
+        directory = f"{private}/gateway"
+        os.mkdir(directory)
         os.rename(files / "dead-letters", Path(directory, "dead-letters"))
         os.chown(directory, 65534, 65534)
         words = ["dead-letters", "purge", "--offset", "12", "--yes", "--state-dir", directory]

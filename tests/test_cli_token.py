@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import json
 import os
 import re
@@ -15,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from gateway.auth import Tokens
-from gateway.cli import keys
+from gateway.cli import keys, main
+from gateway.cli.arguments import token_in
+from gateway.client import DeviceClient
+from gateway.client.simulate import Options
 from gateway.server.control import Control
 from gateway.server.tokendesk import TokenDesk
 from tests.running import gateway
@@ -248,6 +252,39 @@ async def test_who_knocks_is_known_to_a_running_gateway_alone(tmp_path: Path, cl
     async with gateway(tmp_path):
         assert await cli.json("devices", "--pending") == []
         assert "nobody is asked for a token" in cli.err
+
+
+async def test_simulated_devices_take_their_token_from_a_file(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It never stands on a command line, in a log or in a representation."""
+    caplog.set_level("DEBUG")
+    file = tmp_path / "token"
+    words = ["simulate", "--devices", "2", "--rate", "20", "--duration", "0.5", "--quiet", "--json"]
+    async with gateway(tmp_path / "state", auth={"mode": "token"}) as running:
+        url = f"ws://127.0.0.1:{running.port}"
+        _, token = running.app.tokens.create(["device:sim-*"])
+        file.write_text(token + "\n")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", *words, "--url", url, "--token-file", str(file)),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, out
+        assert json.loads(out)["acked"] > 0
+        async with DeviceClient(url, "sim-x", token=token) as device:
+            await device.send({"t": 1})
+    assert token.split(".")[1] not in caplog.text
+    assert token not in repr(Options(token=token)) + repr(device)
+    for text in ("", "two words\n"):
+        file.write_text(text)
+        with pytest.raises(SystemExit) as end:
+            main([*words, "--token-file", str(file)])
+        assert end.value.code == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO(token))
+    assert token_in("-") == token
 
 
 async def test_no_token_is_logged(tmp_path: Path, cli: Cli, caplog: pytest.LogCaptureFixture) -> None:

@@ -180,9 +180,9 @@ def _files(options: argparse.Namespace) -> Iterator[tuple[str, DeadLetters]]:
     directory = state_dir(options)
     if not directory.is_dir():
         raise NotRunning(f"there is no state directory {directory}", hint="name one with --state-dir")
-    with alone(directory):
+    with alone(directory) as place:
         print(f"no gateway runs with {directory}: these are its files", file=sys.stderr)
-        yield from _opened(directory / "dead-letters", options)
+        yield from _opened(place / "dead-letters", options)
 
 
 def _opened(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, DeadLetters]]:

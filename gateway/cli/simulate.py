@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .arguments import token_in
 from .loops import loop_factory
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--dropouts", type=_amount, default=0.0, metavar="PER_MINUTE", help="cuts of each device's connection")
     add("--duration", type=_positive, metavar="S", help="seconds (default: until Ctrl-C)")
     add("--prefix", default="sim-", help="of the devices' names (default: %(default)s)")
-    add("--token", help="a token that covers the devices")
+    add("--token-file", type=token_in, metavar="FILE", help="holds a token that covers the devices; -: stdin")
     add("--seed", type=int, metavar="N", help="the same signals and cuts each time")
     add("--unpaced", action="store_true", help="ignore the rate that the gateway allows, until it throttles")
     add("--max-unacked", type=_count, default=10_000, metavar="N", help="kept by each device (default: 10000)")
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         dropouts=args.dropouts,
         duration_s=args.duration,
         prefix=args.prefix,
-        token=args.token,
+        token=args.token_file,
         seed=args.seed,
         paced=not args.unpaced,
         max_unacked=args.max_unacked,

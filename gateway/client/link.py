@@ -8,6 +8,7 @@ other half of flow control is here: above ``WRITE_LIMIT`` unsent bytes a link is
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -85,6 +86,11 @@ def write(link: Link, message: bytes, *, text: bool) -> None:
     broadcast((link,), message, text=text)
 
 
+# At its most talkative the library logs the headers, and with them the token.
+_log = logging.getLogger("gateway.client.link")
+_log.setLevel(logging.INFO)
+
+
 async def open_link(
     address: str,
     *,
@@ -112,6 +118,7 @@ async def open_link(
         max_size=max_bytes,
         write_limit=WRITE_LIMIT,
         create_connection=Link,
+        logger=_log,
         **more,
     )
     assert isinstance(link, Link)

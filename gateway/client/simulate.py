@@ -63,6 +63,9 @@ class Options(NamedTuple):
     connect_s: float = 10.0
     drain_s: float = 5.0
 
+    def __repr__(self) -> str:
+        return f"Options({self.url!r}, devices={self.devices}, rate={self.rate:g})"
+
 
 def check(options: Options) -> None:
     """Raise ``ValueError`` with the fault in words for an address or a prefix that cannot work."""
