@@ -113,10 +113,19 @@ class Service:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log.read_text()[-3000:]}") from None
 
+    def said(self, words: str) -> str:
+        """The newest line of its log with ``words`` in it; it is written by a thread, a moment later."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            lines = [line for line in self.log.read_text().splitlines() if words in line]
+            if lines:
+                return lines[-1]
+            assert time.monotonic() < deadline, f"it did not say {words!r}:\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.01)
+
     def port(self) -> int:
         """The port in its log."""
-        line = next(line for line in reversed(self.log.read_text().splitlines()) if "listening on http" in line)
-        return int(line.rpartition(":")[2])
+        return int(self.said("listening on http").rpartition(":")[2])
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Its exit status."""

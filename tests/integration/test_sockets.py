@@ -87,7 +87,7 @@ def test_a_restart_refuses_nobody(tmp_path: Path, held: socket.socket) -> None:
     port = held.getsockname()[1]
     with Notify(tmp_path) as notify, Clients(port) as clients:
         with Service(tmp_path, notify, {}, sockets=[held], names=["gateway.socket"]) as service:
-            assert f"listening on http://127.0.0.1:{port}" in service.log.read_text()
+            service.said(f"listening on http://127.0.0.1:{port}")
             clients.wait("acked", 10)
         assert service.process is not None
         assert service.process.returncode == 0
@@ -105,4 +105,4 @@ def test_a_socket_that_others_reach_is_not_served_without_more(tmp_path: Path) -
         service = Service(tmp_path, notify, {}, sockets=[everywhere]).start()
         assert service.process is not None
         assert service.process.wait(30) == 78
-        assert "reached from other machines (0.0.0.0), without authentication" in service.log.read_text()
+        service.said("reached from other machines (0.0.0.0), without authentication")
