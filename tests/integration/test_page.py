@@ -94,10 +94,10 @@ def test_offline_is_shown_with_its_reason(chromium: Chrome, daemon: Daemon) -> N
         page.wait("the reason", lambda: "offline since" in page.text(".head") and "closed" in page.text(".head"))
 
 
-def test_a_clock_that_is_off_is_told(chromium: Chrome, shared: Daemon) -> None:
+def test_a_clock_that_is_off_is_told(chromium: Chrome, daemon: Daemon) -> None:
     """A device whose times are an hour ahead is shown as such, and the readings are counted."""
-    page = Page(chromium, shared, "#device=ahead")
-    with connected(shared, "ahead") as device:
+    page = Page(chromium, daemon, "#device=ahead")
+    with connected(daemon, "ahead") as device:
         device.past([(int(time.time() * 1000) + 3_600_000, {"level": 1}), (1_600_000_000_000, {"level": 1})])
         page.wait("the clock", lambda: re.search(r"its clock is (1 h|59 m)[^,]* ahead", page.text(".head")))
         page.wait("the count", lambda: "1 with a time ahead" in page.text(".ledger"))
