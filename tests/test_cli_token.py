@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.auth import Tokens
 from gateway.cli import keys, main
@@ -22,7 +23,7 @@ from gateway.client import DeviceClient
 from gateway.client.simulate import Options
 from gateway.server.control import Control
 from gateway.server.tokendesk import TokenDesk
-from tests.running import gateway
+from tests.running import gateway, receive
 from tests.server.test_control_app import ask
 from tests.test_cli import Cli
 from tools.toolkit.servers import ROOT
@@ -241,6 +242,35 @@ async def test_who_knocked_is_listed_and_let_in(tmp_path: Path, cli: Cli) -> Non
         made = await cli.json("devices", "--admit", "pump-3", "--fingerprint", "none")
         assert list(made) == ["id", "token", "scopes", "expires"]
         assert made["scopes"] == ["device:pump-3"]
+
+
+async def test_a_device_knocks_and_is_let_in(tmp_path: Path, cli: Cli) -> None:
+    """A real one, with a secret of its own: refused, listed, let in with a word, and out with another, at once."""
+    own = {"Authorization": "Bearer a-secret-of-its-own-0123"}
+    async with gateway(tmp_path, auth={"mode": "token"}) as running:
+        with pytest.raises(InvalidStatus) as refused:
+            async with running.device("pump-1", additional_headers=own):
+                pass
+        assert refused.value.response.status_code == 401
+        (knock,) = await cli.json("devices", "--pending")
+        assert (knock["device"], knock["address"], len(knock["fingerprint"])) == ("pump-1", "127.0.0.1", 12)
+        old = await cli.json("token", "create", "pump-1")
+        let = await cli.json("devices", "--admit", "pump-1")
+        assert let["token"] == ""
+        assert f"under that name, too: {old['id']};" in cli.err
+        assert await cli.json("devices", "--pending") == []
+        async with running.device("pump-1", additional_headers=own) as ws:
+            await receive(ws, "welcome")
+            await cli.out("token", "revoke", let["id"])
+            with pytest.raises(ConnectionClosed) as ended:
+                await asyncio.wait_for(ws.recv(), 20)
+        assert ended.value.rcvd is not None
+        assert ended.value.rcvd.code == 1008
+        with pytest.raises(InvalidStatus):
+            async with running.device("pump-1", additional_headers=own):
+                pass
+        (knock,) = await cli.json("devices", "--pending")
+        assert knock["fingerprint"] == ""  # what was revoked is not let in again
 
 
 async def test_who_knocks_is_known_to_a_running_gateway_alone(tmp_path: Path, cli: Cli) -> None:

@@ -115,6 +115,12 @@ def _admit(options: argparse.Namespace) -> int:
         )
     else:
         print(f"{options.admit} is let in with the secret that it presented (token {made['id']})", file=sys.stderr)
+    if made["others"]:
+        print(
+            f"other tokens let a device in under that name, too: {', '.join(made['others'])}; "
+            "`gateway token revoke ID` ends one",
+            file=sys.stderr,
+        )
     return 0
 
 

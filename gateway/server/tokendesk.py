@@ -89,11 +89,16 @@ class TokenDesk:
         return {"knocks": [knock.shown() for knock in self._tokens.pending.list()], **self._facts()}
 
     async def admit(self, params: Params) -> object:
-        """Let one of them in; ``token`` is empty where it goes on with the secret that it presented."""
+        """Let one of them in; ``token`` is empty where it goes on with the secret that it presented.
+
+        ``others`` are the ids of further tokens that are good for that very device.
+        """
         asked = msgspec.convert(params, _Admit)
         record, token = await asyncio.to_thread(self._tokens.admit, asked.device, asked.fingerprint)
         _log("made: its device was let in", record)
-        return self._answer(record, token)
+        scope = f"device:{asked.device}"
+        others = [other.id for other in self._tokens.list() if scope in other.scopes and other.id != record.id]
+        return {**self._answer(record, token), "others": others}
 
     def _answer(self, record: Record, token: str) -> dict[str, object]:
         return {**record.shown(), "token": token, **self._facts()}
