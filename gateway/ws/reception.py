@@ -221,7 +221,7 @@ class Reception(asyncio.BufferedProtocol):
             if refusal is not None:
                 return refusal, request
         self._is_page = match.route.page is not None
-        request.route = match.route.pattern
+        request.route = match.pattern
         request.path_params = match.params
         return match, request
 

@@ -83,11 +83,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route, its parameters, and the middleware around it, outermost first."""
+    """A route, its parameters, the middleware around it, outermost first, and its pattern from the outermost router."""
 
     route: Route
     params: dict[str, Any]
     middleware: tuple[Middleware, ...]
+    pattern: str
 
 
 class Router:
@@ -211,12 +212,14 @@ class Router:
         """A route without parameters, here or in an included router."""
         route = self._tables[kind].literal.get(segments)
         if route is not None:
-            return Match(route, {}, self._around(segments))
+            return Match(route, {}, self._around(segments), route.pattern)
         for prefix, router in self._included:
             if segments[: len(prefix)] == prefix:
                 found = router._find_literal(segments[len(prefix) :], kind)
                 if found is not None:
-                    return Match(found.route, {}, self._around(segments) + found.middleware)
+                    return Match(
+                        found.route, {}, self._around(segments) + found.middleware, _below(prefix, found.pattern)
+                    )
         return None
 
     def _find_any(self, segments: tuple[str, ...], kind: str) -> Match | None:
@@ -225,13 +228,14 @@ class Router:
             if isinstance(entry, Route):
                 params = _bind(entry.segments, segments)
                 if params is not None:
-                    return Match(entry, params, self._around(segments))
+                    return Match(entry, params, self._around(segments), entry.pattern)
                 continue
             prefix, router = entry
             bound = _bind(prefix, segments[: len(prefix)])
             found = router._find(segments[len(prefix) :], kind) if bound is not None else None
             if bound is not None and found is not None:
-                return Match(found.route, {**bound, **found.params}, self._around(segments) + found.middleware)
+                around = self._around(segments) + found.middleware
+                return Match(found.route, {**bound, **found.params}, around, _below(prefix, found.pattern))
         return None
 
     def _around(self, segments: tuple[str, ...]) -> tuple[Middleware, ...]:
@@ -301,6 +305,12 @@ def parse_pattern(pattern: str) -> tuple[str | tuple[str, str], ...]:
         if isinstance(segment, tuple) and segment[1] == "path":
             raise ValueError(f"path {pattern!r}: nothing can follow a path parameter")
     return tuple(segments)
+
+
+def _below(prefix: Sequence[str | tuple[str, str]], pattern: str) -> str:
+    """A pattern below a router's prefix."""
+    parts = [part if isinstance(part, str) else "{" + ":".join(part).removesuffix(":str") + "}" for part in prefix]
+    return "".join([f"/{part}" for part in parts]) + pattern
 
 
 def _bind(pattern: Sequence[str | tuple[str, str]], segments: tuple[str, ...]) -> dict[str, Any] | None:

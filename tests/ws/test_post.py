@@ -35,8 +35,9 @@ def posting() -> Router:
     async def socket(ws: Connection) -> None: ...
 
     inner = Router()
-    inner.post("/deep", lambda request: Response(200, f"deep {request.route}"))
+    inner.post("/deep", lambda request, **params: Response(200, f"deep {request.route}"))
     router.include("/in", inner)
+    router.include("/of/{name}/{n:int}", inner)
     return router
 
 
@@ -66,7 +67,9 @@ async def test_a_post_is_answered_by_its_own_handler() -> None:
         status, answer = await ask(server, "POST /sign/ada")
         assert status == 204
         assert b"\r\nSet-Cookie: name=ada\r\n" in answer
-        assert (await ask(server, "POST /in/deep"))[1].endswith(b"deep /deep")
+        assert (await ask(server, "POST /in/deep"))[1].endswith(b"deep /in/deep")
+        assert (await ask(server, "POST /of/ada/7"))[0] == 404
+        assert (await ask(server, "POST /of/ada/7/deep"))[1].endswith(b"deep /of/{name}/{n:int}/deep")
 
 
 @pytest.mark.parametrize(
