@@ -148,9 +148,9 @@ class Request:
     """A request before it is answered.
 
     ``path`` is decoded; ``route`` is the pattern that matched, ``path_params`` its parameters, converted; ``remote`` is
-    the peer's address as asyncio gives it; ``state`` becomes ``ws.state`` of the connection.  ``secure``: it came over TLS;
-    ``peer_certificate`` is then what the client showed and the context has verified, as ``SSLSocket.getpeercert`` gives
-    it, or ``None``.
+    the peer's address as asyncio gives it; ``state`` becomes ``ws.state`` of the connection.  ``secure``: it came over
+    TLS; ``peer_certificate`` is then what the client showed and the context has verified, as ``SSLSocket.getpeercert``
+    gives it, or ``None``.
     """
 
     __slots__ = (
