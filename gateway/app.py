@@ -324,7 +324,14 @@ class App:
         if self.tls is not None:
             sources.append(("tls", {}, self.tls.stats))
         reloader.apply = appliers(
-            book=book, devices=devices, desk=desk, guard=guard, journal=journal, pipeline=pipeline, server=server
+            access=access,
+            book=book,
+            devices=devices,
+            desk=desk,
+            guard=guard,
+            journal=journal,
+            pipeline=pipeline,
+            server=server,
         )
         sources.append(("settings", {}, reloader.stats))
 
@@ -380,15 +387,15 @@ class App:
 
     def _prepare(self, settings: Settings) -> None:
         """Read the files of TLS and of tokens anew; raises :class:`~gateway.errors.ConfigError`."""
-        cert, key = settings.tls.cert, settings.tls.key
-        if self.tls is not None and cert is not None and key is not None:
-            self.tls.reload(cert, key, settings.tls.client_ca)
-            self.server.renew(self.tls.context)
         try:
             if self.tokens.reload():
                 log.warning("the tokens were changed by somebody else and read anew", extra={"event": "access_changed"})
         except AuthError as error:
             raise ConfigError(f"{error}: {error.hint}") from None
+        cert, key = settings.tls.cert, settings.tls.key
+        if self.tls is not None and cert is not None and key is not None:
+            self.tls.reload(cert, key, settings.tls.client_ca)
+            self.server.renew(self.tls.context)
 
     def _problems(self) -> Iterator[Problem]:
         for text, hint in self.reloader.problems():

@@ -200,7 +200,7 @@ class Limits(Section):
         None, ge=1, description="Connections of one address; default: none.", json_schema_extra=LIVE
     )
     max_per_token: Unset[int] = Field(
-        None, ge=1, description="Connections of one token or client certificate; default: none."
+        None, ge=1, description="Connections of one token or client certificate; default: none.", json_schema_extra=LIVE
     )
     max_metrics: int = Field(
         1_000,
@@ -275,7 +275,8 @@ class Log(Section):
     )
     format: Literal["auto", "console", "json", "journald"] = Field(
         "auto",
-        description="console for people, json: an object a line, journald, or auto: journald as a service, else console.",
+        description="console for people, json: an object a line, journald, or auto: journald as a service, else "
+        "console.",
     )
 
 

@@ -217,6 +217,21 @@ async def test_how_many_there_may_be(tmp_path: Path) -> None:
         await acked(ws, 1)
 
 
+async def test_how_many_connections_a_token_may_have(tmp_path: Path) -> None:
+    """The next one is judged by the new bound."""
+    async with gateway(tmp_path, auth={"mode": "token"}) as gw:
+        _, token = gw.app.tokens.create(["live:read"])
+        headers = {"Authorization": f"Bearer {token}"}
+        async with gw.live(additional_headers=headers) as one:
+            await receive(one, "hello")
+            await reload(gw, limits={"max_per_token": 1})
+            with pytest.raises(InvalidStatus):
+                await gw.live(additional_headers=headers)
+            await reload(gw, limits={"max_per_token": None})
+            async with gw.live(additional_headers=headers) as two:
+                await receive(two, "hello")
+
+
 async def test_origins_clock_rules_log_level_and_the_journals_bounds(tmp_path: Path) -> None:
     """Each takes effect at once."""
     root = logging.getLogger()

@@ -11,6 +11,7 @@ from ..config import Settings
 from ..devices import DeviceBook
 from ..journal import Journal
 from ..pipeline import Pipeline
+from ..server.access import Access
 from ..server.desk import Desk
 from ..server.device import DeviceEndpoint
 from ..server.device import Settings as DeviceSettings
@@ -43,6 +44,7 @@ def device_settings(settings: Settings) -> DeviceSettings:
 
 def appliers(
     *,
+    access: Access,
     book: DeviceBook,
     devices: DeviceEndpoint,
     desk: Desk,
@@ -63,6 +65,7 @@ def appliers(
         desk.configure(rate=limits.device_rate, burst=limits.device_burst, clock_rules=clock_rules(settings))
         server.max_connections = max_connections(limits.max_connections)[0]
         server.max_per_address = limits.max_per_address
+        access.limit(limits.max_per_token)
 
     def clock(settings: Settings) -> None:
         pipeline.clock_rules = clock_rules(settings)
@@ -78,7 +81,8 @@ def appliers(
         "GATEWAY_ORIGINS": lambda settings: guard.accept(settings.origins),
         **of("TLS", "CERT", "KEY", "CLIENT_CA", to=lambda settings: None),
         **of("LIMITS", "DEVICE_RATE", "DEVICE_BURST", "POLICY", to=limits),
-        **of("LIMITS", "MAX_METRICS", "MAX_SERIES", "MAX_DEVICES", "MAX_CONNECTIONS", "MAX_PER_ADDRESS", to=limits),
+        **of("LIMITS", "MAX_METRICS", "MAX_SERIES", "MAX_DEVICES", "MAX_CONNECTIONS", to=limits),
+        **of("LIMITS", "MAX_PER_ADDRESS", "MAX_PER_TOKEN", to=limits),
         **of("CLOCK", "OLD", "FUTURE", "OLD_AFTER_S", "FUTURE_AFTER_S", to=clock),
         **of("JOURNAL", "MAX_BYTES", "KEEP_FREE_BYTES", to=bounds),
         **of("LOG", "LEVEL", to=lambda settings: logging.getLogger().setLevel(settings.log.level.upper())),

@@ -119,6 +119,10 @@ class Access:
         self.on_refused: Callable[[object, str, str], None] = lambda remote, reason, words: None
         tokens.on_change.append(self._guests.changed)
 
+    def limit(self, max_per_token: int | None) -> None:
+        """Another bound for the connections of a token, from now on; nobody is thrown out."""
+        self._guests.most = max_per_token
+
     # -- the middleware ----------------------------------------------------------------------------------------------
 
     async def __call__(self, request: Request, call_next: Next) -> Response:

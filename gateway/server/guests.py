@@ -33,7 +33,7 @@ class Guests:
     def __init__(self, alive: Callable[[str], bool], now: Callable[[], float], max_per_grant: int | None) -> None:
         self._alive = alive
         self._now = now
-        self._max = max_per_grant
+        self.most = max_per_grant  # of a grant, from now on; None: no bound
         self._guests: dict[str, _Guest] = {}
         self._expiring: dict[str, int] = {}  # milliseconds
         self.ended = 0
@@ -43,9 +43,9 @@ class Guests:
 
     def is_full(self, grant: Grant, key: Hashable = None) -> bool:
         """Whether the grant has all connections that it may have; that of ``key`` would be replaced, and counts not."""
-        if self._max is None or (guest := self._guests.get(grant.id)) is None:
+        if self.most is None or (guest := self._guests.get(grant.id)) is None:
             return False
-        return len(guest.ends) - (key in guest.ends) >= self._max
+        return len(guest.ends) - (key in guest.ends) >= self.most
 
     def enter(self, grant: Grant, key: Hashable, end: End) -> Callable[[], None]:
         """A connection is open; ``end(code, reason)`` will be called when the grant ends.  What it gives back is to be
