@@ -77,8 +77,11 @@ async def _talk(raw: Raw, sent: Any, behind: bytes, last: Callable[[dict[str, An
                     said.append(f"close {message['close']}")
                 elif last(message):
                     return [*said, message["type"] if message.get("type") == "throttled" else "served"]
-                elif message.get("type") == "error" or message.get("ok") is False:
-                    said.append(message.get("code", "refused"))
+                elif message.get("type") == "error":
+                    said.append(message["code"])
+                elif message.get("ok") is False:
+                    words = ("not a request", "a fault in the gateway")
+                    said.append(next((word for word in words if word in message["error"]), "refused"))
                 elif message.get("type") == "throttled":
                     said.append("throttled")
     except TimeoutError:

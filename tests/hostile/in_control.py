@@ -8,7 +8,8 @@ from .corpus import Case
 
 
 def asks(attack: str, name: str, sent: Any, check: str = "control requests") -> Case:
-    return Case(attack, name, "control", sent, ("refused", "served"), check)
+    expected = "not a request" if check in ("control requests", "parameters") else "refused"
+    return Case(attack, name, "control", sent, (expected, "served"), check)
 
 
 def command(attack: str, name: str, word: str, check: str = "parameters", **params: Any) -> Case:

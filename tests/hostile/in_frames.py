@@ -39,14 +39,14 @@ CASES = [
         "pieces that are too much together",
         frame(TEXT, b" " * 40_000, fin=False) + frame(CONT, b" " * 40_000, fin=False),
         "close 1009",
-        check="pieces size",
+        check="message size",
     ),
     device(
         "fragments",
         "a byte a piece, 70,000 of them",
         frame(TEXT, b" ", fin=False) + frame(CONT, b" ", fin=False) * 70_000,
         "close 1009",
-        check="pieces size",
+        check="message size",
     ),
     device(
         "fragments",
