@@ -1,6 +1,6 @@
 """Latest values and live subscriptions (``hub.py``), and what they are made of."""
 
-from .accumulator import Entry
+from .accumulator import Entry, Every
 from .group import PENDING_MAX, Member
 from .hub import GRID_S, RECENT_MAX, Hub
 from .presence import presence_of
@@ -13,6 +13,7 @@ __all__ = [
     "PENDING_MAX",
     "RECENT_MAX",
     "Entry",
+    "Every",
     "Hub",
     "Member",
     "Selection",

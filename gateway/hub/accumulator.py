@@ -135,6 +135,17 @@ class Every:
             return None
         return data, self.drop(taken, length)
 
+    def changes(self, passed: int) -> Changes:
+        """The same for one that is shown the newest values alone; ``passed`` is its group's count of values."""
+        selection = self.selection
+        waiting = sum([len(selection.metrics(reading.values)) for _, reading in self.entries])
+        changes = Changes(self.reached, passed - waiting)
+        for offset, reading in self.entries:
+            changes.known.setdefault(reading.device, offset - 1)
+        if self.entries:
+            changes.sent_to = self.entries[0][0] - 1
+        return changes
+
     def drop(self, taken: int, length: int) -> int:
         """Let go of the first so many, with a :func:`weight` of so much; the offset that they reach to."""
         last = self.entries[taken - 1][0]

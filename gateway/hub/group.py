@@ -76,6 +76,14 @@ class Subscriber(Generic[Frame]):
         mode = "latest" if self.rest is not None else self.group.subscription.mode
         return self.member.pending_bytes > PENDING_MAX[mode]
 
+    def shown(self, devices: list[str]) -> None:
+        """The snapshot has shown these as they are now: updates of them begin here."""
+        if self.own:
+            self.own.forget(frozenset(devices))
+        elif self.behind is not None and self.behind.known:
+            for name in devices:
+                self.behind.known.pop(name, None)
+
 
 class Group(Generic[Frame]):
     """All subscribers of equal subscriptions; ``changes`` of ``latest``, ``shared`` of ``every``."""

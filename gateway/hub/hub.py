@@ -454,7 +454,7 @@ class Hub(Generic[Frame]):
             message["more"] = True
         subscriber.member.send(self._frame(group.subscription, message))
         if not subscriber.whole:
-            self._shown(subscriber, rest[subscriber.place : place])
+            subscriber.shown(rest[subscriber.place : place])
         subscriber.place = place
         if place >= len(rest):
             subscriber.rest = None
@@ -462,19 +462,16 @@ class Hub(Generic[Frame]):
                 behind.skipped(group.passed)
         return spent
 
-    @staticmethod
-    def _shown(subscriber: Subscriber[Frame], devices: list[str]) -> None:
-        """The snapshot has shown these as they are now: updates of them begin here."""
-        if subscriber.own:
-            subscriber.own.forget(frozenset(devices))
-        elif subscriber.behind is not None and subscriber.behind.known:
-            for name in devices:
-                subscriber.behind.known.pop(name, None)
-
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
     def subscribe(
-        self, member: Member[Frame], subscription: Subscription, after: int | None, *, history: bool = False
+        self,
+        member: Member[Frame],
+        subscription: Subscription,
+        after: int | None,
+        *,
+        history: bool = False,
+        held: bool = False,
     ) -> bool:
         """Add a subscription, send the first piece of its snapshot; returns whether all since offset ``after`` is in
         the answer.
@@ -483,11 +480,13 @@ class Hub(Generic[Frame]):
         from :meth:`rejoin` on.
         Updates begin behind the hub's ``offset`` now; for ``every``, where all since ``after`` is in the answer, behind
         ``after``.  ``history``: exactly there, also where the snapshot takes several steps and shows later values.
+        ``held``: the caller has all behind ``after``, and will send what is not remembered, see :meth:`follows`.
         """
         self._collect()
         group = self._group(subscription)
         # The snapshot holds the newest of each series, whatever was missed; all values only `recent` has.
-        recovered = after is not None and 0 <= after <= self.offset and (not group.every or after >= self.floor - 1)
+        known = not group.every or held
+        recovered = after is not None and 0 <= after <= self.offset and (known or after >= self.floor - 1)
         resumed = recovered and group.every
         start = after if resumed and after is not None else self.offset
         subscriber = Subscriber(member, group, start, self._states.changes)
@@ -496,7 +495,7 @@ class Hub(Generic[Frame]):
         if group.every:
             subscriber.own = Every(group.selection, self.offset)
             self._holders.add(subscriber)
-            if resumed:
+            if resumed and start >= self.floor - 1:
                 subscriber.own.fold(self.since(start))
         else:
             subscriber.behind = Changes(self.offset, group.passed)
@@ -524,6 +523,19 @@ class Hub(Generic[Frame]):
             else:
                 subscriber.own = Every(subscriber.group.selection, self.offset)
         return self.offset, []
+
+    def follows(self, member: Member[Frame], subscription: Subscription, offset: int) -> bool:
+        """Whether the updates follow what was sent up to an offset, from memory; if not, nothing is held for them."""
+        self._collect()
+        follows = self.floor - 1 <= offset
+        for subscriber in self._found(member, subscription):
+            if subscriber.own is None:
+                subscriber.behind = Changes(min(offset, self.offset), subscriber.group.passed)
+                return True
+            subscriber.own = Every(subscriber.group.selection, self.offset)
+            if follows:
+                subscriber.own.fold(self.since(offset))
+        return follows
 
     def release(self, member: Member[Frame], subscription: Subscription) -> None:
         """History was sent: updates may follow."""
@@ -568,15 +580,7 @@ class Hub(Generic[Frame]):
         subscription = msgspec.structs.replace(group.subscription, mode="latest")
         subscriber.group = latest = self._group(subscription)
         latest.subscribers[subscriber.member] = subscriber
-        selection = latest.selection
-        waiting = [reading for _, reading in own.entries]
-        subscriber.behind = behind = Changes(
-            own.reached, latest.passed - sum([len(selection.metrics(reading.values)) for reading in waiting])
-        )
-        for offset, reading in own.entries:
-            behind.known.setdefault(reading.device, offset - 1)
-        if own.entries:
-            behind.sent_to = own.entries[0][0] - 1
+        subscriber.behind = own.changes(latest.passed)
         subscriber.own = None
         if latest.moved is None:
             message: dict[str, object] = {"type": "mode", "id": subscription.id, "mode": "latest", "reason": "slow"}

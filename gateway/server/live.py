@@ -25,7 +25,7 @@ import msgspec
 from ..auth import ANYBODY, Grant
 from ..codecs.depth import check_depth
 from ..distribution import Distribution
-from ..errors import HistoryError, Overloaded, Refusal
+from ..errors import HistoryError, JournalError, Overloaded, Refusal
 from ..globs import is_pattern
 from ..history import History
 from ..hub import GRID_S, MSGPACK, PENDING_MAX, Hub, Subscription
@@ -34,6 +34,7 @@ from ..ws import Message, Prepared, Router, message_handler
 from .access import Access
 from .answering import Answer, Reserve
 from .named import named
+from .resuming import Missed, held_since
 from .stretch import Log
 
 __all__ = ["LiveEndpoint", "encode_frame"]
@@ -371,11 +372,16 @@ class Client:
         self._subscriptions[request.id] = subscription
         hub = endpoint.hub
         after = request.after if request.epoch == endpoint.epoch else None
-        hub.subscribe(self, subscription, after, history=bool(request.history_s))
-        if not request.history_s:
-            hub.release(self, subscription)
-            return
-        task = asyncio.create_task(self._history(subscription, round(request.history_s * 1e9)))
+        if request.history_s:
+            hub.subscribe(self, subscription, after, history=True)
+            task = asyncio.create_task(self._history(subscription, round(request.history_s * 1e9)))
+        else:
+            held = after is not None and subscription.mode == "every" and held_since(endpoint.journal, after)
+            recovered = hub.subscribe(self, subscription, after, held=held)
+            if not (recovered and held and after is not None and after < hub.floor - 1):
+                hub.release(self, subscription)
+                return
+            task = asyncio.create_task(self._resume(subscription, after))
         self._reading[request.id] = task
         endpoint.tasks.add(task)
         task.add_done_callback(endpoint.tasks.discard)
@@ -390,7 +396,7 @@ class Client:
         self._endpoint.hub.unsubscribe(self, subscription)
         return True
 
-    # -- history -------------------------------------------------------------------------------------------------
+    # -- history, and what was missed ----------------------------------------------------------------------------
 
     async def _history(self, subscription: Subscription, length: int) -> None:
         """Send history, then let the hub go on.  Cancelled when the subscription ends before that."""
@@ -430,6 +436,41 @@ class Client:
                     await self._until(lambda: ws.pending_bytes <= HISTORY_PENDING)
                     ws.try_send(frame)
                     self._held -= len(frame.frame)
+
+    async def _resume(self, subscription: Subscription, after: int) -> None:
+        """Send what was missed and is in the journal alone, then let the hub go on; if that fails, begin anew."""
+        hub = self._endpoint.hub
+        whole = False
+        try:
+            async with self._line, asyncio.timeout(HISTORY_S):
+                whole = await self._send_missed(subscription, after)
+        except (TimeoutError, JournalError) as error:
+            log.warning("a dashboard was not sent all that it has missed: %s", str(error) or "it does not read")
+        except Exception:
+            log.exception("what a dashboard has missed could not be sent")
+        del self._reading[subscription.id]
+        if not whole:
+            hub.unsubscribe(self, subscription)
+            hub.subscribe(self, subscription, None)
+        hub.release(self, subscription)
+
+    async def _send_missed(self, subscription: Subscription, after: int) -> bool:
+        endpoint, ws = self._endpoint, self._ws
+        missed = Missed(
+            endpoint.hub,
+            endpoint.journal,
+            self,
+            subscription,
+            after,
+            lambda message: encode_frame(self.format, message),
+            endpoint.reserve.turns,
+        )
+        await self._until(lambda: not endpoint.hub.joining(self, subscription))
+        while (frames := await missed.next()) is not None:
+            for frame in frames:
+                await self._until(lambda: ws.pending_bytes <= HISTORY_PENDING)
+                ws.try_send(frame)
+        return missed.whole
 
     @staticmethod
     async def _until(ready: Callable[[], bool]) -> None:
