@@ -112,7 +112,7 @@ tried("usr", lambda: open("/usr/probe", "w").close())
 tried("opt", lambda: open("/opt/gateway/probe", "w").close())
 tried("shadow", lambda: open("/etc/shadow").close())
 tried("settings", lambda: open("/etc/gateway/gateway.env").close())
-tried("home", lambda: os.listdir("/root"))
+tried("home", lambda: open("/home/somebody/for-all").close())
 tried("init", lambda: os.stat("/proc/1/exe"))
 tried("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close())
 tried("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close())
@@ -130,6 +130,7 @@ tried("nice", lambda: os.nice(-1))
 def test_all_else_is_refused(host: Host) -> None:
     """A program that runs in the gateway's place can write its state and open a port, and nothing of the rest."""
     host.write("/opt/probe.py", PROBE)
+    host.write("/home/somebody/for-all", "")
     unit = host.path("/etc/systemd/system/gateway.service").read_text()
     unit = unit.replace(
         "ExecStart=/opt/gateway/current/bin/gateway run", "ExecStart=/opt/gateway/current/bin/python /opt/probe.py"
