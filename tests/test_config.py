@@ -55,6 +55,23 @@ def test_environment_dotenv_credentials_and_toml(monkeypatch, tmp_path):
     assert (settings.mqtt.url, settings.mqtt.password.get_secret_value()) == ("mqtt://broker", "secret")
 
 
+def test_a_certificate_from_credentials(monkeypatch, tmp_path):
+    """Its files stand beside the secrets in the credentials' directory, and its settings name them."""
+    pair = issue(tmp_path, authority(tmp_path))
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    for source, name in zip(pair, ("tls-cert.pem", "tls-key.pem"), strict=True):
+        (credentials / name).write_bytes(source.read_bytes())
+        (credentials / name).chmod(0o400)
+    (credentials / "GATEWAY_MQTT__PASSWORD").write_text("secret\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    monkeypatch.setenv("GATEWAY_TLS__CERT", f"{credentials}/tls-cert.pem")
+    monkeypatch.setenv("GATEWAY_TLS__KEY", f"{credentials}/tls-key.pem")
+    settings = load()
+    assert settings.tls.cert == credentials / "tls-cert.pem"
+    assert settings.mqtt.password.get_secret_value() == "secret"
+
+
 def test_every_fault_is_named_at_once(monkeypatch):
     """The variable, what is wrong and an accepted form, a line each."""
     faulty = {

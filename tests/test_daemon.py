@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -61,6 +63,52 @@ async def test_the_watchdog_is_told_while_all_turns(
         await asyncio.to_thread(notify.wait, "WATCHDOG=1")
     finally:
         task.cancel()
+
+
+def test_the_watchdog_is_told_nothing_while_the_loop_stands_still(
+    notify: Notify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something that holds the loop up holds up what systemd is told."""
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    standing, go_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        task = asyncio.create_task(daemon.watchdog(Turning()))  # type: ignore[arg-type]
+        await asyncio.to_thread(notify.wait, "WATCHDOG=1")
+        standing.set()
+        go_on.wait(30)
+        task.cancel()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        assert standing.wait(30)
+        count = len(notify.rest())
+        time.sleep(0.4)
+        assert len(notify.rest()) == count
+    finally:
+        go_on.set()
+        thread.join(30)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_sighup_of_a_terminal_that_goes_away(gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends what was started in the terminal; sent by somebody, SIGHUP asks for a reload."""
+    there = True
+    monkeypatch.setattr(daemon.os, "isatty", lambda fd: there)
+    stop, hangup = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    daemon._heed(stop, hangup)
+    try:
+        there = not gone
+        os.kill(os.getpid(), signal.SIGHUP)
+        async with asyncio.timeout(10):
+            await (stop if gone else hangup).wait()
+        assert hangup.is_set() != gone
+    finally:
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
 
 
 async def test_a_long_start_asks_for_time_while_it_gets_on(notify: Notify, monkeypatch: pytest.MonkeyPatch) -> None:
