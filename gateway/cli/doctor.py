@@ -21,12 +21,14 @@ DESCRIPTION = """\
 Look at all that the gateway needs, and try it: settings, disk and the speed of
 its syncs, clock, file descriptors, versions, the address, the certificate,
 tokens, the broker by a real publish, InfluxDB by a real write (of a device
-gateway-doctor), and what the running gateway says. A line each, with what to do."""
+gateway-doctor), and what the running gateway says. A line
+each, with what to do."""
 EPILOG = """\
 exit status: 0 nothing is wrong (there may be warnings); 1 something is, or with
 --strict a warning; 2 wrong usage; 78 bad settings
 
-as the service sees it:  gateway doctor --env-file /etc/gateway/gateway.env --state-dir /var/lib/gateway"""
+as the service sees it:
+  gateway doctor --env-file /etc/gateway/gateway.env --state-dir /var/lib/gateway"""
 SELF_TEST_S = 60.0
 STATUSES = {"ok": 0, "warning": 0, "error": 1}
 MARKS = {"ok": "ok      ", "warning": "WARNING ", "error": "ERROR   "}
