@@ -17,12 +17,13 @@ from tests.running import gateway
 
 pytestmark = pytest.mark.alone
 
-# The bounds are 20 MiB and 50 ms of the loop; measured are 12 MiB and 32 ms of CPU at the most.  Tracing makes the loop
-# twice as slow, and machines differ: what is looked for is a cost that grows out of proportion.
+# Measured are 32 ms of CPU and 12 MiB at the most, the hostile peer's own part included.  Machines differ: what is looked
+# for is a cost that grows out of proportion.
 LOOP_S = 0.050
 MARGIN = 4
 MEMORY_BYTES = 20 << 20
 CHEAP = {"names", "encoded address", "control characters", "shape", "sequence", "time", "utf-8", "request"}
+LARGE = {"depth", "lengths", "size", "duplicates", "globs", "numbers"}
 
 
 class Longest:
@@ -40,26 +41,34 @@ class Longest:
         patch.setattr(asyncio.Handle, "_run", timed)
 
 
-async def test_no_case_costs_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step of the loop takes 50 ms, and at no time 20 MiB are taken, the hostile peer's own part included."""
+async def test_no_case_holds_the_loop_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step of the loop takes 50 ms."""
     longest = Longest(monkeypatch)
     steps: list[tuple[float, str]] = []
-    memory: list[tuple[int, str]] = []
     async with gateway(tmp_path, limits=LIMITS, journal=JOURNAL) as gw:
         gc.collect()
         gc.freeze()
+        for case in cases():
+            if case.limits is None and case.attack not in CHEAP:
+                longest.seconds = 0.0
+                await knock(gw, case.door, case.sent)
+                steps.append((longest.seconds, str(case)))
+        gc.unfreeze()
+    assert max(steps)[0] < LOOP_S * MARGIN, max(steps)
+
+
+async def test_no_case_takes_much_memory(tmp_path: Path) -> None:
+    """At no time 20 MiB more are taken than before the case."""
+    memory: list[tuple[int, str]] = []
+    async with gateway(tmp_path, limits=LIMITS, journal=JOURNAL) as gw:
         tracemalloc.start()
         try:
             for case in cases():
-                if case.limits is None and case.attack not in CHEAP:
+                if case.limits is None and case.attack in LARGE:
                     tracemalloc.reset_peak()
                     before = tracemalloc.get_traced_memory()[0]
-                    longest.seconds = 0.0
                     await knock(gw, case.door, case.sent)
-                    steps.append((longest.seconds, str(case)))
                     memory.append((tracemalloc.get_traced_memory()[1] - before, str(case)))
         finally:
             tracemalloc.stop()
-            gc.unfreeze()
-    assert max(steps)[0] < LOOP_S * MARGIN, max(steps)
     assert max(memory)[0] < MEMORY_BYTES, max(memory)
