@@ -190,13 +190,13 @@ class Access:
 
     @staticmethod
     def _is_own_page(request: Request) -> bool:
-        """Whether a browser would say that this comes from our own page (Fetch Metadata, and Origin where it is sent);
-        who is no browser says nothing of it."""
+        """Whether this comes from our own page, by Origin, or where a browser sends none by Fetch Metadata; who is no
+        browser says nothing of it."""
         headers = request.headers
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        if origin is not None and not same_origin(headers.get("host", ""), origin.lower()):
-            return False
-        return site in ("none", "same-origin")
+        origin = headers.get("origin")
+        if origin is not None:
+            return same_origin(headers.get("host", ""), origin.lower(), secure=request.secure)
+        return headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 
     # -- refusals ----------------------------------------------------------------------------------------------------
 

@@ -76,8 +76,11 @@ def host_name(host: str) -> str:
     return (match["six"] or match["name"]).lower()
 
 
-def same_origin(host: str, origin: str) -> bool:
-    """Whether a page of ``origin`` was served under the very name and port that ``host`` says."""
+def same_origin(host: str, origin: str, *, secure: bool = False) -> bool:
+    """Whether a page of ``origin`` was served under the very name and port that ``host`` says.
+
+    ``secure``: by TLS, too.  Without, something before the gateway may speak it.
+    """
     try:
         parts = urlsplit(origin)
         default = _ports.get(parts.scheme)
@@ -85,6 +88,6 @@ def same_origin(host: str, origin: str) -> bool:
     except ValueError:
         return False
     match = _host(host)
-    if match is None or default is None or parts.username is not None:
+    if match is None or default is None or parts.username is not None or (secure and parts.scheme != "https"):
         return False
     return (parts.hostname, port) == (host_name(host), int(match["port"] or default))

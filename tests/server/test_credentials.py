@@ -91,3 +91,11 @@ def test_host_name(host: str, name: str) -> None:
 def test_same_origin(host: str, origin: str, same: bool) -> None:
     """The same name and the same port, which may be left out where it is the scheme's own."""
     assert same_origin(host, origin) is same
+
+
+def test_behind_tls_only_tls_is_the_same_origin() -> None:
+    """A page that came without it, of whichever port, is another's; something before us may speak it for us."""
+    assert same_origin("a.example", "https://a.example", secure=True)
+    assert not same_origin("a.example", "http://a.example", secure=True)
+    assert not same_origin("a.example:8443", "http://a.example:8443", secure=True)
+    assert same_origin("a.example", "https://a.example", secure=False)
