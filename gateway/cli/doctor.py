@@ -28,7 +28,8 @@ exit status: 0 nothing is wrong (there may be warnings); 1 something is, or with
 --strict a warning; 2 wrong usage; 78 bad settings
 
 as the service sees it:
-  gateway doctor --env-file /etc/gateway/gateway.env --state-dir /var/lib/gateway"""
+  gateway doctor --env-file /etc/gateway/gateway.env \\
+                 --state-dir /var/lib/gateway"""
 SELF_TEST_S = 60.0
 STATUSES = {"ok": 0, "warning": 0, "error": 1}
 MARKS = {"ok": "ok      ", "warning": "WARNING ", "error": "ERROR   "}
