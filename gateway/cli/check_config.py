@@ -48,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
         for fault in faults:
             print(f"gateway: {fault}", file=sys.stderr)
         return ConfigError.exit_status
-    answer, why = _ask(options.state_dir or settings.state_dir)
+    if options.state_dir is not None:
+        settings = settings.model_copy(update={"state_dir": options.state_dir})
+    answer, why = _ask(settings.state_dir)
     if options.json:
         print(json.dumps({"ok": True, "faults": [], **_differences(settings, answer)}))
         return 0
