@@ -12,8 +12,9 @@ const SNIPPETS = {
 import json, random, time
 from websockets.sync.client import connect
 
-${asked ? `token = "${TOKEN}"
-with connect("${url}", additional_headers={"Authorization": f"Bearer {token}"}) as gateway:` : `with connect("${url}") as gateway:`}
+${asked ? `url = "${url}"
+token = {"Authorization": "Bearer ${TOKEN}"}
+with connect(url, additional_headers=token) as gateway:` : `with connect("${url}") as gateway:`}
     print(gateway.recv())                        # welcome
     for seq in range(1, 1000):
         reading = {"temperature": round(random.uniform(20, 25), 1)}
@@ -22,8 +23,9 @@ with connect("${url}", additional_headers={"Authorization": f"Bearer {token}"}) 
         time.sleep(1)
 `,
   javascript: (url, { asked }) => `${asked ? `// Node.js 22 or newer: nothing to install
-const token = "${TOKEN}";
-const gateway = new WebSocket("${url}", { headers: { Authorization: \`Bearer \${token}\` } });` : `// Node.js 22 or newer, or any browser: nothing to install
+const headers = { Authorization: "Bearer ${TOKEN}" };
+const url = "${url}";
+const gateway = new WebSocket(url, { headers });` : `// Node.js 22 or newer, or any browser: nothing to install
 const gateway = new WebSocket("${url}");`}
 gateway.onmessage = (event) => console.log(event.data);
 gateway.onopen = () => {
@@ -82,8 +84,8 @@ export function welcome(root, location, asked) {
     el("h2", { text: "Connect your first device" }),
     el("p", { text: "A device opens a WebSocket, sends readings as JSON, and gets an ack for each that is safe on this gateway’s disk. The last part of the address is its name; any name will do." }),
     el("div", { class: "card" },
-      el("p", { class: "hint first", hidden: !asked }, "This gateway asks devices for a token. Where it runs, ", el("code", { text: `gateway token create ${DEVICE} --sketch python` }),
-        " prints a program with address and token in it. A device without one is shown on this page when it knocks, with the command that lets it in."),
+      el("p", { class: "hint first", hidden: !asked }, "Devices need a token here: ", el("code", { text: `gateway token create ${DEVICE} --sketch python` }),
+        " prints, where the gateway runs, a program with address and token in it. A device without one is shown on this page when it knocks, with the command that lets it in."),
       el("div", { class: "where" }, el("code", { text: url }), copyButton(() => url, "Copy address")),
       el("div", { class: "tabs" }, tabs.node, el("span", { class: "space" }), copyButton(() => shown, "Copy program")),
       pre,
