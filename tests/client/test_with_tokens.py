@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ import pytest
 from gateway.client import ClientClosed, DeviceClient, LiveClient, Snapshot, Update
 from tests.certificates import authority, issue, trusting
 from tests.server.visitor import gate
+
+
+async def forever(what: Callable[[], Awaitable[object]]) -> None:
+    """Again and again, until it raises."""
+    while True:
+        await what()
+        await asyncio.sleep(0.01)
 
 
 async def test_clients_with_tokens_over_tls(tmp_path: Path) -> None:
@@ -32,14 +40,11 @@ async def test_clients_with_tokens_over_tls(tmp_path: Path) -> None:
             assert [point[3] for point in event.points()] == [7]
             gw.revoke(sends)
             with pytest.raises(ClientClosed, match="token revoked") as closed:
-                while True:
-                    await device.send({"n": 8})
-                    await asyncio.sleep(0.01)
+                await forever(lambda: device.send({"n": 8}))
             assert closed.value.code == 1008
             gw.revoke(reads)
             with pytest.raises(ClientClosed, match="token revoked"):
-                while True:
-                    await live.next()
+                await forever(live.next)
 
 
 @pytest.mark.parametrize("token", [None, "nonsense"])
