@@ -153,7 +153,7 @@ class InfluxSink:
         status = error.status or 0
         if not status:
             return Unavailable(f"{self._where}: {_words(error)}")
-        text = f"HTTP {status}: {_body_text(error)}"
+        text = f"HTTP {status}: {_body_text(error, self._token)}"
         if status in (400, 413, 422):
             return Refused(text)
         if status == 429 or status >= 500 or status == 408:
@@ -187,12 +187,13 @@ def _words(error: Exception) -> str:
     return " ".join(_NUMBER.sub("", _RESOLVE.sub(r"\1", _OBJECT.sub("", text))).split())[:300]
 
 
-def _body_text(error: ApiException) -> str:
-    # {"code":"invalid","message":".."} of InfluxDB 2, {"error":".."} of InfluxDB 1 and 3, or text.
+def _body_text(error: ApiException, secret: str) -> str:
+    # {"code":"invalid","message":".."} of InfluxDB 2, {"error":".."} of InfluxDB 1 and 3, or text.  What stands between
+    # may answer with what it was sent.
     body = error.body or error.reason or ""
     try:
         found = json.loads(body)
         body = str(found.get("message") or found.get("error") or body)
     except (ValueError, AttributeError, TypeError):
         pass
-    return " ".join(str(body).split())[:300]
+    return " ".join((str(body).replace(secret, "***") if secret else str(body)).split())[:300]

@@ -63,7 +63,8 @@ class Store(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.send_response(401)
-        body = json.dumps({"code": "unauthorized", "message": "unauthorized access"}).encode()
+        said = f"unauthorized access: {self.headers['Authorization']}"
+        body = json.dumps({"code": "unauthorized", "message": said}).encode()
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
