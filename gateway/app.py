@@ -314,7 +314,9 @@ class App:
             ssl=self.tls.context if self.tls is not None else None,
             sockets=self.sockets,
         )
+        live.max_unknown = min(live.max_unknown, max(4, connections // 4))
         sources.append(("websocket", {}, server.stats))
+        sources += [(room, {}, partial(_refused, of)) for room, of in (("dashboards", live), ("commands", control))]
         sources += [
             ("ack", {}, lambda: {"latency": journal.ack_latency}),
             ("live", {}, lambda: {"latency": live.latency}),
@@ -523,6 +525,10 @@ async def _every(seconds: float, work: Callable[[], Any]) -> None:
         result = work()
         if result is not None:
             await result
+
+
+def _refused(by: LiveEndpoint | Control) -> dict[str, float]:
+    return {f"refused_{reason}": float(count) for reason, count in by.refusals.items()}
 
 
 def _sources(

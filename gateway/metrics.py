@@ -179,6 +179,8 @@ TABLE: dict[str, dict[str, Known]] = {
         "batches": _counter("batches", "Batches taken by the far side."),
         "states_sent": _counter("states_sent", "Changes of presence taken by the far side."),
         "states_pending": _gauge("states_pending", "Changes of presence not yet taken by the far side."),
+        "events_dropped": _counter("events_dropped", "States of commands that were not told: too many waited."),
+        "deaf": _gauge("deaf", "1 while the broker does not let us subscribe."),
         "write_seconds": _gauge("last_write_seconds", "How long the far side took over the last batch."),
         "write_seconds_sum": _counter("write_seconds", "Time that the far side took over all batches."),
         "up": _gauge("up", "1 while the far side takes what it gets, or nothing was tried yet."),
@@ -220,6 +222,8 @@ PREFIXES: dict[str, list[tuple[str, str, str, str]]] = {
         ("lost_", "lost", "reason", "WebSocket connections ended otherwise than by a close from here, by reason."),
     ],
     "refusals": [("messages_", "messages", "code", "Errors sent to devices, by code.")],
+    "dashboards": [("refused_", "refused", "code", "Errors sent to dashboards, by code.")],
+    "commands": [("refused_", "refused", "reason", "Requests on the control socket that were refused, by reason.")],
     "access": [("refused_", "refused", "reason", "Of the refusals, those for one reason.")],
 }
 

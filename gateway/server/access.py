@@ -277,9 +277,9 @@ class Access:
         self.on_refused(remote, reason, words)
         return words
 
-    def silent(self) -> None:
-        """A live connection has not said who it is."""
-        self._refused["no_token"] = self._refused.get("no_token", 0) + 1
+    def silent(self, reason: str = "no_token") -> None:
+        """A live connection has not said who it is: in time, or (``crowd``) before too many others came."""
+        self._refused[reason] = self._refused.get(reason, 0) + 1
 
     def watch(self) -> None:
         """To be called once a second: end what has expired."""

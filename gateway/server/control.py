@@ -88,6 +88,7 @@ class Control:
         self._stop_timeout = stop_timeout
         self._server: Server | None = None
         self._inode = 0
+        self.refusals: dict[str, int] = {}  # requests, by reason
 
     async def __aenter__(self) -> Control:
         router = Router()
@@ -170,17 +171,24 @@ class Control:
         except ConnectionClosed:
             return
         except GatewayError as error:
+            self._count("impossible")
             answer = _refusal(id, str(error), error.hint)
         except OSError as error:
+            self._count("disk")
             log.warning("a command failed: %s", error)
             answer = _refusal(id, f"the disk: {error.strerror or error}", "see that the state directory can be written")
         except msgspec.DecodeError as error:  # the request or its parameters
+            self._count("bad_request")
             answer = _refusal(id, f"not a request: {error}")
         except Exception:
+            self._count("internal_error")
             log.exception("a command failed")
             answer = _refusal(id, "the command failed: a fault in the gateway", "its log has the details")
         with contextlib.suppress(ConnectionClosed):
             await ws.send(answer.decode())
+
+    def _count(self, reason: str) -> None:
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
 
     async def _run(self, ws: Connection, request: _Request) -> object:
         command = self._commands.get(request.command)

@@ -3,8 +3,9 @@
 A :class:`Client` turns a dashboard's messages into subscriptions of the hub and sends what the hub hands it.  It never
 waits for its peer; what a peer does not read is bounded by the hub (:data:`gateway.hub.PENDING_MAX`).
 
-Whoever was not known at the handshake says who it is in its first message, within :data:`AUTH_S`, else 1008.  What it
-may read is a part of each of its subscriptions: nothing looks at a grant when a reading is sent.
+Whoever was not known at the handshake says who it is in its first message, within :data:`AUTH_S`, else 1008; beyond
+:data:`UNKNOWN_MAX` of them the oldest is cut, so that they take nobody's place for long.  What it may read is a part of
+each of its subscriptions: nothing looks at a grant when a reading is sent.
 
 History joins the stream exactly, see ``joining``; until it was sent the hub holds the subscriber's updates.  It is
 sent a page at a time, see ``answering``, so that a client which does not read costs no more for it.
@@ -42,6 +43,7 @@ __all__ = ["LiveEndpoint", "encode_frame"]
 log = logging.getLogger(__name__)
 
 AUTH_S = 5.0
+UNKNOWN_MAX = 256  # clients that have not said who they are
 HEARTBEAT_S = 5.0
 MAX_MESSAGE_BYTES = 65_536
 MAX_SUBSCRIPTIONS = 16  # a client; one more is refused with an error
@@ -134,6 +136,9 @@ class LiveEndpoint:
         self.access = access
         self.now = now
         self.clients: set[Client] = set()
+        self.max_unknown = UNKNOWN_MAX
+        self.unknown: dict[Client, None] = {}  # have not said who they are, the oldest first
+        self.refusals: dict[str, int] = {}  # errors sent, by code
         self.tasks: set[asyncio.Task[None]] = set()
         self.reserve = Reserve()
         self.unread: dict[Client, float] = {}  # paused clients, and since when
@@ -212,6 +217,10 @@ class LiveEndpoint:
     def _opened(self, ws: WebSocket) -> None:
         client = ws.state["client"] = Client(self, ws)
         self.clients.add(client)
+        if not client.known:
+            if len(self.unknown) >= self.max_unknown:
+                next(iter(self.unknown)).give_way()
+            self.unknown[client] = None
 
     def _message(self, ws: WebSocket, message: Message) -> None:
         client: Client = ws.state["client"]
@@ -225,6 +234,7 @@ class LiveEndpoint:
         if client is not None:
             self.clients.discard(client)
             self.unread.pop(client, None)
+            self.unknown.pop(client, None)
             client.closed()
 
 
@@ -334,8 +344,21 @@ class Client:
             return
         if self._silent is not None:
             self._silent.cancel()
+        self._endpoint.unknown.pop(self, None)
         self._grant = grant
         self._enter(grant)
+
+    @property
+    def known(self) -> bool:
+        """Whether it has said who it is."""
+        return self._grant is not None
+
+    def give_way(self) -> None:
+        """End at once, for others that have not said who they are either."""
+        self._endpoint.unknown.pop(self, None)
+        if self._endpoint.access is not None:
+            self._endpoint.access.silent("crowd")
+        self._ws.abort("too many have not said who they are")
 
     def _enter(self, grant: Grant) -> None:
         if self._endpoint.access is not None:
@@ -479,6 +502,8 @@ class Client:
             await asyncio.sleep(GRID_S)
 
     def _error(self, id: str, code: str, detail: str, **more: object) -> None:
+        refusals = self._endpoint.refusals
+        refusals[code] = refusals.get(code, 0) + 1
         reply: dict[str, object] = {"type": "error", "code": code, "detail": detail[:512], **more}
         if id:
             reply["id"] = id

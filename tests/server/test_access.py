@@ -265,6 +265,25 @@ async def test_who_says_nothing_is_let_go(tmp_path, monkeypatch):
         await stays.close()
 
 
+async def test_who_says_nothing_gives_way_to_others(tmp_path):
+    """Beyond the bound the oldest that has not said who it is is cut; who has said it, and who comes, is served."""
+    async with gate(tmp_path) as gw:
+        gw.app.live.max_unknown = 3
+        stays = await opened(gw, gw.token("live:read"))
+        silent = [await gw.live() for _ in range(5)]
+        assert [(await closing(ws))[0] for ws in silent[:2]] == [1006, 1006]
+        assert gw.stats()["refused_crowd"] == 2
+        late = await opened(gw, gw.token("live:read"))
+        for ws in (stays, late):
+            await send(ws, {"type": "subscribe"})
+            await receive(ws, "snapshot")
+        for ws in (*silent, stays, late):
+            await ws.close()
+        async with asyncio.timeout(10):
+            while gw.app.live.unknown or gw.app.live.clients:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
 async def test_first_messages_that_fail_are_bounded_by_address(tmp_path):
     """They count as attempts that failed, like headers."""
     async with gate(tmp_path) as gw:
