@@ -31,13 +31,14 @@ from gateway.sinks.layouts.influx import Influx, Integer, never
 from gateway.sinks.thread import start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.reading import Batch
     from gateway.sinks.base import Key
 
 __all__ = ["InfluxSink"]
 
+LEAST_SECRET = 8  # characters of a token that no words hold by chance
 GRACE_S = 2.0  # beyond the request's own time-out, which counts silence and not time
 _OBJECT = re.compile(r"<?[\w.]+(\([^)]*\)| object at 0x[0-9a-f]+)>?: ")
 _RESOLVE = re.compile(r"Failed to resolve '[^']*' \((.*)\)")  # the name stands before it already
@@ -196,4 +197,5 @@ def _body_text(error: ApiException, secret: str) -> str:
         body = str(found.get("message") or found.get("error") or body)
     except (ValueError, AttributeError, TypeError):
         pass
-    return " ".join((str(body).replace(secret, "***") if secret else str(body)).split())[:300]
+    text = str(body).replace(secret, "***") if len(secret) >= LEAST_SECRET else str(body)
+    return " ".join(text.split())[:300]
