@@ -94,7 +94,7 @@ def test_welcome_says_how_a_device_gets_its_token(visitor: Chrome, asking: Daemo
 def test_door_leads_to_where_the_address_points(visitor: Chrome, filled: Daemon) -> None:
     """A wrong token is told; the right one leads on, is in no address and no storage, and signing out ends it."""
     _, secret = token(filled, *READ)
-    page = Page(visitor, filled, "#device=silo-1&range=1h")
+    page = Page(visitor, filled, "#dark&device=silo-1&range=1h")
     page.wait("the door", lambda: "gateway token create --scope live:read" in page.text("#door"))
     assert page.text("#way") == page.text("#main") == page.text(".bar .seg") == ""
     field = "const it = document.querySelector('#token');"
@@ -115,7 +115,7 @@ def test_door_leads_to_where_the_address_points(visitor: Chrome, filled: Daemon)
     page.run("document.querySelector('#token').select()")
     page.keys(secret, Keys.ENTER)
     page.wait("the device", lambda: page.text(".head h2") == "silo-1" and page.text("#live-word") == "LIVE")
-    assert visitor.current_url.endswith("#device=silo-1&range=1h")
+    assert visitor.current_url.endswith("#dark&device=silo-1&range=1h")
     kept = (
         "return JSON.stringify([location.href, document.cookie, {...localStorage}, {...sessionStorage}, history.state])"
     )
@@ -165,7 +165,7 @@ def test_devices_that_knocked_are_shown(visitor: Chrome, filled: Daemon) -> None
 
     for name, secret in (("pump-7", ""), ("pump-7", "a-secret-of-its-own-0123"), ("pump-9", ""), ("silo-1", "")):
         knock(filled, name, secret)
-    page = Page(visitor, filled, "#device=pump-1")
+    page = Page(visitor, filled, "#dark&device=pump-1")
     sign_in(page, token(filled, *READ)[1])
     page.wait("the notice", lambda: page.text("#knocks summary").startswith("2 unknown devices knocked: pump-"))
     assert page.text("#knocks summary").endswith("; silo-1 was refused")

@@ -85,6 +85,12 @@ export class DevicePanel extends EventTarget {
         this.#whole = true;
         this.#forget();
       },
+      error: (message) => {
+        // The store is asked instead, as for longer ranges.
+        if (message.code !== "history_failed") return;
+        this.#patchy = this.#whole = true;
+        this.#forget();
+      },
       mode: (message) => { this.#thinned = message.mode === "latest"; },
       update: (message) => {
         this.#fresh += most(message.data?.[name]);
