@@ -8,6 +8,8 @@ from .sinks import registry
 from .sinks.layouts.influx import never
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from .config import Settings
     from .sinks.base import Sink
     from .sinks.layouts.influx import Integer
@@ -15,10 +17,17 @@ if TYPE_CHECKING:
 __all__ = ["influx", "mqtt"]
 
 
-def mqtt(settings: Settings, *, integer: Integer = never, guest: bool = False) -> Sink | None:
+def mqtt(
+    settings: Settings,
+    *,
+    integer: Integer = never,
+    guest: bool = False,
+    inbound: Mapping[str, Callable[[str, bytes], None]] | None = None,
+) -> Sink | None:
     """The broker, if there is one; see :func:`~gateway.sinks.registry.mqtt_sink` for what is raised.
 
     ``guest``: beside the gateway itself, under a client id of its own, and silent about the gateway's state.
+    ``inbound`` is what to subscribe to, and who is called with topic and payload.
     """
     if not settings.mqtt.url:
         return None
@@ -35,6 +44,7 @@ def mqtt(settings: Settings, *, integer: Integer = never, guest: bool = False) -
         measurement=settings.influx.measurement,
         integer=integer,
         guest=guest,
+        inbound=inbound,
     )
 
 

@@ -88,6 +88,11 @@ EVENTS: dict[str, Event] = {
         "error",
         "A broker or store refuses everything until a person mends something.",
     ),
+    "sink_deaf": Event(
+        "5d0f8a4be2a94f0d9c6d3a0f4c1be7a2",
+        "warning",
+        "The broker lets the gateway publish and not subscribe: no commands come from there.",
+    ),
     "sink_works": Event("c5f3f5835b5f4d0db3e686b25e4c07aa", "info", "It takes readings again."),
     "dead_letter": Event(
         "49f31b7138e54e439f7602982f7476bb", "warning", "A reading was refused by the far side for good and put aside."

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.reading import Batch
 
@@ -131,6 +131,10 @@ class Sink(Protocol):
 
         Returns when all are safe.  Raises ``Unavailable``, ``Stopped``.
         """
+        ...
+
+    async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
+        """Make known each of these once, in order; returns when all are safe.  Raises ``Unavailable``, ``Stopped``."""
         ...
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from gateway.errors import HistoryError
 from gateway.sinks.base import Key, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.reading import Batch
 
@@ -54,6 +54,9 @@ class HistorySink:
 
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
         """Nothing: a history keeps a stream, not a state."""
+
+    async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
+        """Nothing: a store keeps readings alone."""
 
     async def close(self) -> None:
         """Put on disk what is in memory."""

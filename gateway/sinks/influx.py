@@ -130,6 +130,9 @@ class InfluxSink:
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
         """Nothing: a store keeps a stream, not a state."""
 
+    async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
+        """Nothing: a store keeps readings alone."""
+
     async def close(self) -> None:
         """Let go of the connection; a request that hangs ends by its own time-out, or with the process."""
         client, self._client, self._api = self._client, None, None

@@ -19,10 +19,14 @@ What was received more than ``HISTORICAL_S`` before it is published carries the 
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from paho.mqtt.client import topic_matches_sub
 
 from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
 from gateway.sinks.layouts import HISTORICAL, JSON, Message
@@ -31,14 +35,18 @@ from gateway.sinks.mqtt_link import TOO_LARGE, Link, connect
 from gateway.topics import TEMPLATE, Topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from gateway.reading import Batch, Item
     from gateway.sinks.base import Key
     from gateway.sinks.layouts import Layout
 
-__all__ = ["Address", "MqttSink", "parse_url"]
+__all__ = ["Address", "Inbound", "MqttSink", "parse_url"]
+
+log = logging.getLogger(__name__)
+
+Inbound = Callable[[str, bytes], None]
 
 # PUBACK reason codes (3.4.2.1).
 _STOPS = {
@@ -113,8 +121,9 @@ class MqttSink:
     ``username`` and ``password`` go before those in ``url``.  ``ca`` is a file of certificates trusted in place of the
     system's.  ``window`` bounds the publishes under way, together with the broker's Receive Maximum;
     ``max_message_bytes`` the payload of a message of several readings; ``tells_status``: whether ``status`` and the
-    Last Will are its to say.  Raises ``ValueError`` for a URL or topic that is none, ``OSError`` for a ``ca`` that
-    cannot be read.
+    Last Will are its to say.  ``inbound``: topic filters, and what is called on the loop with topic and payload of each
+    message that is published there, but for those that were retained.  Raises ``ValueError`` for a URL or topic that
+    is none, ``OSError`` for a ``ca`` that cannot be read.
     """
 
     refuses = True
@@ -137,6 +146,7 @@ class MqttSink:
         ack_s: float = 60.0,
         connect_s: float = 10.0,
         tells_status: bool = True,
+        inbound: Mapping[str, Inbound] | None = None,
         name: str = "mqtt",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
@@ -154,7 +164,9 @@ class MqttSink:
         self._prefix = prefix
         self._topics = Topics(prefix, topic)
         self._qos = qos
+        self._deaf = False
         self._tells_status = tells_status and layout.presence is None
+        self._inbound = dict(inbound or {})
         self._window = window
         self._max_message_bytes = max_message_bytes
         # Learned from a broker that refuses what it did not forbid; forgotten with the process.
@@ -205,7 +217,9 @@ class MqttSink:
         self._link = link
         link.on_closed = self.lost
         self._connects += 1
-        await self._tell(link, b"online")
+        await self._tell_status(link, b"online")
+        if self._inbound:
+            await self._listen(link)
         return True
 
     async def write(self, batch: Batch) -> int:
@@ -271,6 +285,14 @@ class MqttSink:
         await self._retain(link, retained)
         await self._retain(link, told, retain=False)
 
+    async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
+        """Publish each once: ("command-state", device)."""
+        link = self._link
+        if link is None:
+            raise Unavailable("not connected")
+        messages = [Message(f"{self._prefix}/{name}/command/state", value, (), (), JSON) for (_, name), value in events]
+        await self._retain(link, messages, retain=False)
+
     async def close(self) -> None:
         """Retain ``offline``, say goodbye; a link that does not answer is cut."""
         link = self._link
@@ -279,7 +301,7 @@ class MqttSink:
         try:
             link.on_closed = None
             if link.closed is None:
-                await self._tell(link, b"offline")
+                await self._tell_status(link, b"offline")
                 await link.disconnect()
         except (Unavailable, Stopped):
             pass
@@ -288,13 +310,14 @@ class MqttSink:
             self._forget()
 
     def stats(self) -> dict[str, float]:
-        """``connected`` (0 or 1), ``connects``, ``publishes``, ``refused_states``."""
+        """``connected`` (0 or 1), ``connects``, ``publishes``, ``refused_states``, ``deaf`` (1: may not subscribe)."""
         link = self._link
         return {
             "connected": float(link is not None and link.closed is None),
             "connects": self._connects,
             "publishes": self._publishes + (link.publishes if link is not None else 0),
             "refused_states": self._refused_states,
+            "deaf": float(self._deaf),
         }
 
     # -- within --
@@ -333,9 +356,24 @@ class MqttSink:
     def _reason(code: int) -> str:
         return f"the broker refused it: {_CONTENT.get(code) or _UNCLEAR[code]} (0x{code:02x})"
 
-    async def _tell(self, link: Link, status: bytes) -> None:
+    async def _tell_status(self, link: Link, status: bytes) -> None:
         if self._tells_status:
             await self._retain(link, [Message(self._status_topic, status, ())])
+
+    async def _listen(self, link: Link) -> None:
+        """Subscribe; a broker that does not let us is no reason not to publish."""
+        link.on_message = self._heard
+        refused = [topic for topic in self._inbound if await link.subscribe(topic) >= 0x80]
+        if refused and not self._deaf:
+            text = f"the broker does not let us subscribe to {', '.join(refused)}"
+            log.warning("sink %s: %s", self.name, text, extra={"event": "sink_deaf", "sink": self.name, "reason": text})
+        self._deaf = bool(refused)
+
+    def _heard(self, topic: str, payload: bytes) -> None:
+        for pattern, inbound in self._inbound.items():
+            if topic_matches_sub(pattern, topic):
+                inbound(topic, payload)
+                return
 
     async def _retain(self, link: Link, messages: Sequence[Message], *, retain: bool = True) -> None:
         codes = await link.publish(messages, qos=self._qos, retain=retain)

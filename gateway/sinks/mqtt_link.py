@@ -6,8 +6,8 @@ asyncio transport, so that no blocking socket exists, TLS is the loop's, and a n
 works (``lookup``).
 
 PUBLISH and PUBACK do not go through paho, whose publish and acknowledgement take 75 to 90 microseconds of CPU where
-these take 6: they are framed here (``mqtt_frames``) and put between paho's packets.  Their packet identifiers are ours
-alone, since paho publishes nothing.
+these take 6: they are framed here (``mqtt_frames``) and put between paho's packets.  What was subscribed to, which is
+rare, paho receives and acknowledges.
 
 Window: at most min(``window``, the broker's Receive Maximum) publishes are under way (4.9), and none is
 written while the transport is above its high-water mark: what waits is the caller's list, nothing is queued
@@ -27,11 +27,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from gateway.sinks import mqtt_frames as frames
 from gateway.sinks.base import Refused, Stopped, Unavailable
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["TOO_LARGE", "Link", "connect"]
 
 TOO_LARGE = 0x95
+PAHO_MIDS = 255  # packet identifiers up to this are for paho's subscriptions, those above for publishes (2.2.1)
 MAX_INBOUND = 256 << 10  # told the broker in CONNECT; a larger packet ends the connection
 BURST = 256 << 10  # bytes framed before they are handed to the transport
 TOPICS = 16_384  # topics whose encoded form is kept; forgotten all at once beyond
@@ -153,10 +155,14 @@ class Link(asyncio.Protocol):
         self._session = _Session(self._stream, client_id)
         self._session.on_connect = self._connected
         self._session.on_disconnect = self._disconnected
+        self._session.on_subscribe = self._subscribed_to
+        self._session.on_message = self._received
+        self.on_message: Callable[[str, bytes], None] | None = None
         self._entered: asyncio.Future[None] = self._loop.create_future()
         # An end before anybody waits is told by ``closed``.
         self._entered.add_done_callback(lambda entered: entered.cancelled() or entered.exception())
         self._left: asyncio.Future[None] = self._loop.create_future()
+        self._subscribed: asyncio.Future[int] | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._paused = False
         self._topics: dict[str, bytes] = {}
@@ -164,7 +170,7 @@ class Link(asyncio.Protocol):
         # PINGREQs under way, in order: the call of publish that waits for the answer, 0 for paho's own.
         self._pings: deque[int] = deque()
         self._call = 0
-        self._mid = 0
+        self._mid = PAHO_MIDS
         # Packet identifiers under way; -1 where whoever published it waits no more.
         self._under_way: dict[int, int] = {}
         self._owed = 0  # those of the present call
@@ -207,6 +213,19 @@ class Link(asyncio.Protocol):
             self._messages, self._done, self._owed = (), None, 0
             for mid in self._under_way:
                 self._under_way[mid] = -1
+
+    async def subscribe(self, topic: str) -> int:
+        """Ask for what is published to a topic filter from now on, not for what was retained there; the reason code.
+
+        What comes goes to ``on_message``.  Raises ``Unavailable``, ``Stopped`` when the connection ends before.
+        """
+        if self.closed is not None:
+            raise self.closed
+        self._subscribed = self._loop.create_future()
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        self._session.subscribe(topic, options=options)
+        async with asyncio.timeout(self._ack_s):
+            return await self._subscribed
 
     async def disconnect(self) -> None:
         """Say goodbye (reason 0x00: the broker does not send the Will) and wait for the end."""
@@ -266,6 +285,16 @@ class Link(asyncio.Protocol):
         self.retains = bool(getattr(props, "RetainAvailable", 1))
         if not self._entered.done():
             self._entered.set_result(None)
+
+    def _subscribed_to(
+        self, client: Client, data: Any, mid: int, reasons: list[ReasonCode], props: Properties | None
+    ) -> None:
+        if self._subscribed is not None and not self._subscribed.done():
+            self._subscribed.set_result(max(reason.value for reason in reasons))
+
+    def _received(self, client: Client, data: Any, message: MQTTMessage) -> None:
+        if self.on_message is not None and not message.retain:
+            self.on_message(message.topic, bytes(message.payload))
 
     def _disconnected(
         self, client: Client, data: Any, flags: DisconnectFlags, reason: ReasonCode, props: Properties | None
@@ -403,7 +432,7 @@ class Link(asyncio.Protocol):
     def _free_mid(self) -> int:
         mid = self._mid
         while True:
-            mid = mid % 65535 + 1
+            mid = mid + 1 if mid < 65535 else PAHO_MIDS + 1
             if mid not in self._under_way:
                 self._mid = mid
                 return mid
@@ -444,7 +473,7 @@ class Link(asyncio.Protocol):
                 self._transport.close()
             else:
                 self._transport.abort()
-        for waiter in (self._entered, self._done):
+        for waiter in (self._entered, self._done, self._subscribed):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(error)
                 self.told = True

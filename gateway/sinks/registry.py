@@ -9,6 +9,7 @@ from gateway.sinks.layouts.influx import never
 from gateway.topics import TEMPLATE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from gateway.sinks.base import Sink
@@ -39,10 +40,12 @@ def mqtt_sink(
     measurement: str = "telemetry",
     integer: Integer = never,
     guest: bool = False,
+    inbound: Mapping[str, Callable[[str, bytes], None]] | None = None,
 ) -> Sink:
     """Readings to an MQTT 5 broker; ``gateway`` is this gateway's id, and the client id made of it its own.
 
-    A ``guest`` has another client id, and says nothing of whether the gateway is there.
+    A ``guest`` has another client id, and says nothing of whether the gateway is there.  ``inbound`` is what to
+    subscribe to, and who is called with topic and payload.
 
     Raises ``ValueError`` for a URL, topic or QoS that is none, ``KeyError`` for a layout that is none, ``OSError``
     for a ``ca`` that cannot be read.
@@ -56,6 +59,7 @@ def mqtt_sink(
         ),
         client_id=f"gateway-{gateway}" + ("-guest" if guest else ""),
         tells_status=not guest,
+        inbound=inbound,
         prefix=prefix,
         topic=topic,
         qos=qos,

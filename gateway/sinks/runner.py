@@ -12,8 +12,7 @@ decides what happens (see ``base`` for who raises what):
 Should ``refused_in_a_row`` readings be refused with none taken in between, then it is the far side that is
 set up wrongly and not the readings: the state is "stopped" until one is taken.
 
-The second door (``set_state``) holds the latest value of each key; what is not yet known on the far side goes
-before the next batch, and all of it goes again when the connection is new.
+The second door (``set_state``, ``tell``; ``seconddoor``) goes before the next batch.
 
 Counts (``ledger``) are the cursor's, kept with its place: of the readings stored since it began, each is delivered, put
 aside, dropped by the journal, lost by the disk, or pending.  A reading put aside is counted when its offset is
@@ -44,6 +43,7 @@ from gateway.sinks.backoff import Backoff
 from gateway.sinks.base import Cursor, Key, Refused, Rejected, Sink, Stopped, Unavailable
 from gateway.sinks.deadletters import DeadLetter, DeadLetters, DeadLettersFull
 from gateway.sinks.pace import Pace
+from gateway.sinks.seconddoor import SecondDoor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,7 +52,6 @@ __all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
 
-STATES_AT_ONCE = 1000
 LAG_S = 5.0  # how often a sink that makes things safe later is asked again while nothing comes
 CLOSE_S = 3.0  # how long a sink may take to part from its far side
 BROKEN_HINT = "a fault in the gateway: its log has the details"
@@ -107,9 +106,7 @@ class Runner:
         self.latency = Distribution()  # from the receipt of a batch's oldest reading until it was taken
         self._retry_most_s = retry_most_s
         self._backoff = Backoff(retry_least_s, retry_most_s, retry_asked_s, rng or random.Random())
-        # Bounded by the number of keys, that is of devices: only the latest value of each is held.
-        self._states: dict[Key, bytes | None] = {}
-        self._unsent: dict[Key, None] = {}
+        self._door = SecondDoor()
         # What is left of the batch that is being written, in order.
         self._parts: deque[Batch] = deque()
         self._offset = self._safe = cursor.position.offset
@@ -129,7 +126,7 @@ class Runner:
         self._refused = 0
         self._doubted = False  # the far side has turned us away: one reading goes alone before the others
         self._disliked = False  # everything is refused: it has stopped until one reading is taken
-        self._taken_count = self._retries = self._batches = self._states_sent = 0
+        self._taken_count = self._retries = self._batches = 0
         self._write_s = self._write_s_sum = 0.0
         sink.lost = self._lost
 
@@ -166,10 +163,12 @@ class Runner:
 
     def set_state(self, key: Key, value: bytes | None) -> None:
         """Make ``value`` the state of ``key`` on the far side; ``None`` clears it.  Never waits."""
-        if key in self._states and self._states[key] == value:
-            return
-        self._states[key] = value
-        self._unsent[key] = None
+        if self._door.set(key, value):
+            self._wake.set()
+
+    def tell(self, key: Key, value: bytes) -> None:
+        """Tell the far side ``value`` once.  Never waits."""
+        self._door.tell(key, value)
         self._wake.set()
 
     def retry_now(self) -> None:
@@ -211,8 +210,9 @@ class Runner:
             "dead_letters_damaged": self._care.damaged,
             "retries": self._retries,
             "batches": self._batches,
-            "states_sent": self._states_sent,
-            "states_pending": len(self._unsent),
+            "states_sent": self._door.sent,
+            "states_pending": len(self._door),
+            "events_dropped": self._door.dropped,
             "write_seconds": self._write_s,
             "write_seconds_sum": self._write_s_sum,
             "up": float(self.state in ("idle", "ok")),
@@ -322,9 +322,11 @@ class Runner:
             try:
                 if await self.sink.ready():
                     self._set_ok()
-                    self._unsent.update(dict.fromkeys(self._states))
-                if self._unsent:
-                    await self._send_states()
+                    self._door.renew()
+                while self._door:
+                    await self._door.send(self.sink)
+                    self._backoff.reset()
+                    self._set_ok()
                 if (self._parts or self._care.retry is not None) and (wait := self._pace.wait(self._clock())):
                     await self._sleep(wait)
                 elif (retry := self._care.retry) is not None and not self._retried_last:
@@ -496,23 +498,8 @@ class Runner:
             extra = self._fields("dead_letter", reason, device=item.device, offset=offset, count=len(some))
             log.warning("sink %s: offset %d to the dead letters: %s", self.sink.name, offset, reason, extra=extra)
 
-    async def _send_states(self) -> None:
-        while self._unsent:
-            keys = [key for key, _ in zip(self._unsent, range(STATES_AT_ONCE), strict=False)]
-            changes = {key: self._states[key] for key in keys}
-            await self.sink.state(changes)
-            self._states_sent += len(changes)
-            self._backoff.reset()
-            self._set_ok()
-            for key, value in changes.items():
-                # What changed meanwhile is unsent still.
-                if self._states[key] == value:
-                    del self._unsent[key]
-                    if value is None:
-                        del self._states[key]
-
     def _drained(self) -> bool:
-        return not self._parts and not self._unsent and self._cursor.is_drained(self._offset)
+        return not self._parts and not self._door and self._cursor.is_drained(self._offset)
 
     # -- waiting --
 

@@ -161,6 +161,10 @@ class Subscriber:
         client.on_message = lambda client, data, message: self.messages.append(message)
         client.connect("127.0.0.1", port, clean_start=True)
 
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish, and wait until the broker has it."""
+        self._client.publish(topic, payload, 1, retain).wait_for_publish(10)
+
     def __enter__(self) -> Subscriber:
         self._client.loop_start()
         assert self.subscribed.wait(5)

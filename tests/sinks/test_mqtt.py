@@ -478,7 +478,7 @@ async def test_cancelled_write_leaves_a_link_that_works() -> None:
 
 
 async def test_packet_identifiers_wrap_without_meeting() -> None:
-    """After 65,535 publishes identifiers start again at 1; 0 is never used, and one under way never twice."""
+    """Beyond 65,535 identifiers start again at 256, those below are for subscriptions; none under way is used twice."""
     async with FakeBroker() as broker, connected(broker) as sink:
         held: list[int] = []
         broker.on_publish = lambda published: held.append(published.mid) or b""  # type: ignore[func-returns-value]
@@ -491,8 +491,8 @@ async def test_packet_identifiers_wrap_without_meeting() -> None:
         assert sink._link is not None
         sink._link._mid = 65_530
         await sink.write(batch(*[reading(n) for n in range(10)]))
-        assert held == [2]
-        assert mids == [65531, 65532, 65533, 65534, 65535, 1, 3, 4, 5, 6]
+        assert held == [257]
+        assert mids == [65531, 65532, 65533, 65534, 65535, 256, 258, 259, 260, 261]
         broker.on_publish = lambda published: puback(published.mid)
 
 

@@ -425,3 +425,41 @@ async def test_thingsboard_is_told_in_its_own_way(tmp_path: Path) -> None:
         with Subscriber(server.port, "#") as later:
             await asyncio.sleep(0.2)
             assert later.messages == []
+
+
+async def test_what_is_published_to_us_and_told_once(tmp_path: Path) -> None:
+    """Filters get their messages, not what was retained; events are published once, in order, after an outage too."""
+    heard: list[tuple[str, bytes]] = []
+    with broker(tmp_path, ALL) as server, Subscriber(server.port, "gateway/+/command/state") as subscriber:
+        subscriber.publish("gateway/d-0/command", b"old", retain=True)
+        made = sink(server, inbound={"gateway/+/command": lambda topic, payload: heard.append((topic, payload))})
+        async with running(made, MemoryCursor(1), retry_least_s=0.01, retry_most_s=0.05) as runner:
+            await until(lambda: runner.pending == 0)
+            subscriber.publish("gateway/d-1/command", b"1")
+            subscriber.publish("gateway/d-1/other", b"2")
+            subscriber.publish("gateway/d-2/command", b"3")
+            await until(lambda: len(heard) >= 2)
+            assert heard == [("gateway/d-1/command", b"1"), ("gateway/d-2/command", b"3")]
+            for number in range(5):
+                runner.tell(("command-state", "d-1"), b"%d" % number)
+            await until(lambda: len(subscriber.messages) >= 5)
+            server.stop()
+            runner.tell(("command-state", "d-1"), b"5")
+            await until(lambda: runner.state == "waiting")
+            server.start()
+            await until(lambda: runner.stats()["states_pending"] == 0)
+        told = [(message.topic, message.payload, message.retain) for message in subscriber.messages[:5]]
+        assert told == [("gateway/d-1/command/state", b"%d" % number, False) for number in range(5)]
+        assert (runner.stats()["events_dropped"], made.stats()["deaf"]) == (0, 0)
+
+
+async def test_a_broker_that_lets_nobody_subscribe(tmp_path: Path) -> None:
+    """It is published to all the same, and said."""
+    rules = tmp_path / "acl"
+    rules.write_text("topic write gateway/#\n")
+    rules.chmod(0o644)
+    with broker(tmp_path, f"{ALL}\nacl_file {rules}") as server:
+        made = sink(server, inbound={"gateway/+/command": lambda topic, payload: None})
+        async with running(made, MemoryCursor(3)) as runner:
+            await until(lambda: runner.pending == 0)
+            assert runner.state == "ok"

@@ -1,0 +1,73 @@
+"""A sink's second door: what is no stream of readings.
+
+States are latest-only by key, and sent anew to each new connection; bounded by the number of keys, that is of devices.
+Events are told once, in order; at most :data:`EVENTS` wait, and beyond it the oldest is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.sinks.base import Key, Sink
+
+__all__ = ["SecondDoor"]
+
+EVENTS = 1_000
+AT_ONCE = 1_000  # states or events given to the sink in one call
+
+
+class SecondDoor:
+    """What waits to be made known; ``sent`` counts states and events."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.dropped = 0
+        self._states: dict[Key, bytes | None] = {}
+        self._unsent: dict[Key, None] = {}
+        self._events: deque[tuple[Key, bytes]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._unsent) + len(self._events)
+
+    def set(self, key: Key, value: bytes | None) -> bool:
+        """``value`` is the state of ``key``, None for none; False where it was so before."""
+        if key in self._states and self._states[key] == value:
+            return False
+        self._states[key] = value
+        self._unsent[key] = None
+        return True
+
+    def tell(self, key: Key, value: bytes) -> None:
+        """Tell ``value`` once."""
+        if len(self._events) >= EVENTS:
+            self._events.popleft()
+            self.dropped += 1
+        self._events.append((key, value))
+
+    def renew(self) -> None:
+        """The connection is new: all states have to be sent again."""
+        self._unsent.update(dict.fromkeys(self._states))
+
+    async def send(self, sink: Sink) -> None:
+        """Hand over some of what waits; raises as ``Sink.state`` does, and nothing is lost then."""
+        if self._unsent:
+            keys = [key for key, _ in zip(self._unsent, range(AT_ONCE), strict=False)]
+            changes = {key: self._states[key] for key in keys}
+            await sink.state(changes)
+            self.sent += len(changes)
+            for key, value in changes.items():
+                # What changed meanwhile is unsent still.
+                if self._states[key] == value:
+                    del self._unsent[key]
+                    if value is None:
+                        del self._states[key]
+            return
+        some = [event for event, _ in zip(self._events, range(AT_ONCE), strict=False)]
+        if some:
+            dropped = self.dropped
+            await sink.tell(some)
+            self.sent += len(some)
+            for _ in range(len(some) - (self.dropped - dropped)):  # less those that had to make room meanwhile
+                self._events.popleft()
