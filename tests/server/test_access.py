@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -162,8 +163,9 @@ async def test_a_rotated_token_ends_what_it_opened(tmp_path):
 async def test_an_expired_token_ends_what_it_opened(tmp_path):
     """Within a second or two, with 1008 and the reason."""
     async with gate(tmp_path) as gw:
-        token = gw.token("device:pump-1", "live:read", expires_s=1.0)
+        token = gw.token("device:pump-1", "live:read", expires_s=3600)
         async with device(gw, "pump-1", token) as ws, gw.live(additional_headers=bearer(token)) as live:
+            gw.app.tokens._now = gw.app.access._guests._now = lambda: time.time() + 3600
             assert await closing(ws) == (1008, "token expired")
             assert await closing(live) == (1008, "token expired")
         with pytest.raises(InvalidStatus):
@@ -197,6 +199,7 @@ async def test_connections_of_one_token_are_bounded(tmp_path):
 async def test_attempts_that_fail_are_bounded_by_address(tmp_path):
     """After 20 failures an address is told to wait; who is right is let in from there all the same, and others."""
     async with gate(tmp_path) as gw:
+        gw.app.access._attempts._clock = lambda: 0.0
         source, token = another_address(), gw.token("device:pump-1")
         for _ in range(20):
             assert (
@@ -253,10 +256,10 @@ async def test_a_token_without_live_scope_is_refused(tmp_path):
 
 async def test_who_says_nothing_is_let_go(tmp_path, monkeypatch):
     """Without a first message in time 1008; one who has said it stays."""
-    monkeypatch.setattr("gateway.server.live.AUTH_S", 0.2)
     async with gate(tmp_path) as gw:
-        ws = await gw.live()
         stays = await opened(gw, gw.token("live:read"))
+        monkeypatch.setattr("gateway.server.live.AUTH_S", 0.2)
+        ws = await gw.live()
         assert (await closing(ws))[0] == 1008
         assert gw.stats()["refused_no_token"] == 1
         await asyncio.sleep(0.3)
@@ -287,6 +290,7 @@ async def test_who_says_nothing_gives_way_to_others(tmp_path):
 async def test_first_messages_that_fail_are_bounded_by_address(tmp_path):
     """They count as attempts that failed, like headers."""
     async with gate(tmp_path) as gw:
+        gw.app.access._attempts._clock = lambda: 0.0
         for _ in range(21):
             ws = await opened(gw, "x" * 30)
             assert (await closing(ws))[0] == 1008
