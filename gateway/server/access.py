@@ -88,6 +88,9 @@ class Who(msgspec.Struct, frozen=True):
     secret: str = ""
     device: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Who({self.grant!r}, presented={self.presented})"
+
 
 class Access:
     """``mode`` is ``none`` or ``token``; ``open_paths`` are addresses beside the table that everybody may have.
