@@ -4,7 +4,7 @@ from .accumulator import Entry, Every
 from .group import PENDING_MAX, Member
 from .hub import GRID_S, RECENT_MAX, Hub
 from .presence import presence_of
-from .selection import MSGPACK, Selection, Subscription
+from .selection import MSGPACK, Names, Selection, Subscription
 from .series import Series, text_weight, wire_value
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Every",
     "Hub",
     "Member",
+    "Names",
     "Selection",
     "Series",
     "Subscription",

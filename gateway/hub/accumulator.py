@@ -139,6 +139,9 @@ class Every:
         """The same for one that is shown the newest values alone; ``passed`` is its group's count of values."""
         selection = self.selection
         waiting = sum([len(selection.metrics(reading.values)) for _, reading in self.entries])
+        if not self.holes:
+            # It is looked for when its time comes: nothing behind the first of them was sent.
+            return Changes(self.entries[0][0] - 1 if self.entries else self.reached, passed - waiting)
         changes = Changes(self.reached, passed - waiting)
         for offset, reading in self.entries:
             changes.known.setdefault(reading.device, offset - 1)
@@ -166,16 +169,18 @@ class Changes:
     """Which devices have changed since what was sent, for those who are shown the newest values.
 
     ``known`` has the changed devices, each with the offset up to which it was sent; what others had up to ``upto`` was
-    sent.  Bound: the devices there are.
+    sent.  Bound: the devices there are; of one that has to wait (:meth:`unsent`), those of an update which is larger
+    than a piece and was sent in part.
     """
 
-    __slots__ = ("known", "left", "passed", "sent", "sent_to", "upto")
+    __slots__ = ("known", "left", "passed", "sent", "sent_to", "upto", "whole")
 
     def __init__(self, upto: int, passed: int) -> None:
         self.known: dict[str, int] = {}
         self.upto = upto
         self.sent_to = upto  # all that came up to here was sent, or passed over for something newer
         self.left = 0  # devices that belong to what is being sent
+        self.whole = True  # nothing behind `sent_to` was sent: all that has changed since is known
         self.passed = passed  # the group's count of values when nothing was left the last time
         self.sent = 0  # values since
 
@@ -183,6 +188,15 @@ class Changes:
         """An independent one with the same content."""
         copy = Changes(self.upto, self.passed)
         copy.known, copy.sent_to, copy.left, copy.sent = dict(self.known), self.sent_to, self.left, self.sent
+        copy.whole = self.whole
+        return copy
+
+    def unsent(self) -> Changes:
+        """A copy for one that has to wait; it holds nothing, and looks for it later, where no part was sent."""
+        if not self.whole:
+            return self.copy()
+        copy = Changes(self.sent_to, self.passed)
+        copy.sent = self.sent
         return copy
 
     def copy_all(self) -> Changes:
@@ -203,7 +217,7 @@ class Changes:
     def become(self, other: Changes) -> None:
         """Be :meth:`like` the other."""
         self.known = dict(other.known)
-        self.upto, self.sent_to, self.left = other.upto, other.sent_to, other.left
+        self.upto, self.sent_to, self.left, self.whole = other.upto, other.sent_to, other.left, other.whole
         self.sent, self.passed = other.sent, other.passed
 
     def note(self, devices: Iterable[str], upto: int) -> None:
@@ -211,6 +225,7 @@ class Changes:
         known, since = self.known, self.upto
         if not known:
             self.sent_to = since
+            self.whole = True
         for device in devices:
             known.setdefault(device, since)
         self.upto = upto
@@ -246,6 +261,7 @@ class Changes:
         for device in visited:
             del self.known[device]
         self.left = min(self.left - len(visited), len(self.known))
+        self.whole = False
         return data, spent
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from .accumulator import Changes, Every
-from .selection import Selection, Subscription
+from .selection import Names, Selection, Subscription
 
 __all__ = ["PENDING_MAX", "Frame", "Group", "Member", "Subscriber"]
 
@@ -35,6 +35,7 @@ class Subscriber(Generic[Frame]):
     __slots__ = (
         "behind",
         "due",
+        "end",
         "failed",
         "group",
         "held",
@@ -56,8 +57,9 @@ class Subscriber(Generic[Frame]):
         self.told = told  # the change of presence up to which it was told
         self.own: Every | None = None
         self.behind: Changes | None = None
-        self.rest: list[str] | None = None  # devices of its snapshot, which has come to `place`; None: it is complete
-        self.place = 0
+        self.rest: list[str] | None = None  # the devices; None: its snapshot is complete
+        self.place = 0  # among them, to which the snapshot has come
+        self.end = 0  # the place where it ends
         self.recovered = False
         self.whole = False  # updates begin at `start`, whatever later values the snapshot shows
         self.held = True  # no updates are sent until its history has been
@@ -104,10 +106,10 @@ class Group(Generic[Frame]):
         "told",
     )
 
-    def __init__(self, subscription: Subscription, offset: int, told: int) -> None:
+    def __init__(self, subscription: Subscription, names: Names, offset: int, told: int) -> None:
         self.subscription = subscription
         self.every = subscription.mode == "every"
-        self.selection = Selection(subscription)
+        self.selection = Selection(subscription, names)
         self.changes = Changes(offset, 0)
         self.shared = Every(self.selection, offset)
         self.passed = 0  # values published that it covers

@@ -15,7 +15,8 @@ newest values, the groups and their subscribers stand at one offset.
 Bounds:
 
 - ``fresh``: what is published between two steps; the journal's bound on what is not durable stands before it.
-- ``series``: two values a series beside each device's last reading; :class:`Changes`: an entry a device.
+- ``series``: two values a series beside each device's last reading; :class:`Changes`: an entry a device at most.
+- what a subscription covers, and where its snapshot stands: a byte a name, see ``selection``, and a place.
 - ``every``: what a member's subscriptions hold for it alone, and what it has not taken, see ``holders``; beyond, those
   that hold the most are moved to ``latest`` and told.  What a group holds is sent, whatever its interval, before
   ``recent`` lets go of it.
@@ -36,14 +37,14 @@ from typing import Generic
 
 import msgspec
 
-from ..devices import Device, DeviceBook
+from ..devices import DeviceBook
 from ..reading import Reading
 from .accumulator import PIECE_BYTES, Changes, Data, Entry, Every
 from .copies import Copies
 from .group import PENDING_MAX, Frame, Group, Member, Subscriber
 from .holders import Holders
 from .presence import States
-from .selection import Subscription
+from .selection import Names, Subscription
 from .series import Series
 from .snapshot import snapshot_of
 
@@ -78,6 +79,8 @@ class Hub(Generic[Frame]):
         self._copies: Copies[Frame] = Copies()
         self._queue: deque[Group[Frame] | Subscriber[Frame]] = deque()
         self._states = States(book)
+        self.presence = self._states.changed
+        self.names = Names()
         self.series: dict[str, Series] = {}
         self.recent: deque[Entry] = deque()
         self._sizes: deque[int] = deque()  # of the recent ones
@@ -121,10 +124,6 @@ class Hub(Generic[Frame]):
         """This run's first offset will be ``offset``; earlier runs have nothing at or above ``floor``."""
         self.offset = offset - 1
         self.floor = floor
-
-    def presence(self, device: Device) -> None:
-        """A device's state has changed: told at the next tick."""
-        self._states.change(device.name)
 
     def since(self, after: int) -> list[Entry]:
         """What was published behind offset ``after`` and is remembered."""
@@ -310,7 +309,7 @@ class Hub(Generic[Frame]):
         ]
         for subscriber in current:
             if subscriber.slow:
-                subscriber.behind = changes.copy()
+                subscriber.behind = changes.unsent()
         current = [subscriber for subscriber in current if subscriber.current]
         spent = 0
         if not current:
@@ -442,7 +441,9 @@ class Hub(Generic[Frame]):
         group, behind = subscriber.group, subscriber.behind
         if behind is not None:
             behind.catch_up(self.series, self.offset)
-        devices, place, spent = snapshot_of(self._book, self.series, group.selection, rest, subscriber.place, room)
+        devices, place, spent = snapshot_of(
+            self._book, self.series, group.selection, rest, range(subscriber.place, subscriber.end), room
+        )
         message: dict[str, object] = {
             "type": "snapshot",
             "id": group.subscription.id,
@@ -450,13 +451,13 @@ class Hub(Generic[Frame]):
             "recovered": subscriber.recovered,
             "devices": devices,
         }
-        if place < len(rest):
+        if place < subscriber.end:
             message["more"] = True
         subscriber.member.send(self._frame(group.subscription, message))
         if not subscriber.whole:
             subscriber.shown(rest[subscriber.place : place])
         subscriber.place = place
-        if place >= len(rest):
+        if place >= subscriber.end:
             subscriber.rest = None
             if behind is not None and not subscriber.whole:
                 behind.skipped(group.passed)
@@ -484,7 +485,6 @@ class Hub(Generic[Frame]):
         """
         self._collect()
         group = self._group(subscription)
-        # The snapshot holds the newest of each series, whatever was missed; all values only `recent` has.
         known = not group.every or held
         recovered = after is not None and 0 <= after <= self.offset and (known or after >= self.floor - 1)
         resumed = recovered and group.every
@@ -499,7 +499,7 @@ class Hub(Generic[Frame]):
                 subscriber.own.fold(self.since(start))
         else:
             subscriber.behind = Changes(self.offset, group.passed)
-        subscriber.rest = [device.name for device in self._book]
+        subscriber.rest, subscriber.end = self._states.names(), len(self._book)
         group.subscribers[member] = subscriber
         self._send_snapshot(subscriber, subscriber.rest, PIECE_BYTES)
         return recovered
@@ -556,7 +556,7 @@ class Hub(Generic[Frame]):
     def _group(self, subscription: Subscription) -> Group[Frame]:
         group = self._groups.get(subscription)
         if group is None:
-            group = self._groups[subscription] = Group(subscription, self.offset, self._states.changes)
+            group = self._groups[subscription] = Group(subscription, self.names, self.offset, self._states.changes)
         return group
 
     def _drop_if_empty(self, group: Group[Frame]) -> None:

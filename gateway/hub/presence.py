@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from ..devices import Device, DeviceBook
 from .accumulator import PIECE_BYTES
 from .selection import Selection
@@ -38,9 +40,19 @@ class States:
         self._book = book
         self._changed: dict[str, int] = {}  # the number of each device's last change, ascending
         self.changes = 0  # so far
+        self._names: list[str] = []
 
-    def change(self, name: str) -> None:
-        """A device's state has changed."""
+    def names(self) -> list[str]:
+        """All devices: one list for all snapshots, which only grows, so that each needs no more than a place in it."""
+        if len(self._names) > len(self._book):
+            self._names = []
+        if len(self._names) < len(self._book):
+            self._names += [device.name for device in islice(self._book, len(self._names), None)]
+        return self._names
+
+    def changed(self, device: Device) -> None:
+        """A device's state has changed: told at the next tick."""
+        name = device.name
         self.changes += 1
         self._changed.pop(name, None)
         self._changed[name] = self.changes

@@ -17,16 +17,16 @@ def snapshot_of(
     all_series: Mapping[str, Series],
     selection: Selection,
     names: Sequence[str],
-    place: int,
+    places: range,
     room: int,
 ) -> tuple[dict[str, object], int, int]:
-    """States and newest values of the covered ones of ``names`` from ``place`` on, of about ``room`` bytes.
+    """States and newest values of the covered ones among ``names`` at ``places``, of about ``room`` bytes.
 
     Also the place behind them, and what of ``room`` they took.
     """
     devices: dict[str, object] = {}
-    spent = 0
-    while place < len(names) and spent < room:
+    spent, place = 0, places.start
+    while place < places.stop and spent < room:
         name = names[place]
         place += 1
         spent += selection.price(name)

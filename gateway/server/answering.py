@@ -114,7 +114,7 @@ class Answer(Generic[Frame]):
                 await self._held.aclose()
                 return
             above = [reading for offset, reading in hub.since(join.lacks.stop - 1) if offset <= begin]
-            stretch = Stretch(self._journal, self._subscription, join)
+            stretch = Stretch(self._journal, self._subscription, join, names=hub.names)
             self._whole = await stretch.read()
             if self._whole or store.end < join.lacks.stop:
                 break
@@ -153,7 +153,7 @@ class Answer(Generic[Frame]):
 
     async def _plan(self) -> Pages:
         subscription = self._subscription
-        pages = Pages(subscription, self._join)
+        pages = Pages(subscription, self._join, self._hub.names)
         pages.complete = self._whole
         if pages.selection.no_metrics:
             return pages
@@ -195,7 +195,8 @@ class Answer(Generic[Frame]):
             return {key: list(points) for key, points in found.items() if devices is None or key[0] in devices}
         if not join.tail:
             return {}
-        stretch = Stretch(self._journal, self._subscription, join, _All() if devices is None else devices)
+        which = _All() if devices is None else devices
+        stretch = Stretch(self._journal, self._subscription, join, which, hub.names)
         if hub.floor > join.tail.start:
             pages.complete &= await stretch.read()
             return stretch.points

@@ -21,7 +21,7 @@ from ..history import Extent, Row
 from ..history.column import column
 from ..history.downsample import Buckets
 from ..history.runs import Run
-from ..hub import Selection, Subscription, text_weight, wire_value
+from ..hub import Names, Selection, Subscription, text_weight, wire_value
 from ..reading import Value
 from .joining import Join
 
@@ -69,10 +69,10 @@ class Pages:
     ``complete``: whether nothing had to be left out so far.
     """
 
-    def __init__(self, subscription: Subscription, join: Join) -> None:
+    def __init__(self, subscription: Subscription, join: Join, names: Names | None = None) -> None:
         self.todo: deque[Page] = deque()
         self.complete = True
-        self.selection = Selection(subscription)
+        self.selection = Selection(subscription, names)
         self._id = subscription.id
         self._join = join
 

@@ -52,7 +52,7 @@ class Missed(Generic[Frame]):
         self._at = after + 1
         self._frame = frame
         self._turns = turns
-        self._ready = Every(Selection(subscription), after)
+        self._ready = Every(Selection(subscription, hub.names), after)
 
     async def next(self) -> list[Frame] | None:
         """Some updates, maybe none; None where the hub has the rest, or a part is gone.

@@ -17,7 +17,7 @@ from collections.abc import Container, Sequence
 from typing import Protocol
 
 from ..errors import JournalError
-from ..hub import Selection, Subscription
+from ..hub import Names, Selection, Subscription
 from ..reading import Batch, Item, Reading
 from .joining import Join
 from .paging import POINTS_DOWNSAMPLED, Points, in_time_order, thin
@@ -51,14 +51,19 @@ class Stretch:
     """
 
     def __init__(
-        self, journal: Log, subscription: Subscription, join: Join, devices: Container[str] | None = None
+        self,
+        journal: Log,
+        subscription: Subscription,
+        join: Join,
+        devices: Container[str] | None = None,
+        names: Names | None = None,
     ) -> None:
         self.points: Points = {}
         self._journal = journal
         self._join = join
         self._offsets = join.lacks if devices is None else join.tail
         self._devices = devices
-        self._selection = Selection(subscription)
+        self._selection = Selection(subscription, names)
         self._count = 0  # of the points
         self._oldest = journal.oldest_offset  # what had gone by then is in no history either, nor ever will be
 
