@@ -47,7 +47,8 @@ def test_appears_goes_stale_goes_offline(chromium: Chrome, daemon: Daemon) -> No
             rows = "return ['other', 'pump-1'].map((name) => colour(`.row[data-device=${name}] .v`))"
             fresh, stale = page.run(dim + rows)
             assert fresh != stale, "and dimmed"
-            assert page.run("return document.querySelectorAll('.strip rect.stale').length") == 1
+            strip = "return document.querySelectorAll('.strip rect.stale').length"
+            page.wait("its stretch of the strip", lambda: page.run(strip) == 1)
             page.wait("it is said", lambda: said("Boiler pump is stale: nothing for"))
         page.wait("offline", lambda: "pump-1 offline " in page.row("pump-1"))
         page.wait("the reason", lambda: "offline since" in page.text(".head") and "closed" in page.text(".head"))
