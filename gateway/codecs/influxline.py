@@ -113,7 +113,7 @@ def _reading(match: re.Match[str], index: int) -> Draft | Refusal:
     values: dict[str, Value] = {}
     for key, text in _fields(fields):
         if len(measurement) + len(tags) + len(key) > WRITTEN:
-            return Refusal("bad_name", f"{measurement[:40]}..: too long to be a metric's name", index=index)
+            return Refusal("bad_name", f"{measurement[:40]!r}..: too long to be a metric's name", index=index)
         name = metric(measurement, tags, key)
         if not is_metric(name):
             return Refusal("bad_name", f"{name[:40]}..: {len(name)} characters, at most 128 as a metric", index=index)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tools.toolkit import chaos, chaos_peers
+from tools.toolkit import chaos, chaos_mute, chaos_peers
 from tools.toolkit.chaos_rig import Cannot, Rig
 
 pytestmark = pytest.mark.alone
@@ -45,6 +45,7 @@ SHORT = {
     "clock": (2, 4.0),
     "storm": (1, 0.3),
     "slowloris": (1, 0.3),
+    "mute": (1, 0.2),
     "sigstop": (3, 0.8),
 }
 CONTROLS = [
@@ -73,6 +74,8 @@ def runs(request: pytest.FixtureRequest) -> Iterator[dict[Key, Future[chaos.Outc
     wanted = [item.callspec.params["key"] for item in items]
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(AT_ONCE) as pool:
         patch.setattr(chaos_peers, "DEVICES", 300)
+        patch.setattr(chaos_mute, "MUTE", 300)
+        patch.setattr(chaos_mute, "FILES", 1024)
         yield {key: pool.submit(work, key) for key in wanted}
 
 

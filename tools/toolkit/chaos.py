@@ -44,6 +44,7 @@ CASES = {
     "clock": "chaos_clock",
     "storm": "chaos_peers",
     "slowloris": "chaos_peers",
+    "mute": "chaos_mute",
 }
 
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -219,6 +220,14 @@ class Rig:
             await self.kill()
             return None
         return time.monotonic() - begin
+
+    async def command(self, *words: str) -> str:
+        """What a command of the gateway's prints; raises :class:`Failed`."""
+        command = [sys.executable, "-m", "gateway", *words, "--state-dir", str(self.state)]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Failed(f"gateway {' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
 
     async def ask(self, function: Any, *arguments: Any) -> Any:
         """Call something that asks the daemon over HTTP, in a thread."""
