@@ -435,7 +435,6 @@ class Client:
         except Exception:
             log.exception("the history of a subscription has failed")
             self._error(subscription.id, "history_failed", "the gateway met an error")
-        self._held = 0
         del self._reading[subscription.id]
         endpoint.hub.release(self, subscription)
 
@@ -454,11 +453,7 @@ class Client:
         async with answer:
             await answer.begin(self, length, endpoint.now)
             while frames := await answer.next():
-                self._held = sum(len(frame.frame) for frame in frames)
-                for frame in frames:
-                    await self._until(lambda: ws.pending_bytes <= HISTORY_PENDING)
-                    ws.try_send(frame)
-                    self._held -= len(frame.frame)
+                await self._tell(frames)
 
     async def _resume(self, subscription: Subscription, after: int) -> None:
         """Send what was missed and is in the journal alone, then let the hub go on; if that fails, begin anew."""
@@ -490,10 +485,19 @@ class Client:
         )
         await self._until(lambda: not endpoint.hub.joining(self, subscription))
         while (frames := await missed.next()) is not None:
-            for frame in frames:
-                await self._until(lambda: ws.pending_bytes <= HISTORY_PENDING)
-                ws.try_send(frame)
+            await self._tell(frames)
         return missed.whole
+
+    async def _tell(self, frames: list[Prepared]) -> None:
+        """Send what is ready, as the peer makes room for it."""
+        try:
+            self._held = sum(len(frame.frame) for frame in frames)
+            for frame in frames:
+                await self._until(lambda: self._ws.pending_bytes <= HISTORY_PENDING)
+                self._ws.try_send(frame)
+                self._held -= len(frame.frame)
+        finally:
+            self._held = 0
 
     @staticmethod
     async def _until(ready: Callable[[], bool]) -> None:

@@ -119,6 +119,15 @@ async def test_history_that_nobody_reads(tmp_path: Path, monkeypatch: pytest.Mon
             assert few <= 4
             (client,) = (one for one in gw.live_clients() if len(one._reading) > 1)
             monkeypatch.setattr("gateway.server.live.HISTORY_S", 60.0)
+            async with feed(gw) as ended:
+                await deaf(ended, {"id": "x", "history_s": 3600})
+                (its,) = (one for one in gw.live_clients() if "x" in one._reading)
+                assert its._held > 0
+                await ended.ask({"type": "unsubscribe", "id": "x"})
+                async with asyncio.timeout(10):
+                    while its._held or its._reading:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                ended.ws.transport.abort()
             await other.subscribe(history_s=3600)
             found: dict[str, list[str]] = {name: [] for name in names}
             last = False
