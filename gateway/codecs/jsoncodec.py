@@ -7,7 +7,6 @@ import json
 import msgspec
 
 from ..errors import Refusal
-from ..reading import INT64_MAX
 from .depth import too_deep
 from .model import Part, parts
 
@@ -16,11 +15,12 @@ __all__ = ["TEXT", "JsonCodec", "decode"]
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-MAX_DIGITS = 64  # of an integer; one with more is only known to be too large
+MAX_DIGITS = 64  # of an integer; one with more is only known to be too large, also for a float that is added to it
+_HUGE = 1 << 2_000
 
 
 def _integer(digits: str) -> int:
-    return int(digits) if len(digits) <= MAX_DIGITS else INT64_MAX + 1
+    return int(digits) if len(digits) <= MAX_DIGITS else _HUGE
 
 
 def decode(data: str | bytes) -> object:

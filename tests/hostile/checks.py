@@ -20,7 +20,7 @@ from websockets import http11
 from websockets.server import ServerProtocol
 
 from gateway import codecs, reading
-from gateway.codecs import depth, jsoncodec, model, msgpackcodec
+from gateway.codecs import Draft, cborcodec, depth, influxline, jsoncodec, model, msgpackcodec, senml
 from gateway.devices import DeviceBook
 from gateway.pipeline import Pipeline
 from gateway.server import control, desk, device, guard, live, pages
@@ -109,6 +109,17 @@ def _no_handshake(patch: Patch) -> None:
     patch.setattr(ServerProtocol, "process_request", lenient)
 
 
+def _no_bad_lines(patch: Patch) -> None:
+    decode = influxline.InfluxCodec.decode
+
+    def lenient(self: influxline.InfluxCodec, data: str | bytes) -> list[Any]:
+        if "served" in str(data):
+            return decode(self, data)
+        return [part for part in _lenient(lambda data: decode(self, data), [])(data) if type(part) is Draft]
+
+    patch.setattr(influxline.InfluxCodec, "decode", lenient)
+
+
 def _any_parameters(patch: Patch) -> None:
     def convert(params: dict[str, Any], kind: Any) -> Any:
         try:
@@ -130,6 +141,11 @@ CHECKS: dict[str, Out] = {
     # codecs and values
     "json": put(jsoncodec, "decode", _lenient(jsoncodec.decode, {})),
     "msgpack": put(msgpackcodec, "_decode", _lenient(msgpackcodec._decode, {})),
+    "cbor": put(cborcodec, "decode", _lenient(cborcodec.decode, {})),
+    "cbor depth": put(cborcodec, "too_deep", lambda: RecursionError()),
+    "pack": put(senml, "_parts", lambda pack: []),
+    "record": without(senml, "_parts", ("found.append(record)", "pass")),
+    "line": _no_bad_lines,
     "depth": without(depth, "is_deep", ("return True", "return False")),
     "recursion": both(
         put(jsoncodec, "too_deep", lambda: RecursionError()), put(msgpackcodec, "too_deep", lambda: RecursionError())

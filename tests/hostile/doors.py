@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import cbor2
 import msgspec
 
 from gateway.server.control import address
@@ -22,6 +23,17 @@ from tests.ws.support import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame, open_r
 __all__ = ["DOORS", "REQUEST", "Frames", "fresh", "knock"]
 
 PATIENCE_S = 10.0
+LAST = (1 << 63) - 1
+# What is sent behind a case, by format: what has a sequence is acked, what has none is answered by an error of its own.
+BEHIND: dict[str, Any] = {
+    "json": {"seq": LAST, "values": {}},
+    "msgpack": msgspec.msgpack.encode({"seq": LAST, "values": {}}),
+    "cbor": cbor2.dumps({"seq": LAST, "values": {}}),
+    "senml-json": [{"n": "served", "v": "x"}],
+    "senml-cbor": cbor2.dumps([{"n": "served", "v": "x"}]),
+    "influx": "m served=x",
+}
+UNPACK: dict[str, Callable[[bytes], Any]] = {"cbor": cbor2.loads, "senml-cbor": cbor2.loads}
 _numbers = itertools.count()
 
 
@@ -54,7 +66,7 @@ def _each(sent: Any) -> list[bytes]:
     return [_framed(one) for one in sent] if isinstance(sent, tuple) else [_framed(sent)]
 
 
-async def _messages(raw: Raw) -> AsyncIterator[dict[str, Any]]:
+async def _messages(raw: Raw, unpack: Callable[[bytes], Any]) -> AsyncIterator[dict[str, Any]]:
     """Messages of the gateway up to its close, which is the last: ``{"close": code}``, or 1006 for none."""
     while True:
         got = await raw.recv(PATIENCE_S)
@@ -64,15 +76,21 @@ async def _messages(raw: Raw) -> AsyncIterator[dict[str, Any]]:
         if got.opcode == PING:
             raw.send(frame(PONG, got.payload))
         elif got.opcode in (TEXT, BINARY):
-            yield json.loads(got.payload) if got.opcode == TEXT else msgspec.msgpack.decode(got.payload)
+            yield json.loads(got.payload) if got.opcode == TEXT else unpack(got.payload)
 
 
-async def _talk(raw: Raw, sent: Any, behind: bytes, last: Callable[[dict[str, Any]], bool]) -> list[str]:
+async def _talk(
+    raw: Raw,
+    sent: Any,
+    behind: bytes,
+    last: Callable[[dict[str, Any]], bool],
+    unpack: Callable[[bytes], Any] = msgspec.msgpack.decode,
+) -> list[str]:
     raw.send(b"".join(_each(sent)) + behind)
     said = []
     try:
         async with asyncio.timeout(Patience.seconds):
-            async for message in _messages(raw):
+            async for message in _messages(raw, unpack):
                 if "close" in message:
                     said.append(f"close {message['close']}")
                 elif last(message):
@@ -98,11 +116,13 @@ async def device(gw: Running, sent: Any) -> list[str]:
     headers = []
     if isinstance(sent, tuple) and isinstance(sent[0], str) and sent[0].startswith("gateway.v1."):
         headers, sent = [f"Sec-WebSocket-Protocol: {sent[0]}"], sent[1:]
-    packed = bool(headers) and "msgpack" in headers[0]
-    good = {"seq": (1 << 63) - 1, "values": {}}
-    behind = _framed(msgspec.msgpack.encode(good) if packed else good)
+    format = headers[0].rpartition(".")[2] if headers else "json"
     async with open_raw(gw.port, f"/v1/devices/{name}", *headers) as raw:
-        return await _talk(raw, sent, behind, lambda message: message.get("seq") == good["seq"])
+        return await _talk(raw, sent, _framed(BEHIND[format]), _is_behind, UNPACK.get(format, msgspec.msgpack.decode))
+
+
+def _is_behind(message: dict[str, Any]) -> bool:
+    return message.get("seq") == LAST or "served" in message.get("detail", "")
 
 
 async def live(gw: Running, sent: Any) -> list[str]:

@@ -17,8 +17,8 @@ from tests.running import gateway
 
 pytestmark = pytest.mark.alone
 
-# Measured are 32 ms of CPU and 12 MiB at the most, the hostile peer's own part included.  Machines differ: what is looked
-# for is a cost that grows out of proportion.
+# Measured are 32 ms of CPU and 12 MiB at the most, the hostile peer's own part included.  Machines differ: what is
+# looked for is a cost that grows out of proportion.
 LOOP_S = 0.050
 MARGIN = 4
 MEMORY_BYTES = 20 << 20
