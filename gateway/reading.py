@@ -13,7 +13,9 @@ import msgspec
 
 __all__ = [
     "ASSIGNED",
+    "DEVICE",
     "FUTURE",
+    "METRIC",
     "OLD",
     "Batch",
     "Description",
@@ -102,8 +104,11 @@ class Batch(msgspec.Struct, frozen=True):
         return self.base + len(self.items)
 
 
-_device = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", re.ASCII).fullmatch
-_metric = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}", re.ASCII).fullmatch
+DEVICE = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}"
+METRIC = r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}"
+
+_device = re.compile(DEVICE, re.ASCII).fullmatch
+_metric = re.compile(METRIC, re.ASCII).fullmatch
 # C0 controls other than tab, CR and LF; lone surrogates.
 _bad_character = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]").search
 

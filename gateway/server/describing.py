@@ -8,22 +8,26 @@ import msgspec
 
 from ..reading import check_value, is_metric
 
-__all__ = ["check_description", "with_units"]
+__all__ = ["Described", "DescribedMetric", "check_description", "with_units"]
 
 
-class _Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
+class DescribedMetric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
+    """What a metric is: its unit, its class in Home Assistant's words, and whether its numbers are integers."""
+
     unit: Annotated[str, msgspec.Meta(max_length=32)] = ""
     class_: Annotated[str, msgspec.Meta(max_length=64)] = msgspec.field(default="", name="class")
     integer: bool = False
 
 
-class _Description(msgspec.Struct, frozen=True, omit_defaults=True):
+class Described(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a device is: its name for people, how often it reports (seconds), and what its metrics are."""
+
     name: Annotated[str, msgspec.Meta(max_length=128)] = ""
     interval_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
-    metrics: Annotated[dict[str, _Metric], msgspec.Meta(max_length=1000)] = {}
+    metrics: Annotated[dict[str, DescribedMetric], msgspec.Meta(max_length=1000)] = {}
 
 
-def _check_names(described: _Description) -> None:
+def _check_names(described: Described) -> None:
     """Raises ``ValueError`` for a metric whose name is none, and for a text with control characters."""
     for name, about in described.metrics.items():
         if not is_metric(name):
@@ -37,7 +41,7 @@ def _check_names(described: _Description) -> None:
 def check_description(body: dict[str, object]) -> dict[str, object]:
     """The body with what is known of it alone, ``type`` left out.  Raises ``ValueError`` with the reason in words."""
     try:
-        described = msgspec.convert({key: value for key, value in body.items() if key != "type"}, _Description)
+        described = msgspec.convert({key: value for key, value in body.items() if key != "type"}, Described)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
     _check_names(described)
