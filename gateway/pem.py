@@ -27,7 +27,7 @@ FILE_BYTES = 1 << 20  # a larger file is none of these
 
 # What OpenSSL says, in words; anything else is given as it is.
 _WORDS = {
-    "KEY_VALUES_MISMATCH": "it is not the key of the certificate",
+    "KEY_VALUES_MISMATCH": "it is not the key of the certificate that stands first in its file",
     "EE_KEY_TOO_SMALL": "its key is too short to be safe",
     "CA_KEY_TOO_SMALL": "an authority's key is too short to be safe",
     "CA_MD_TOO_WEAK": "it is signed by a digest that is not safe any more",

@@ -46,7 +46,9 @@ def test_one_without_the_other(ca: Pair, server: Pair) -> None:
 def test_a_key_of_another_certificate(directory: Path, ca: Pair, server: Pair) -> None:
     """It is the key that is named."""
     other = issue(directory, ca, "other")
-    assert pem.faults(server.cert, other.key, None) == {"key": f"{other.key}: it is not the key of the certificate"}
+    assert pem.faults(server.cert, other.key, None) == {
+        "key": f"{other.key}: it is not the key of the certificate that stands first in its file"
+    }
 
 
 def test_an_encrypted_key(directory: Path, server: Pair) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,9 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 from websockets.asyncio.client import connect
 
@@ -37,6 +40,12 @@ def serial(port: int, context: ssl.SSLContext) -> object:
         certificate = secure.getpeercert()
         assert certificate is not None
         return certificate["serialNumber"]
+
+
+def health(port: int, context: ssl.SSLContext) -> Any:
+    """The body of ``/healthz``."""
+    with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", timeout=20, context=context) as answer:
+        return json.load(answer)
 
 
 async def test_a_reload_keeps_connections_and_takes_what_is_new(tmp_path: Path) -> None:
@@ -76,6 +85,9 @@ async def test_a_reload_keeps_connections_and_takes_what_is_new(tmp_path: Path) 
             kept = "the settings stay as they were: GATEWAY_"
             await asyncio.to_thread(hangup, f"{kept}TLS__KEY: ", f"{kept}LIMITS__DEVICE_BURST: ")
             assert await asyncio.to_thread(serial, port, context) == second
+            (problem,) = (await asyncio.to_thread(health, port, context))["problems"]
+            assert problem["part"] == "settings"
+            assert "GATEWAY_TLS__KEY" in problem["text"]
 
             put(issue(tmp_path, ca, file="third"), tmp_path)
             toml.write_text(f'{tls}[limits]\nmax_metrics = 1\n[listen]\nhost = "::1"\n[journal]\ncommit_ms = 9\n')
