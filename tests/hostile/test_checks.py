@@ -11,7 +11,7 @@ from tests.hostile import doors
 from tests.hostile.checks import CHECKS
 from tests.hostile.corpus import cases
 from tests.hostile.doors import knock
-from tests.hostile.test_corpus import JOURNAL, LIMITS, newest
+from tests.hostile.test_corpus import LIMITS, SOON, newest
 from tests.running import Running, gateway
 
 MANY = 4  # of a check and door are enough: the others are of the same kind
@@ -39,10 +39,10 @@ async def test_cases_fail_without_their_check(check: str, tmp_path: Path, monkey
         except (AssertionError, OSError, EOFError, ValueError):
             return False
 
-    async with gateway(tmp_path / "all", limits=LIMITS, journal=JOURNAL) as gw:
+    async with gateway(tmp_path / "all", limits=LIMITS, **SOON) as gw:
         for number, case in enumerate(some):
             if case.limits is None:
                 assert not await kept(gw), str(case)
             else:
-                async with gateway(tmp_path / f"{number}", limits=LIMITS | case.limits, journal=JOURNAL) as own:
+                async with gateway(tmp_path / f"{number}", limits=LIMITS | case.limits, **SOON) as own:
                     assert not await kept(own), str(case)

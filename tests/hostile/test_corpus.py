@@ -18,13 +18,14 @@ from tests.running import Running, acked, gateway, receive, send
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LIMITS: dict[str, Any] = {"device_rate": 1e6, "device_burst": 1e6, "max_metrics": 120, "max_series": 100_000}
-JOURNAL = {"commit_ms": 2}
+# A short commit and batch: a stop waits for both.
+SOON: dict[str, Any] = {"journal": {"commit_ms": 2}, "batch": {"max_delay_ms": 1}}
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def gw(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     """The gateway of all cases that need none of their own."""
-    async with gateway(tmp_path_factory.mktemp("hostile"), limits=LIMITS, journal=JOURNAL) as running:
+    async with gateway(tmp_path_factory.mktemp("hostile"), limits=LIMITS, **SOON) as running:
         yield running
 
 
@@ -45,7 +46,7 @@ async def newest(gw: Running, device: str) -> dict[str, Any]:
 async def test_each_gets_its_answer(case: Case, gw: Running, tmp_path: Path) -> None:
     """What comes back is what the case says, and what is good is served behind it."""
     if case.limits is not None:
-        async with gateway(tmp_path, limits=LIMITS | case.limits, journal=JOURNAL) as own:
+        async with gateway(tmp_path, limits=LIMITS | case.limits, **SOON) as own:
             assert await knock(own, case.door, case.sent) == case.expected
         return
     assert await knock(gw, case.door, case.sent) == case.expected

@@ -12,7 +12,7 @@ import pytest
 
 from tests.hostile.corpus import cases
 from tests.hostile.doors import knock
-from tests.hostile.test_corpus import JOURNAL, LIMITS
+from tests.hostile.test_corpus import LIMITS, SOON
 from tests.running import gateway
 
 pytestmark = pytest.mark.alone
@@ -45,7 +45,7 @@ async def test_no_case_holds_the_loop_up(tmp_path: Path, monkeypatch: pytest.Mon
     """No step of the loop takes 50 ms."""
     longest = Longest(monkeypatch)
     steps: list[tuple[float, str]] = []
-    async with gateway(tmp_path, limits=LIMITS, journal=JOURNAL) as gw:
+    async with gateway(tmp_path, limits=LIMITS, **SOON) as gw:
         gc.collect()
         gc.freeze()
         for case in cases():
@@ -60,7 +60,7 @@ async def test_no_case_holds_the_loop_up(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_no_case_takes_much_memory(tmp_path: Path) -> None:
     """At no time 20 MiB more are taken than before the case."""
     memory: list[tuple[int, str]] = []
-    async with gateway(tmp_path, limits=LIMITS, journal=JOURNAL) as gw:
+    async with gateway(tmp_path, limits=LIMITS, **SOON) as gw:
         tracemalloc.start()
         try:
             for case in cases():
