@@ -25,6 +25,7 @@ from typing import Any
 from . import __version__, liveness, logs, metrics, remotes
 from .auth import Tokens
 from .capacity import max_connections
+from .commands import Commands
 from .config import Settings
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
@@ -41,6 +42,7 @@ from .server.control import Control
 from .server.desk import Desk
 from .server.device import DeviceEndpoint
 from .server.doors import Doors
+from .server.downlink import Downlink
 from .server.guard import Guard
 from .server.health import Health, Problem
 from .server.listener import listener
@@ -95,6 +97,7 @@ class App:
         self.server: Any = None
         self.pipeline: Pipeline | None = None
         self.devices: DeviceEndpoint | None = None
+        self.downlink: Downlink | None = None
         self.tls = _tls(settings)
         self.reloader = Reloader(settings, prepare=self._prepare)
 
@@ -139,6 +142,10 @@ class App:
             journal.go_on_behind(max(history.position, book.offset or 0))
             hub: Hub[Any] = Hub(book, encode_frame)
             found_end = await self._replay(journal, history, book, hub)
+            commands = Commands(settings.state_dir / "commands.db")
+            await commands.open()
+            stack.push_async_callback(commands.close)
+            downlink = self.downlink = Downlink(commands, book)
             runners: list[Runner] = []
             first = journal.next_offset
 
@@ -149,10 +156,15 @@ class App:
             delivery = Delivery(durable, lambda: min(runner.taken for runner in runners))
             runners += self._runners(journal, history, book, delivery)
             pipeline = self.pipeline = Pipeline(journal, hub, clock_rules=clock_rules(settings))
+            for runner in runners:
+                if runner.sink.name == "mqtt":
+                    downlink.publish = partial(_publish_state, runner)
             keeper = _BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
             await self._start_runners(stack, runners, pipeline, book)
-            await self._listen(stack, journal, history, book, hub, pipeline, delivery, runners, keeper, tokens)
+            await self._listen(
+                stack, journal, history, book, hub, pipeline, delivery, runners, keeper, tokens, downlink
+            )
             yield self
             log.info("stopping")
 
@@ -185,7 +197,13 @@ class App:
 
     def _runners(self, journal: Journal, history: History, book: DeviceBook, delivery: Delivery) -> list[Runner]:
         settings = self.settings
-        far = (remotes.mqtt(settings, integer=book.is_integer), remotes.influx(settings, integer=book.is_integer))
+        inbound = {f"{settings.mqtt.prefix}/+/command": self._commanded}
+        if settings.mqtt.layout == "thingsboard":
+            inbound = {}  # it has topics of its own
+        far = (
+            remotes.mqtt(settings, integer=book.is_integer, inbound=inbound),
+            remotes.influx(settings, integer=book.is_integer),
+        )
         sinks: list[Sink] = [registry.history_sink(history), *filter(None, far)]
         runners = []
         for sink in sinks:
@@ -239,6 +257,7 @@ class App:
         runners: list[Runner],
         keeper: _BookKeeper,
         tokens: Tokens,
+        downlink: Downlink,
     ) -> None:
         settings = self.settings
         guard = Guard(settings.origins)
@@ -256,8 +275,9 @@ class App:
             delivery,
             device_settings(settings),
             access=access,
+            downlink=downlink,
         )
-        live = self.live = LiveEndpoint(hub, history, journal, journal.epoch, access=access)
+        live = self.live = LiveEndpoint(hub, history, journal, journal.epoch, access=access, downlink=downlink)
         pipeline.on_presence.append(devices.complaints.presence)
         access.on_refused = devices.complaints.stranger
         named = [(r.sink.name, TITLES.get(r.sink.name, r.sink.name), r) for r in runners]
@@ -288,7 +308,10 @@ class App:
         )
         reloader = self.reloader
         token_desk = TokenDesk(tokens, self._facts)
-        control = Control(settings.state_dir, {**desk.commands, **token_desk.commands, "settings": reloader.describe})
+        control = Control(
+            settings.state_dir,
+            {**desk.commands, **token_desk.commands, "settings": reloader.describe, "send": downlink.send},
+        )
         sources = _sources(journal, history, book, hub, devices, runners, access)
         pages = Pages(
             book,
@@ -336,6 +359,7 @@ class App:
             server=server,
         )
         sources.append(("settings", {}, reloader.stats))
+        sources.append(("downlink", {}, downlink.stats))
 
         async def commit() -> None:
             # A disk that fails keeps nobody waiting: the journal tries once more when it closes.
@@ -353,6 +377,7 @@ class App:
             log.warning(words, extra={"event": "insecure"})
         works: dict[str, Callable[[], Awaitable[None]]] = {
             "access": partial(_every, 1.0, access.watch),
+            "commands": partial(_every, 1.0, downlink.watch),
             "live feed": live.run,
             "figures": partial(_every, 1.0, health.sample),
             "presence": partial(_every, 1.0, devices.watch),
@@ -386,6 +411,12 @@ class App:
 
         stack.callback(stopping)
         health.ready = True
+
+    def _commanded(self, topic: str, payload: bytes) -> None:
+        """A command was published."""
+        if self.downlink is not None:
+            device = topic.removeprefix(f"{self.settings.mqtt.prefix}/").removesuffix("/command")
+            self.downlink.received(device, payload)
 
     def _prepare(self, settings: Settings) -> None:
         """Read the files of TLS and of tokens anew; raises :class:`~gateway.errors.ConfigError`."""
@@ -517,6 +548,10 @@ async def _renew(reserve: Reserve) -> None:
     while True:
         await asyncio.to_thread(reserve.renew)
         await asyncio.sleep(RESERVE_S)
+
+
+def _publish_state(runner: Runner, device: str, state: bytes) -> None:
+    runner.tell(("command-state", device), state)
 
 
 async def _every(seconds: float, work: Callable[[], Any]) -> None:

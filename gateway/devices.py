@@ -43,6 +43,12 @@ class Link(Protocol):
     def paused(self) -> bool:
         """Whether nothing is read of it now."""
 
+    def can_take(self) -> bool:
+        """Whether it reads what it is sent."""
+
+    def command(self, message: dict[str, object]) -> None:
+        """Send it a command."""
+
     def replaced(self, contested: bool) -> None:
         """Another connection of the same device took over; ``contested``: the two keep replacing each other."""
 

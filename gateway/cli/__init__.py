@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dead-letters": ("dead_letters", "look at, retry or forget what sinks have refused"),
     "tail": ("tail", "print what becomes stored, as it does"),
     "top": ("top", "watch the busiest devices and the sinks"),
+    "send": ("send", "send a command to a device, and say what becomes of it"),
     "simulate": ("simulate", "act as any number of devices"),
     "doctor": ("doctor", "look at all that the gateway needs, and say what to do"),
     "version": ("version", "print the version"),

@@ -43,6 +43,7 @@ from ..ws import Message, Request, Response, Router, message_handler
 from .access import Access
 from .complaints import Complaints
 from .describing import check_description, with_units
+from .downlink import Downlink
 from .outcome import Outcome
 from .refusals import Refusals
 
@@ -90,6 +91,7 @@ class DeviceEndpoint:
         settings: Settings,
         *,
         access: Access | None = None,
+        downlink: Downlink | None = None,
         now: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,6 +99,8 @@ class DeviceEndpoint:
         self.pipeline = pipeline
         self.delivery = delivery
         self._access = access
+        self.downlink = downlink
+        self.results: set[asyncio.Task[None]] = set()  # answers to commands that are not on disk yet
         self.configure(settings)
         self.now = now
         self.monotonic = monotonic
@@ -303,6 +307,8 @@ class Connection:
             self._decided = device.session.durable if self._level == "durable" else 0
             if self._level == "delivered":
                 endpoint.delivery.add(self, device.session.durable)
+        if endpoint.downlink is not None:
+            endpoint.downlink.attend(device)
 
     # -- the device's link, called by the book -------------------------------------------------------------------
 
@@ -337,6 +343,14 @@ class Connection:
             self._endpoint.complaints.note("device_replaced", self.device.name, reason, 4001)
         # The newer one holds the link: this end changes nothing about the device.
         self._ws.close_soon(4001, f"replaced {reason}")
+
+    def can_take(self) -> bool:
+        """Whether the device reads what it is sent."""
+        return self._ws.pending_bytes <= REPLIES_MAX
+
+    def command(self, message: dict[str, object]) -> None:
+        """Send the device a command."""
+        self._transmit(message)
 
     # -- the layer's callbacks -----------------------------------------------------------------------------------
 
@@ -614,8 +628,19 @@ class Connection:
                 self._error(refusal)
             except Overloaded as full:
                 self._overloaded(full, 0, outcome)
+        elif (downlink := self._endpoint.downlink) is not None:
+            task = asyncio.create_task(self._result(downlink, control.body))
+            self._endpoint.results.add(task)
+            task.add_done_callback(self._endpoint.results.discard)
         else:
             self._error(Refusal("unknown_command", "no command of that id is waiting"))
+
+    async def _result(self, downlink: Downlink, body: dict[str, object]) -> None:
+        """An answer to a command; as many at once as the rate lets through."""
+        try:
+            await downlink.answered(self.device.name, body)
+        except Refusal as refusal:
+            self._error(refusal)
 
     def _describe(self, body: dict[str, object], received: int) -> None:
         """Raises :class:`Refusal` for metrics that are too many for all devices together, and ``Overloaded``."""

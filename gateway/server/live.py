@@ -34,6 +34,7 @@ from ..ws import Connection as WebSocket
 from ..ws import Message, Prepared, Router, message_handler
 from .access import Access
 from .answering import Answer, Reserve
+from .downlink import Downlink, Session
 from .named import named
 from .resuming import Missed, held_since
 from .stretch import Log
@@ -52,6 +53,7 @@ MAX_PATTERNS = 100  # globs with * or ? among them: each is tried against every 
 MAX_STARS = 500  # in a list: each takes time before anything is tried
 MAX_GLOB = 128  # characters
 UNREAD_MAX = 256 * 1024  # bytes a client has not read: beyond it its requests are not read either
+COMMANDS_MAX = 100  # of a client that are not on disk yet; one more is refused with an error
 UNREAD_S = 60.0  # a client that reads nothing for so long is dropped, if it asked for so much
 MAX_HISTORY_S = 366 * 86_400
 HISTORY_PENDING = 256 * 1024  # of history are on their way to a client at most, and one frame
@@ -127,6 +129,7 @@ class LiveEndpoint:
         epoch: str,
         *,
         access: Access | None = None,
+        downlink: Downlink | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self.hub = hub
@@ -134,6 +137,7 @@ class LiveEndpoint:
         self.journal = journal
         self.epoch = epoch
         self.access = access
+        self.downlink = downlink
         self.now = now
         self.clients: set[Client] = set()
         self.max_unknown = UNKNOWN_MAX
@@ -245,6 +249,8 @@ class Client:
         self._endpoint = endpoint
         self._ws = ws
         self.format = ws.subprotocol or "gateway.v1.json"
+        self._commanding: set[asyncio.Task[None]] = set()
+        self._commander: Session | None = None  # who sends commands, once some were sent
         self._grant: Grant | None = ANYBODY if endpoint.access is None else ws.state["grant"]
         self._silent: asyncio.TimerHandle | None = None
         if self._grant is None:
@@ -301,6 +307,8 @@ class Client:
             self._silent.cancel()
         for id in list(self._subscriptions):
             self._end(id)
+        if self._commander is not None:
+            self._commander.close()
 
     def message(self, message: Message) -> None:
         """One message of the dashboard."""
@@ -325,10 +333,27 @@ class Client:
             if not self._end(request.id):
                 self._error(request.id, "bad_request", "no such subscription")
         elif isinstance(request, Command):
-            if grant.may_command(request.device):
+            if not grant.may_command(request.device):
+                self._error("", "forbidden", "this token may not send commands to that device", ref=request.ref)
+            elif len(self._commanding) >= COMMANDS_MAX:
+                self._error("", "overloaded", f"more than {COMMANDS_MAX} commands at once", ref=request.ref)
+            elif (downlink := self._endpoint.downlink) is None:
                 self._error("", "unsupported", "commands are not taken here", ref=request.ref)
             else:
-                self._error("", "forbidden", "this token may not send commands to that device", ref=request.ref)
+                if self._commander is None:
+                    self._commander = downlink.session("live", self._say)
+                task = asyncio.create_task(self._command(self._commander, request))
+                self._commanding.add(task)
+                task.add_done_callback(self._commanding.discard)
+
+    async def _command(self, commander: Session, request: Command) -> None:
+        """Pass a command on; its states follow, with its ``ref``."""
+        try:
+            await commander.send(request.device, request.name, request.params, request.ttl_s, request.ref)
+        except Refusal as refusal:
+            self._error("", refusal.code, str(refusal), ref=request.ref)
+        except Overloaded as full:
+            self._error("", "overloaded", str(full), ref=request.ref)
 
     # -- who it is -----------------------------------------------------------------------------------------------
 
@@ -473,7 +498,7 @@ class Client:
         hub.release(self, subscription)
 
     async def _send_missed(self, subscription: Subscription, after: int) -> bool:
-        endpoint, ws = self._endpoint, self._ws
+        endpoint = self._endpoint
         missed = Missed(
             endpoint.hub,
             endpoint.journal,
