@@ -75,7 +75,7 @@ TABLE: dict[str, dict[str, Known]] = {
     },
     "downlink": {
         "waiting": _gauge("waiting", "Commands for devices that have not ended."),
-        "queued": _counter("queued", "Commands taken."),
+        "queued": _counter("queued", "Commands taken and kept on disk."),
         "sent": _counter("sent", "Commands sent to devices, each time that one was."),
         "done": _counter("done", "Commands that their device has carried out."),
         "failed": _counter("failed", "Commands that their device could not carry out."),
