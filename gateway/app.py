@@ -10,29 +10,28 @@ step.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import logging
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from . import __version__, liveness, logs, metrics, remotes
 from .auth import Tokens
+from .bookkeeper import BookKeeper
 from .capacity import max_connections
 from .commands import Commands
 from .config import Settings
 from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
-from .errors import AuthError, ConfigError, GatewayError, HistoryError, JournalError, StateLocked
+from .errors import AuthError, ConfigError, GatewayError, HistoryError, JournalError
 from .history import History
 from .hub import Hub
 from .journal import Journal
+from .lock import Lock
 from .pipeline import Pipeline
 from .reading import Reading
 from .reload import Reloader, appliers, clock_rules, device_settings
@@ -111,7 +110,7 @@ class App:
         """
         settings = self.settings
         async with AsyncExitStack() as stack:
-            stack.enter_context(_Lock(settings.state_dir))
+            stack.enter_context(Lock(settings.state_dir))
             loop = asyncio.get_running_loop()
             tokens = self.tokens = Tokens(settings.state_dir / "tokens.json", call=loop.call_soon_threadsafe)
             tokens.load(sessions=True)
@@ -159,7 +158,7 @@ class App:
             for runner in runners:
                 if runner.sink.name == "mqtt":
                     downlink.publish = partial(_publish_state, runner)
-            keeper = _BookKeeper(journal, book)
+            keeper = BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
             await self._start_runners(stack, runners, pipeline, book)
             await self._listen(
@@ -255,7 +254,7 @@ class App:
         pipeline: Pipeline,
         delivery: Delivery,
         runners: list[Runner],
-        keeper: _BookKeeper,
+        keeper: BookKeeper,
         tokens: Tokens,
         downlink: Downlink,
     ) -> None:
@@ -438,58 +437,7 @@ class App:
                 yield {"part": "tls", "text": text, "hint": hint}
 
 
-class _Lock:
-    """One instance a state directory: an advisory lock, gone with the process that holds it."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._file = -1
-
-    def __enter__(self) -> None:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-            self._file = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise GatewayError(
-                f"the state directory {self._directory} cannot be used: {error.strerror}",
-                hint="name one that can be written with GATEWAY_STATE_DIR",
-            ) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._file)
-            raise StateLocked(
-                f"another gateway uses {self._directory}",
-                hint="stop it, or give this one a directory of its own with GATEWAY_STATE_DIR",
-            ) from None
-
-    def __exit__(self, *exc_info: object) -> None:
-        os.close(self._file)
-
-
-class _BookKeeper:
-    """Saves the device book; its cursor keeps the journal that a saved book does not reflect yet."""
-
-    def __init__(self, journal: Journal, book: DeviceBook) -> None:
-        self._journal = journal
-        self._book = book
-        self._cursor = journal.cursor("devices", book.offset)
-
-    async def save(self) -> None:
-        """Write the snapshot; a disk that fails is logged, and tried again with the next."""
-        offset = self._journal.durable_offset
-        try:
-            await self._book.save(self._journal.epoch, offset)
-            self._cursor.confirm(offset)
-        except (OSError, ValueError, GatewayError) as error:
-            log.warning("the device book cannot be saved: %s", error)
-
-    async def close(self) -> None:
-        """Save it for the last time."""
-        await self.save()
-
-
-async def _relieve(journal: Journal, history: History, keeper: _BookKeeper, runners: list[Runner]) -> None:
+async def _relieve(journal: Journal, history: History, keeper: BookKeeper, runners: list[Runner]) -> None:
     """Before the journal is full of what waits for the gateway alone, have that put on disk ahead of its time."""
     pressing = journal.pressing(("history", "devices"))
     if "history" in pressing:

@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {"doctor", "daemon"},
     {"app", "client"},
     {"reload", "remotes"},
-    {"capacity", "config", "cores", "logs", "metrics", "systemd"},
+    {"bookkeeper", "capacity", "config", "cores", "lock", "logs", "metrics", "systemd"},
     {"server", "sinks.runner", "sinks.registry"},
     {"ws", "pipeline", "sinks"},
     {"journal", "history", "hub", "commands", "auth", "delivery"},
