@@ -133,15 +133,6 @@ async def test_several_subscriptions_and_their_bound(tmp_path):
         assert (await receive(ws, "update"))["id"] == "s17"
 
 
-async def test_commands_are_refused_by_name(tmp_path):
-    """A command is answered, not swallowed."""
-    async with gateway(tmp_path) as gw, gw.live() as ws:
-        await receive(ws, "hello")
-        await send(ws, {"type": "command", "ref": "x1", "device": "a", "name": "set"})
-        error = await receive(ws)
-        assert (error["code"], error["ref"]) == ("unsupported", "x1")
-
-
 async def test_foreign_origin(tmp_path):
     """A page from elsewhere gets no feed, a listed one does."""
     async with gateway(tmp_path, origins=["https://dash.example"]) as gw:
