@@ -195,8 +195,7 @@ class Commands:
         command = self._commands.get(id)
         if command is None or command.device != device or not command.times:
             raise Refusal("unknown_command", "no command of that id is waiting")
-        if value is not None and len(_encode(value)) > VALUE_BYTES:
-            value = None
+        value = _fit(value)
         ended = msgspec.structs.replace(command, state=DONE if ok else FAILED, value=value)
         await self._end([ended])
         return ended
@@ -326,6 +325,15 @@ class Commands:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _fit(value: object) -> object:
+    """A result's value; None for one that is too long, or that JSON or MessagePack cannot say (each format has more)."""
+    try:
+        msgspec.msgpack.encode(value)
+        return value if len(_encode(value)) <= VALUE_BYTES else None
+    except (msgspec.MsgspecError, ValueError, OverflowError, TypeError, UnicodeError, RecursionError):
+        return None
 
 
 def _check(device: object, name: object, params: object, ttl_s: object, ref: object) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
 from gateway import commands
@@ -242,3 +243,17 @@ async def test_large_values_are_left_out(tmp_path: Path) -> None:
         await opened.sent(made.id)
         ended = await opened.result("pump-1", made.id, True, "x" * 10_000)
         assert (ended.state, ended.value) == ("done", None)
+
+
+@pytest.mark.parametrize(
+    "value", [msgspec.msgpack.Ext(5, b"x"), 1 << 70, {(1, 2): 3}, {"a": object()}, "\ud800", b"x" * 9_000, float("inf")]
+)
+async def test_values_that_a_format_cannot_say_are_left_out(tmp_path: Path, value: object) -> None:
+    """A device may answer in another format with what no dashboard can be told: the command is done all the same."""
+    async with queue(tmp_path) as (opened, _):
+        made = await opened.submit("live", "pump-1", "a")
+        await opened.sent(made.id)
+        done = await opened.result("pump-1", made.id, True, value)
+        assert done.state == "done"
+        assert done.value is None or value == float("inf")
+        msgspec.json.encode(done.told())

@@ -43,6 +43,7 @@ NAME = "control.sock"
 CONNECTIONS = 16
 REQUEST_BYTES = 256 * 1024
 UNREAD_S = 60.0
+BROKEN = (1002, 1007, 1009)  # close codes of a client that is at fault
 ADDRESS_BYTES = 107  # unix(7): sun_path, without its last zero
 
 Params = dict[str, Any]
@@ -88,7 +89,7 @@ class Control:
         self._stop_timeout = stop_timeout
         self._server: Server | None = None
         self._inode = 0
-        self.refusals: dict[str, int] = {}  # requests, by reason
+        self._refused: dict[str, int] = {}  # requests, by reason
 
     async def __aenter__(self) -> Control:
         router = Router()
@@ -187,8 +188,17 @@ class Control:
         with contextlib.suppress(ConnectionClosed):
             await ws.send(answer.decode())
 
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Requests by the reason for which they were refused, and connections: by close code, or before the upgrade."""
+        if self._server is None:
+            return self._refused
+        counters = self._server.counters
+        broken = {f"closed_{code}": count for code, count in counters.closed.items() if code in BROKEN}
+        return {**self._refused, **counters.reasons, **broken}
+
     def _count(self, reason: str) -> None:
-        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        self._refused[reason] = self._refused.get(reason, 0) + 1
 
     async def _run(self, ws: Connection, request: _Request) -> object:
         command = self._commands.get(request.command)

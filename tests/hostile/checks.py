@@ -19,11 +19,12 @@ import pytest
 from websockets import http11
 from websockets.server import ServerProtocol
 
-from gateway import codecs, reading
+from gateway import codecs, commands, reading
 from gateway.codecs import Draft, cborcodec, depth, influxline, jsoncodec, model, msgpackcodec, senml
 from gateway.devices import DeviceBook
 from gateway.pipeline import Pipeline
 from gateway.server import control, desk, device, guard, live, pages
+from gateway.server.downlink import Downlink
 from gateway.ws import reception, request
 from gateway.ws.server import Server
 from tests.ws.test_conformance import take_out as layer
@@ -130,6 +131,10 @@ def _any_parameters(patch: Patch) -> None:
     patch.setattr(desk, "msgspec", SimpleNamespace(convert=convert))
 
 
+async def _nothing(*_: Any) -> None:
+    """In place of something that looks at what it is given."""
+
+
 async def _anybody(self: desk.Desk, name: str) -> Any:
     return self._book.open("anybody")
 
@@ -157,7 +162,10 @@ CHECKS: dict[str, Out] = {
     "envelope": without(model, _reading, ("if type(values) is not dict:", "if False:")),
     "beside": without(model, _reading, ("if element:", "if False:")),
     "typed": without(model, _reading, ('elif "type" in element:', "elif False:")),
-    "types": without(model, "_control", ("if type(kind) is str and kind in CONTROLS:", "if True:")),
+    "types": both(
+        without(model, "_control", ("if type(kind) is str and kind in CONTROLS:", "if True:")),
+        put(Downlink, "answered", _nothing),
+    ),
     "sequence": without(model, _reading, ('if not seq and element["seq"] is not None:', "if False:")),
     "time": without(model, _reading, ('return _refused("bad_time", f"ts: {error}", seq, index, element, ts)', "pass")),
     "device type": both(
@@ -195,11 +203,7 @@ CHECKS: dict[str, Out] = {
         ("if more > 0 and endpoint.described + more > endpoint.settings.max_series:", "if False:"),
     ),
     "description": put(device, "check_description", lambda body: {}),
-    "results": without(
-        _connection,
-        "_control",
-        ('self._error(Refusal("unknown_command", "no command of that id is waiting"))', "pass"),
-    ),
+    "results": put(Downlink, "answered", _nothing),
     "undecodable in a row": put(device, "UNDECODABLE_MAX", NEVER),
     "rate": without(Pipeline, "admit", ("wait = bucket.borrow(1.0) if delay else bucket.take(1.0)", "wait = 0.0")),
     "rate of refusals": without(
@@ -247,6 +251,9 @@ CHECKS: dict[str, Out] = {
     ),
     "per address": without(Server, "admit", ("self.max_per_address is not None\n", "False\n")),
     # frames
+    "no compression": without(
+        reception.Reception, "_accept", ("[DEFLATE] if options.compression else None", "[DEFLATE]")
+    ),
     "message size": _of_layer("size"),
     **{
         check: _of_layer(check)
@@ -272,11 +279,7 @@ CHECKS: dict[str, Out] = {
     "unsubscribe": without(
         live.Client, "message", ('self._error(request.id, "bad_request", "no such subscription")', "pass")
     ),
-    "commands": without(
-        live.Client,
-        "message",
-        ('self._error("", "unsupported", "commands are not taken here", ref=request.ref)', "pass"),
-    ),
+    "commands": put(commands, "_check", lambda *_: {}),
     # the control socket
     "control requests": put(control, "_request", lambda message: control._Request(1, "health")),
     "commands known": without(control.Control, "_run", ("if command is None:", "if False:")),

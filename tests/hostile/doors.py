@@ -20,7 +20,7 @@ from gateway.server.control import address
 from tests.running import Running
 from tests.ws.support import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame, open_raw
 
-__all__ = ["DOORS", "REQUEST", "Frames", "fresh", "knock"]
+__all__ = ["DOORS", "REQUEST", "Commands", "Frames", "fresh", "knock"]
 
 PATIENCE_S = 10.0
 LAST = (1 << 63) - 1
@@ -39,6 +39,14 @@ _numbers = itertools.count()
 
 class Frames(bytes):
     """Frames as they are, behind the upgrade."""
+
+
+class Commands(tuple[Any, ...]):
+    """Messages of a dashboard that are answered one by one."""
+
+
+def _is_of_command(message: dict[str, Any]) -> bool:
+    return message.get("type") in ("error", "command_state")
 
 
 class Patience:
@@ -93,6 +101,8 @@ async def _talk(
             async for message in _messages(raw, unpack):
                 if "close" in message:
                     said.append(f"close {message['close']}")
+                elif last(message) and message.get("type") == "error" and last is _is_of_command:
+                    return [*said, message["code"]]
                 elif last(message):
                     return [*said, message["type"] if message.get("type") == "throttled" else "served"]
                 elif message.get("type") == "error":
@@ -129,6 +139,10 @@ async def live(gw: Running, sent: Any) -> list[str]:
     """Messages of a dashboard; served: a subscription behind them is answered."""
     behind = _framed({"type": "subscribe", "id": "behind", "devices": ["nobody"]})
     async with open_raw(gw.port, "/v1/live") as raw:
+        if isinstance(sent, Commands):
+            # Their answers take their time.
+            said = [words for one in sent for words in await _talk(raw, one, b"", _is_of_command)]
+            return [words for words in said if words != "served"] + await live(gw, ())
         return await _talk(
             raw, sent, behind, lambda message: (message.get("type"), message.get("id")) == ("snapshot", "behind")
         )
@@ -164,7 +178,8 @@ async def _statuses(raw: Raw) -> list[str]:
                 if line.startswith(b"HTTP/1.1 "):
                     said.append(line.split(b" ")[1].decode())
                     if said[-1] == "101":
-                        return said
+                        head = await raw.reader.readuntil(b"\r\n\r\n")
+                        return [*said, "compressed"] if b"sec-websocket-extensions" in head.lower() else said
     except (TimeoutError, ConnectionError):
         return [*said, "open"]
     return said or ["closed"]

@@ -81,13 +81,17 @@ CASES = [
     device("request", "an opcode that there is not", frame(3, b"{}"), "close 1002", check="opcode"),
     device("request", "a close of one byte", frame(8, b"\x03"), "close 1002", check="close length"),
     device("request", "a close with a code that nobody may send", close_frame(1005), "close 1002", check="close code"),
-    Case(
-        "compression",
-        "offered to a device",
-        "upgrade",
-        ("/v1/devices/deflated", "Sec-WebSocket-Extensions: permessage-deflate"),
-        ("101",),
-    ),
+    *[
+        Case(
+            "compression",
+            f"offered at {path}",
+            "upgrade",
+            (path, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"),
+            ("101",),
+            "no compression",
+        )
+        for path in ("/v1/devices/deflated", "/v1/live")
+    ],
     Case("size", "a message too long for the feed", "live", lambda: " " * 70_000, ("close 1009",), "message size"),
     Case("utf-8", "a text that is none, at the feed", "live", Frames(frame(TEXT, b"\xff")), ("close 1007",), "utf-8"),
     Case("size", "a request too long", "control", lambda: " " * 300_000, ("close 1009",), "message size"),

@@ -7,6 +7,9 @@ import json
 import msgspec
 
 from .corpus import Case
+from .doors import Commands
+
+BAD = ("bad_command", "served")
 
 
 def asks(
@@ -140,13 +143,31 @@ CASES = [
         check="",
     ),
     asks("control characters", "a lone surrogate", '{"type":"subscribe","id":"\\ud800"}'),
-    asks(
-        "requests",
-        "a command",
-        {"type": "command", "device": "d", "name": "stop"},
-        expected=("unsupported", "served"),
-        check="commands",
-    ),
+    *[
+        Case(
+            attack,
+            f"a command: {name}",
+            "live",
+            Commands([{"type": "command", "device": "d", "name": "n", **more}]),
+            BAD,
+            "commands",
+        )
+        for attack, name, more in (
+            ("names", "to a topic", {"device": "d/#"}),
+            ("names", "to all", {"device": "*"}),
+            ("names", "to nobody", {"device": ""}),
+            ("size", "to a long name", {"device": "x" * 50_000}),
+            ("control characters", "a name with NUL", {"name": "a\0"}),
+            ("control characters", "a name of two lines", {"name": "a\nb"}),
+            ("size", "a long name", {"name": "x" * 50_000}),
+            ("size", "a long ref", {"ref": "x" * 50_000}),
+            ("control characters", "a ref with an escape sequence", {"ref": "\x1b[2J"}),
+            ("numbers", "for no time", {"ttl_s": 0}),
+            ("numbers", "for ages", {"ttl_s": 1e300}),
+            ("shape", "parameters that are a list", {"params": [1]}),
+            ("size", "parameters of 60,000 bytes", {"params": {"a": "x" * 60_000}}),
+        )
+    ],
     asks(
         "size",
         "a token of 60,000 characters",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import pytest
@@ -62,3 +63,21 @@ async def test_fragments_with_a_ping_between() -> None:
         raw.send(frame(TEXT, HELLO[:3], rsv=4, fin=False) + frame(PING, b"p") + frame(CONT, HELLO[3:]))
         assert await raw.recv() == Frame(PONG, b"p")
         assert await raw.recv() == Frame(TEXT, b"hello hello hello")
+
+
+async def test_a_bomb_costs_no_more_than_a_message() -> None:
+    """Sixty kilobytes that would become sixty megabytes are given up at the bound."""
+    bomb = frame(TEXT, deflated(b"x" * 60_000_000), rsv=4)
+    async with (
+        serving(options={"compression": True, "max_message_bytes": 1 << 20}) as server,
+        open_raw(server.port, "/", EXTENSION) as raw,
+    ):
+        tracemalloc.start()
+        try:
+            raw.send(bomb)
+            got = await raw.recv()
+            assert got is not None
+            assert got.code == 1009
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
