@@ -328,7 +328,7 @@ class Commands:
 
 
 def _fit(value: object) -> object:
-    """A result's value; None for one that is too long, or that JSON or MessagePack cannot say (each format has more)."""
+    """A result's value; None for one that is too long, or that JSON or MessagePack cannot say."""
     try:
         msgspec.msgpack.encode(value)
         return value if len(_encode(value)) <= VALUE_BYTES else None
