@@ -20,18 +20,16 @@ What was received more than ``HISTORICAL_S`` before it is published carries the 
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
 from paho.mqtt.client import topic_matches_sub
 
 from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
 from gateway.sinks.layouts import HISTORICAL, JSON, Message
-from gateway.sinks.lookup import Lookup
-from gateway.sinks.mqtt_link import TOO_LARGE, Link, connect
+from gateway.sinks.mqtt_broker import HISTORICAL_S, Broker
+from gateway.sinks.mqtt_link import TOO_LARGE, Link, Will
 from gateway.topics import TEMPLATE, Topics
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.sinks.base import Key
     from gateway.sinks.layouts import Layout
 
-__all__ = ["Address", "Inbound", "MqttSink", "parse_url"]
+__all__ = ["Inbound", "MqttSink"]
 
 log = logging.getLogger(__name__)
 
@@ -64,54 +62,6 @@ _UNCLEAR = {
 }
 UNCLEAR_TRIES = 10  # some minutes, with the back-off between them
 _LEAST_PAYLOAD = 256
-
-# Well beyond what a commit, a batch's delay and a broker that takes its time add up to; and short enough that after
-# any outage that a person notices the backlog is marked.
-HISTORICAL_S = 10
-
-# Two clients with one id push each other out, and not every broker says so (mosquitto 2.0 just closes): so many
-# connections in a row that lasted less than SHORT_S make us wait.
-SHORT_LIVES = 3
-SHORT_S = 5.0
-SHORT_WAIT_S = 30.0
-
-
-class Address(NamedTuple):
-    """Where a broker is, and who we are there."""
-
-    host: str
-    port: int
-    tls: bool
-    username: str
-    password: str
-
-
-def parse_url(url: str) -> Address:
-    """The parts of ``mqtt[s]://[user[:password]@]host[:port]``.
-
-    Raises ``ValueError`` in words, without the password.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("mqtt", "mqtts"):
-        raise ValueError("must begin with mqtt:// or mqtts://")
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError("the port must be a number from 1 to 65535") from None
-    if not parts.hostname:
-        raise ValueError("names no host")
-    if port == 0:
-        raise ValueError("the port must be a number from 1 to 65535")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("must end after host and port")
-    tls = parts.scheme == "mqtts"
-    return Address(
-        parts.hostname,
-        port or (8883 if tls else 1883),
-        tls,
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
-    )
 
 
 class MqttSink:
@@ -155,30 +105,33 @@ class MqttSink:
             raise ValueError("QoS must be 0 or 1")
         self.name = name
         self.lost: Callable[[], None] | None = None
-        self._address = address = parse_url(url)
-        self._username = username or address.username
-        self._password = password or address.password
-        self._tls = ssl.create_default_context(cafile=ca) if address.tls else None
+        self._broker = Broker(
+            url=url,
+            client_id=client_id,
+            username=username,
+            password=password,
+            ca=ca,
+            window=window,
+            keepalive_s=keepalive_s,
+            ack_s=ack_s,
+            connect_s=connect_s,
+            clock=clock,
+        )
         self._layout = layout
-        self._client_id = client_id
         self._prefix = prefix
         self._topics = Topics(prefix, topic)
         self._qos = qos
         self._deaf = False
         self._tells_status = tells_status and layout.presence is None
         self._inbound = dict(inbound or {})
-        self._window = window
         self._max_message_bytes = max_message_bytes
         # Learned from a broker that refuses what it did not forbid; forgotten with the process.
         self._learned_bytes = max_message_bytes
-        self._keepalive_s, self._ack_s, self._connect_s = keepalive_s, ack_s, connect_s
-        self._clock, self._wall_clock = clock, wall_clock
-        self._lookup = Lookup(address.host, address.port)
-        self._link: Link | None = None
+        self._wall_clock = wall_clock
         # The first message refused without a reason in the write before, and for how many writes it has been.
         self._unclear: tuple[str, bytes] | None = None
         self._unclear_tries = 0
-        self._connects = self._publishes = self._refused_states = self._short_lives = 0
+        self._refused_states = 0
 
     async def open(self) -> None:
         """Nothing: ``ready`` connects."""
@@ -188,35 +141,9 @@ class MqttSink:
 
         What ended the connection before is raised first, if nobody was told: its reason may ask for patience.
         """
-        if self._link is not None:
-            if self._link.closed is None:
-                return False
-            error, told = self._link.closed, self._link.told
-            self._short_lives = self._short_lives + 1 if self._link.lasted < SHORT_S else 0
-            self._forget()
-            if self._short_lives >= SHORT_LIVES and isinstance(error, Unavailable):
-                hint = f"does another client use the id {self._client_id}? Each gateway needs its own GATEWAY_ID"
-                raise Unavailable(f"{error}, again and again", retry_after_s=SHORT_WAIT_S, hint=hint)
-            if not told:
-                raise error
-        link = await connect(
-            self._address.host,
-            self._address.port,
-            self._lookup,
-            client_id=self._client_id,
-            username=self._username,
-            password=self._password,
-            tls=self._tls,
-            keepalive_s=self._keepalive_s,
-            ack_s=self._ack_s,
-            window=self._window,
-            will=(self._status_topic, b"offline", self._qos) if self._tells_status else None,
-            timeout_s=self._connect_s,
-            clock=self._clock,
-        )
-        self._link = link
-        link.on_closed = self.lost
-        self._connects += 1
+        link = await self._broker.renew(self._will if self._tells_status else None, self.lost)
+        if link is None:
+            return False
         await self._tell_status(link, b"online")
         if self._inbound:
             await self._listen(link)
@@ -224,9 +151,7 @@ class MqttSink:
 
     async def write(self, batch: Batch) -> int:
         """Publish the batch's readings; see the module's text for what is raised when."""
-        link = self._link
-        if link is None:
-            raise Unavailable("not connected")
+        link = self._broker.open_link()
         await self._write(link, batch.items)
         return batch.end
 
@@ -273,9 +198,7 @@ class MqttSink:
 
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
         """Retain each value, or clear what was retained: ("presence", device), or ("topic", a topic in full)."""
-        link = self._link
-        if link is None:
-            raise Unavailable("not connected")
+        link = self._broker.open_link()
         retained, told = [], []
         for key, value in changes.items():
             if key[0] == "presence" and self._layout.presence is not None:
@@ -287,9 +210,7 @@ class MqttSink:
 
     async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
         """Publish each once: ("command-state", device)."""
-        link = self._link
-        if link is None:
-            raise Unavailable("not connected")
+        link = self._broker.open_link()
         messages = [Message(f"{self._prefix}/{name}/command/state", value, (), (), JSON) for (_, name), value in events]
         await self._retain(link, messages, retain=False)
 
@@ -307,20 +228,20 @@ class MqttSink:
             pass
         finally:
             link.abort()
-            self._forget()
+            self._broker.forget()
 
     def stats(self) -> dict[str, float]:
         """``connected`` (0 or 1), ``connects``, ``publishes``, ``refused_states``, ``deaf`` (1: may not subscribe)."""
-        link = self._link
-        return {
-            "connected": float(link is not None and link.closed is None),
-            "connects": self._connects,
-            "publishes": self._publishes + (link.publishes if link is not None else 0),
-            "refused_states": self._refused_states,
-            "deaf": float(self._deaf),
-        }
+        return {**self._broker.stats(), "refused_states": self._refused_states, "deaf": float(self._deaf)}
 
     # -- within --
+
+    @property
+    def _link(self) -> Link | None:
+        return self._broker.link
+
+    async def _will(self) -> Will:
+        return Will(self._status_topic, b"offline", self._qos, True)
 
     @property
     def _status_topic(self) -> str:
@@ -381,9 +302,3 @@ class MqttSink:
             if code not in _CONTENT:
                 raise self._refusal(code, messages[index])
             self._refused_states += 1
-
-    def _forget(self) -> None:
-        if self._link is not None:
-            self._publishes += self._link.publishes
-            self._link.on_closed = None
-            self._link = None

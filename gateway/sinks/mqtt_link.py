@@ -25,7 +25,8 @@ import socket
 import ssl
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -38,7 +39,7 @@ from gateway.sinks import mqtt_frames as frames
 from gateway.sinks.base import Refused, Stopped, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from paho.mqtt.client import SocketLike
 
@@ -46,9 +47,23 @@ if TYPE_CHECKING:
     from gateway.sinks.layouts import Message
     from gateway.sinks.lookup import Lookup
 
-__all__ = ["TOO_LARGE", "Link", "connect"]
+__all__ = ["TOO_LARGE", "Link", "MakeWill", "Will", "connect"]
+
+
+class Will(NamedTuple):
+    """What the broker publishes should the connection end without a goodbye."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+
+
+MakeWill = Callable[[], Awaitable[Will]]
+"""Called for each CONNECT."""
 
 TOO_LARGE = 0x95
+DISCONNECT_WITH_WILL = 0x04
 PAHO_MIDS = 255  # packet identifiers up to this are for paho's subscriptions, those above for publishes (2.2.1)
 MAX_INBOUND = 256 << 10  # told the broker in CONNECT; a larger packet ends the connection
 BURST = 256 << 10  # bytes framed before they are handed to the transport
@@ -227,10 +242,11 @@ class Link(asyncio.Protocol):
         async with asyncio.timeout(self._ack_s):
             return await self._subscribed
 
-    async def disconnect(self) -> None:
-        """Say goodbye (reason 0x00: the broker does not send the Will) and wait for the end."""
+    async def disconnect(self, *, with_will: bool = False) -> None:
+        """Say goodbye and wait for the end; ``with_will``: the broker sends the Will all the same (3.14.2.1)."""
         if self.closed is None:
-            self._session.disconnect()
+            reason = ReasonCode(PacketTypes.DISCONNECT, identifier=DISCONNECT_WITH_WILL) if with_will else None
+            self._session.disconnect(reason)
         await self._left
 
     def abort(self) -> None:
@@ -493,11 +509,11 @@ async def connect(
     keepalive_s: int = 15,
     ack_s: float = 60.0,
     window: int = 100,
-    will: tuple[str, bytes, int] | None = None,
+    will: MakeWill | None = None,
     timeout_s: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Link:
-    """Connect and enter: clean start, ``will`` = (topic, payload, QoS), retained.
+    """Connect and enter: clean start.
 
     The addresses that ``lookup`` gives for the host are tried in turn, each for its share of the time.
 
@@ -522,7 +538,7 @@ async def connect(
             if username:
                 link.session.username_pw_set(username, password or None)
             if will is not None:
-                link.session.will_set(will[0], will[1], qos=will[2], retain=True)
+                link.session.will_set(*await will())
             await link.enter(host, port, keepalive_s, ack_s)
             entered = True
             return link

@@ -127,7 +127,7 @@ async def test_name_server_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPa
             assert await asyncio.wait_for(asyncio.to_thread(int, "7"), 1) == 7
         finally:
             hang.set()
-        await until(lambda: sink._lookup.under_way is None or sink._lookup.under_way.done())
+        await until(lambda: sink._broker.lookup.under_way is None or sink._broker.lookup.under_way.done())
         assert await sink.ready()
         assert await sink.write(batch(reading(0))) == 1
         await sink.close()

@@ -13,7 +13,8 @@ import pytest
 from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
 from gateway.sinks.deadletters import DeadLetters
 from gateway.sinks.layouts import layout
-from gateway.sinks.mqtt import MqttSink, parse_url
+from gateway.sinks.mqtt import MqttSink
+from gateway.sinks.mqtt_broker import parse_url
 from gateway.sinks.runner import Runner
 from tests.servers import free_port
 

@@ -14,8 +14,8 @@ History.__init__.__kwdefaults__["flush_s"] = 0.06
 HASTY_RETRY = """
 from gateway.sinks.runner import Runner
 Runner.__init__.__kwdefaults__.update(stopped_retry_s=0.3, retry_least_s=0.1, retry_most_s=0.5)
-from gateway.sinks import mqtt
-mqtt.SHORT_WAIT_S = 0.3
+from gateway.sinks import mqtt_broker
+mqtt_broker.SHORT_WAIT_S = 0.3
 """
 
 ACK_BEFORE_SYNC = """
