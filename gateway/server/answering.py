@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ..history import Extent, Row
 from ..hub import GRID_S, Hub, Member, Subscription
+from ..reading import Item, Reading
 from .joining import Join
 from .paging import PAGE_ROWS, Page, Pages, Points
 from .stretch import ENTRIES, Log, Stretch
@@ -86,6 +87,7 @@ class Answer(Generic[Frame]):
         self._whole = True  # the stretch has all
         self._join = Join(0, 0)
         self._pages: Pages | None = None
+        self._member: Member[Any] | None = None
         self._ended = False
 
     async def __aenter__(self) -> Self:
@@ -94,9 +96,13 @@ class Answer(Generic[Frame]):
     async def __aexit__(self, *_: object) -> None:
         await self._held.aclose()
 
-    async def begin(self, member: Member[Any], length: int, now: Callable[[], int]) -> None:
-        """Make the join: a history of the last ``length`` nanoseconds, by the clock ``now``."""
+    async def begin(self, member: Member[Any], length: int, now: Callable[[], int], *, older: bool = False) -> None:
+        """Make the join: a history of the last ``length`` nanoseconds, by the clock ``now``.
+
+        ``older``: the updates will begin with what the journal alone has, see ``resuming``.
+        """
         hub, store = self._hub, self._store
+        self._member = member
         for _ in range(round(CATCH_UP_S / GRID_S)):
             if hub.floor <= store.end:
                 break
@@ -108,7 +114,7 @@ class Answer(Generic[Frame]):
             begin, missed = hub.rejoin(member, self._subscription)
             end, stored = now(), store.end
             missed = [entry for entry in missed if entry[0] < stored]
-            self._join = join = Join(end - length, end, stored, begin, hub.floor, missed, store.now())
+            self._join = join = Join(end - length, end, stored, begin, hub.floor, missed, older, store.now())
             if not join.lacks:
                 self._whole = True
                 await self._held.aclose()
@@ -127,7 +133,8 @@ class Answer(Generic[Frame]):
     async def next(self) -> list[Frame] | None:
         """The messages of the next page, none after the last one.
 
-        Raises :class:`~gateway.errors.HistoryError` and :class:`~gateway.errors.Overloaded`.
+        Raises :class:`~gateway.errors.HistoryError`, :class:`~gateway.errors.Overloaded` and
+        :class:`~gateway.errors.JournalError`.
         """
         if self._ended:
             return None
@@ -208,15 +215,34 @@ class Answer(Generic[Frame]):
 
     async def _missed(self, pages: Pages, devices: frozenset[str]) -> Counter[Row]:
         """How often each row of these devices is in updates."""
-        join, selection = self._join, pages.selection
         found: Counter[Row] = Counter()
-        for start in range(0, len(join.missed), ENTRIES):
-            for _, reading in join.missed[start : start + ENTRIES]:
-                if reading.device in devices and join.covers(reading.time):
-                    for metric in selection.metrics(reading.values):
-                        found[reading.time, reading.device, metric, reading.values[metric]] += 1
+        if self._join.older:
+            await self._count_older(pages, devices, found)
+            return found
+        missed = self._join.missed
+        for start in range(0, len(missed), ENTRIES):
+            self._count([reading for _, reading in missed[start : start + ENTRIES]], pages, devices, found)
             await asyncio.sleep(0)
         return found
+
+    async def _count_older(self, pages: Pages, devices: frozenset[str], found: Counter[Row]) -> None:
+        join = self._join
+        assert self._member is not None
+        self._hub.follows(self._member, self._subscription, join.begin)  # what it holds is read again later
+        at = join.begin + 1
+        while devices and at < join.stored and (batch := await self._journal.read_from(at)) is not None:
+            items = batch.items[: max(0, join.stored - batch.base)]
+            for start in range(0, len(items), ENTRIES):
+                self._count(items[start : start + ENTRIES], pages, devices, found)
+                await asyncio.sleep(0)
+            at = batch.end
+
+    def _count(self, items: Sequence[Item], pages: Pages, devices: frozenset[str], found: Counter[Row]) -> None:
+        selection, covers = pages.selection, self._join.covers
+        for item in items:
+            if type(item) is Reading and item.device in devices and covers(item.time):
+                for metric in selection.metrics(item.values):
+                    found[item.time, item.device, metric, item.values[metric]] += 1
 
 
 class _All(Container[str]):

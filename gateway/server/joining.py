@@ -32,6 +32,7 @@ class Join(msgspec.Struct, frozen=True):
     begin: int = -1  # updates begin behind this offset
     floor: int = 0  # from here on the hub remembers all
     missed: list[Entry] = []  # maybe in the store's answer, and in updates
+    older: bool = False  # so is all behind `begin`, also what is in the journal alone
     at: Any = None
 
     @property

@@ -420,16 +420,16 @@ class Client:
         self._subscriptions[request.id] = subscription
         hub = endpoint.hub
         after = request.after if request.epoch == endpoint.epoch else None
+        held = after is not None and subscription.mode == "every" and held_since(endpoint.journal, after)
+        recovered = hub.subscribe(self, subscription, after, history=bool(request.history_s), held=held)
+        older = after if recovered and held and after is not None and after < hub.floor - 1 else None
         if request.history_s:
-            hub.subscribe(self, subscription, after, history=True)
-            task = asyncio.create_task(self._history(subscription, round(request.history_s * 1e9)))
+            task = asyncio.create_task(self._history(subscription, round(request.history_s * 1e9), older))
+        elif older is not None:
+            task = asyncio.create_task(self._resume(subscription, older))
         else:
-            held = after is not None and subscription.mode == "every" and held_since(endpoint.journal, after)
-            recovered = hub.subscribe(self, subscription, after, held=held)
-            if not (recovered and held and after is not None and after < hub.floor - 1):
-                hub.release(self, subscription)
-                return
-            task = asyncio.create_task(self._resume(subscription, after))
+            hub.release(self, subscription)
+            return
         self._reading[request.id] = task
         endpoint.tasks.add(task)
         task.add_done_callback(endpoint.tasks.discard)
@@ -446,24 +446,39 @@ class Client:
 
     # -- history, and what was missed ----------------------------------------------------------------------------
 
-    async def _history(self, subscription: Subscription, length: int) -> None:
-        """Send history, then let the hub go on.  Cancelled when the subscription ends before that."""
-        endpoint = self._endpoint
+    async def _history(self, subscription: Subscription, length: int, after: int | None) -> None:
+        """Send history, then let the hub go on.  Cancelled when the subscription ends before that.
+
+        Behind offset ``after`` comes what was missed, see :meth:`_resume`.
+        """
+        endpoint, whole = self._endpoint, after is None
         try:
             async with self._line:  # one after the other for each client, so that a slow one waits for itself alone
                 async with asyncio.timeout(HISTORY_S):
-                    await self._send_history(subscription, length)
+                    await self._send_history(subscription, length, older=after is not None)
+                    if after is not None and not (whole := await self._send_missed(subscription, after)):
+                        self._begin_anew(subscription, history=True)
+                        whole = True
+                        await self._send_history(subscription, length)
         except TimeoutError:
             self._error(subscription.id, "history_failed", "the history was not read in time")
-        except (HistoryError, Overloaded) as error:
+        except (HistoryError, JournalError, Overloaded) as error:
             self._error(subscription.id, "history_failed", str(error))
         except Exception:
             log.exception("the history of a subscription has failed")
             self._error(subscription.id, "history_failed", "the gateway met an error")
         del self._reading[subscription.id]
+        if not whole:
+            self._begin_anew(subscription)
         endpoint.hub.release(self, subscription)
 
-    async def _send_history(self, subscription: Subscription, length: int) -> None:
+    def _begin_anew(self, subscription: Subscription, *, history: bool = False) -> None:
+        """By a snapshot that says that something is missing."""
+        hub = self._endpoint.hub
+        hub.unsubscribe(self, subscription)
+        hub.subscribe(self, subscription, None, history=history)
+
+    async def _send_history(self, subscription: Subscription, length: int, *, older: bool = False) -> None:
         endpoint, ws = self._endpoint, self._ws
         hub = endpoint.hub
         await self._until(lambda: ws.pending_bytes <= HISTORY_PENDING and not hub.joining(self, subscription))
@@ -476,7 +491,7 @@ class Client:
             endpoint.reserve,
         )
         async with answer:
-            await answer.begin(self, length, endpoint.now)
+            await answer.begin(self, length, endpoint.now, older=older)
             while frames := await answer.next():
                 await self._tell(frames)
 
@@ -493,8 +508,7 @@ class Client:
             log.exception("what a dashboard has missed could not be sent")
         del self._reading[subscription.id]
         if not whole:
-            hub.unsubscribe(self, subscription)
-            hub.subscribe(self, subscription, None)
+            self._begin_anew(subscription)
         hub.release(self, subscription)
 
     async def _send_missed(self, subscription: Subscription, after: int) -> bool:

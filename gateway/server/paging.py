@@ -90,7 +90,7 @@ class Pages:
         if sum(one.rows for series in devices.values() for one in series.values()) <= ROWS_MAX:
             self._pack(devices)
             return
-        if self._join.missed:
+        if self._join.missed or self._join.older:
             self.complete = False  # what is in updates can be taken out of rows, not out of their means
         length = self._join.end - self._join.start
         for buckets in BUCKETS:
@@ -133,7 +133,10 @@ class Pages:
             self.todo.append(Page(tuple(names), (), step))
 
     def _plan_long(self, one: Extent) -> None:
-        if any(reading.device == one.device and one.metric in reading.values for _, reading in self._join.missed):
+        missed = self._join.missed
+        if self._join.older or any(
+            reading.device == one.device and one.metric in reading.values for _, reading in missed
+        ):
             self.complete = False
         step = (one.last - one.first) // (POINTS_DOWNSAMPLED - 1) + 1
         self.todo.append(Page((one.device,), (one.metric,), max(1_000_000, step)))

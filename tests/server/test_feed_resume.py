@@ -50,12 +50,18 @@ async def values(one: Feed, last: int, after: int = -1) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("pieces", [1000, 7])
-async def test_what_the_journal_has(gw: Running, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
-    """All of it comes, once and in order, then what comes meanwhile and later; of what is covered alone."""
+@pytest.mark.parametrize(("pieces", "history_s"), [(1000, 0), (7, 0), (1000, 3600), (100, 3600)])
+async def test_what_the_journal_has(
+    gw: Running, monkeypatch: pytest.MonkeyPatch, pieces: int, history_s: float
+) -> None:
+    """All of it comes, once and in order, then what comes meanwhile and later; of what is covered alone.  With history
+    all before it is there."""
+    monkeypatch.setattr("gateway.server.paging.PAGE_BYTES", 30_000 if pieces == 100 else 400_000)
     monkeypatch.setattr("gateway.server.resuming.PIECE", pieces)
     async with feed(gw) as one, gw.device("a") as ws, gw.device("b") as other:
         begin = await past(gw, one, ws)
+        if pieces == 1000:
+            await gw.rows("a", metric="n", until=TOTAL + 1)
         await receive(other, "welcome")
         await send(other, {"n": 0})
         after = begin + (1000 if pieces == 1000 else TOTAL - 500)
@@ -69,9 +75,23 @@ async def test_what_the_journal_has(gw: Running, monkeypatch: pytest.MonkeyPatch
 
         going_on = asyncio.create_task(go_on())
         snapshot = await one.subscribe(
-            devices=["a"], metrics=["n"], mode="every", interval_ms=50, epoch=one.hello["epoch"], after=after
+            devices=["a"],
+            metrics=["n"],
+            mode="every",
+            interval_ms=50,
+            epoch=one.hello["epoch"],
+            after=after,
+            history_s=history_s,
         )
         assert (snapshot["recovered"], snapshot["offset"]) == (True, after)
+        past_values: list[int] = []
+        last = not history_s
+        while not last:
+            message = await one.next("history")
+            past_values += [value for _, value in message["data"].get("a", {}).get("n", [])]
+            last = message["last"]
+            assert message.get("complete", True)
+        assert past_values == (list(range(first)) if history_s else [])
         assert await values(one, TOTAL + 600, after) == list(range(first, TOTAL + 601))
         await going_on
         await acked(ws, TOTAL + 601)
@@ -94,7 +114,7 @@ async def test_what_the_journal_has_let_go_of(gw: Running, monkeypatch: pytest.M
             found: Batch | None = await read_from(self, offset, 500)
             if found is not None and offset > begin + 1000:
                 oldest = begin + 2500
-                found = await read_from(self, oldest, 500)
+                found = await read_from(self, max(offset, oldest), 500)
             return found
 
         async def fails(self: Any, offset: int, max_readings: int = 1000) -> Batch | None:
@@ -109,7 +129,21 @@ async def test_what_the_journal_has_let_go_of(gw: Running, monkeypatch: pytest.M
             assert (message["type"], message["id"], message["recovered"]) == ("snapshot", id, False)
             assert message["devices"]["a"]["values"]["n"][1] == TOTAL
             monkeypatch.setattr(type(journal), "read_from", read_from)
-        for id in "12":
+        oldest = begin
+        monkeypatch.setattr(type(journal), "read_from", goes)
+        await gw.rows("a", metric="n", until=TOTAL + 1)
+        assert (await one.subscribe(id="4", history_s=3600, **request))["recovered"] is True
+        while not (await one.next("history"))["last"]:
+            pass
+        while (message := await one.next())["type"] == "update":
+            pass
+        assert (message["type"], message["id"], message["recovered"]) == ("snapshot", "4", False)
+        again: list[int] = []
+        while again[-1:] != [TOTAL]:
+            again += [value for _, value in (await one.next("history"))["data"]["a"].get("n", [])]
+        assert again == list(range(TOTAL + 1))
+        monkeypatch.setattr(type(journal), "read_from", read_from)
+        for id in "123":
             await one.ask({"type": "unsubscribe", "id": id})
         await send(ws, {"n": TOTAL + 1, "m": 0, "seq": TOTAL + 2})
         assert await values(one, TOTAL + 1) == [TOTAL + 1]
