@@ -1,4 +1,4 @@
-"""A broker as one client of ours knows it: where it is, who we are there, and the present connection, if there is one."""
+"""A broker as one client of ours knows it: where it is, who we are there, and the connection, if there is one."""
 
 from __future__ import annotations
 
