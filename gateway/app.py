@@ -29,6 +29,7 @@ from .delivery import Delivery
 from .devices import SNAPSHOT_S, Device, DeviceBook
 from .errors import AuthError, ConfigError, GatewayError, HistoryError, JournalError
 from .history import History
+from .homeassistant import Announcer
 from .hub import Hub
 from .journal import Journal
 from .lock import Lock
@@ -97,6 +98,7 @@ class App:
         self.pipeline: Pipeline | None = None
         self.devices: DeviceEndpoint | None = None
         self.downlink: Downlink | None = None
+        self.announcer: Announcer | None = None
         self.tls = _tls(settings)
         self.reloader = Reloader(settings, prepare=self._prepare)
 
@@ -153,11 +155,14 @@ class App:
                 return journal.durable_offset if journal.durable_offset > first else found_end
 
             delivery = Delivery(durable, lambda: min(runner.taken for runner in runners))
+            announcer = self.announcer = remotes.announcer(settings, book, hub.series)
             runners += self._runners(journal, history, book, delivery)
             pipeline = self.pipeline = Pipeline(journal, hub, clock_rules=clock_rules(settings))
             for runner in runners:
                 if runner.sink.name == "mqtt":
                     downlink.publish = partial(_publish_state, runner)
+                    if announcer is not None:
+                        announcer.runner = runner
             keeper = BookKeeper(journal, book)
             stack.push_async_callback(keeper.close)
             await self._start_runners(stack, runners, pipeline, book)
@@ -199,6 +204,8 @@ class App:
         inbound = {f"{settings.mqtt.prefix}/+/command": self._commanded}
         if settings.mqtt.layout == "thingsboard":
             inbound = {}  # it has topics of its own
+        if self.announcer is not None:
+            inbound |= self.announcer.inbound
         far = (
             remotes.mqtt(settings, integer=book.is_integer, inbound=inbound),
             remotes.influx(settings, integer=book.is_integer),
@@ -385,6 +392,8 @@ class App:
             "relief": partial(_every, 1.0, partial(_relieve, journal, history, keeper, runners)),
             "tokens": partial(_every, TOKENS_SAVE_S, partial(asyncio.to_thread, tokens.save_if_due)),
         }
+        if self.announcer is not None:
+            works["home assistant"] = partial(_every, 1.0, self.announcer.look)
         for name, work in works.items():
             task = asyncio.create_task(keep_up(name, work), name=name)
             stack.callback(task.cancel)

@@ -164,6 +164,16 @@ class Mqtt(Section):
         return ca
 
 
+class HomeAssistant(Section):
+    enabled: bool = Field(False, description="Tell Home Assistant of the devices, over MQTT (device discovery).")
+    prefix: str = Field(
+        "homeassistant",
+        max_length=128,
+        pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$",
+        description="First levels of its discovery topics, as set in its MQTT integration.",
+    )
+
+
 class Influx(Section):
     url: str = Field("", description="http://host:8086 of InfluxDB 2, 3 Core or VictoriaMetrics; empty: off.")
     token: SecretStr = Field(SecretStr(""), description="API token with write access to the bucket.")
@@ -304,6 +314,7 @@ class Settings(BaseSettings):
     auth: Auth = Auth()
     tls: Tls = Tls()
     mqtt: Mqtt = Mqtt()
+    homeassistant: HomeAssistant = HomeAssistant()
     influx: Influx = Influx()
     limits: Limits = Limits()
     clock: ClockSection = ClockSection()
@@ -360,13 +371,14 @@ class Settings(BaseSettings):
         host = str(_inner(given, "listen", "host", "127.0.0.1"))
         insecure = _inner(given, "auth", "allow_insecure", False)
         missing = _lacking(_inner(given, "auth", "mode", "none"), _inner(given, "tls", "cert", None))
-        allowed = str(insecure).lower() in ("1", "true", "yes", "on", "t", "y")
+        allowed = _is_true(insecure)
         if missing and not is_loopback(host) and not allowed:
             faults.append(
                 f"GATEWAY_LISTEN__HOST: {host} is reached from other machines, without {' and '.join(missing)}; set "
                 "these, or GATEWAY_AUTH__ALLOW_INSECURE=true if that is meant, or listen on 127.0.0.1"
             )
         faults += _tls_faults(given)
+        faults += _homeassistant_faults(given)
         if settings is None or faults:
             raise ConfigError("\n".join(faults))
         return settings
@@ -464,6 +476,27 @@ def _tls_faults(given: Any) -> Iterator[str]:
     paths = [Path(value) if (value := str(_inner(given, "tls", name, None) or "")) else None for name in names]
     for name, words in pem.faults(*paths).items():
         yield f"{variable(('tls', name))}: {words}"
+
+
+def _homeassistant_faults(given: Any) -> Iterator[str]:
+    """What Home Assistant is told needs an MQTT broker, and a layout that it reads."""
+    if not _is_true(_inner(given, "homeassistant", "enabled", False)):
+        return
+    if not _inner(given, "mqtt", "url", ""):
+        yield (
+            "GATEWAY_HOMEASSISTANT__ENABLED: Home Assistant is told over MQTT, and there is no broker; set "
+            "GATEWAY_MQTT__URL, such as mqtt://host:1883, to the one that it uses"
+        )
+    layout = _inner(given, "mqtt", "layout", "flat")
+    if layout in ("influx", "thingsboard"):
+        yield (
+            f"GATEWAY_HOMEASSISTANT__ENABLED: Home Assistant does not read the layout {layout}; set "
+            "GATEWAY_MQTT__LAYOUT to flat or batch"
+        )
+
+
+def _is_true(given: object) -> bool:
+    return str(given).lower() in ("1", "true", "yes", "on", "t", "y")
 
 
 def _inner(given: Any, section: str, name: str, default: object) -> object:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import __version__
+from .homeassistant import Announcer, Maker
 from .sinks import registry
 from .sinks.layouts.influx import never
 
@@ -11,10 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .config import Settings
+    from .devices import DeviceBook
+    from .hub import Series
     from .sinks.base import Sink
     from .sinks.layouts.influx import Integer
 
-__all__ = ["influx", "mqtt"]
+__all__ = ["announcer", "influx", "mqtt"]
 
 
 def mqtt(
@@ -46,6 +50,23 @@ def mqtt(
         guest=guest,
         inbound=inbound,
     )
+
+
+def announcer(settings: Settings, book: DeviceBook, series: Mapping[str, Series]) -> Announcer | None:
+    """What tells Home Assistant of the devices in ``book``, if it is to be told; ``series`` are their newest values."""
+    if not settings.homeassistant.enabled:
+        return None
+    maker = Maker(
+        gateway=settings.id,
+        prefix=settings.homeassistant.prefix,
+        mqtt_prefix=settings.mqtt.prefix,
+        layout=settings.mqtt.layout,
+        topic=settings.mqtt.topic,
+        qos=settings.mqtt.qos,
+        delay_s=settings.batch.max_delay_ms / 1000,
+        version=__version__,
+    )
+    return Announcer(book, series, maker)
 
 
 def influx(settings: Settings, *, integer: Integer = never) -> Sink | None:

@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"reload", "remotes"},
     {"bookkeeper", "capacity", "config", "cores", "lock", "logs", "metrics", "systemd"},
     {"server", "sinks.runner", "sinks.registry"},
-    {"ws", "pipeline", "sinks"},
+    {"homeassistant", "pipeline", "sinks", "ws"},
     {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
     {"bookfile", "clock", "messages", "session", "limit", "liveness", "ledger"},
@@ -60,6 +60,7 @@ SHARED_BY_SINKS = {"gateway.sinks.mqtt_broker", "gateway.sinks.mqtt_link"}
 PURE = {"distribution", "errors", "globs", "reading", "topics"} | {
     "codecs",
     "clock",
+    "homeassistant",
     "messages",
     "session",
     "limit",

@@ -166,6 +166,11 @@ class Runner:
         if self._door.set(key, value):
             self._wake.set()
 
+    def renew(self, kind: str) -> None:
+        """Make the states whose keys begin with ``kind`` known once more.  Never waits."""
+        self._door.renew(kind)
+        self._wake.set()
+
     def tell(self, key: Key, value: bytes) -> None:
         """Tell the far side ``value`` once.  Never waits."""
         self._door.tell(key, value)

@@ -46,9 +46,9 @@ class SecondDoor:
             self.dropped += 1
         self._events.append((key, value))
 
-    def renew(self) -> None:
-        """The connection is new: all states have to be sent again."""
-        self._unsent.update(dict.fromkeys(self._states))
+    def renew(self, kind: str = "") -> None:
+        """The connection is new: all states have to be sent again; or those of a kind, since somebody asks for them."""
+        self._unsent.update(dict.fromkeys(key for key in self._states if kind in ("", key[0])))
 
     async def send(self, sink: Sink) -> None:
         """Hand over some of what waits; raises as ``Sink.state`` does, and nothing is lost then."""
