@@ -1,8 +1,8 @@
 """The client's outbox against the gateway's own endpoint, session, book and ledger, over a link that cuts and loses.
 
-Real on both sides: :class:`gateway.client.outbox.Outbox`, :class:`gateway.server.device.Connection` and all behind it.
-Played by the test: the socket (delays, cuts, loses, never reorders), the journal (commits, crashes, is full) and the
-sinks (what they have taken).
+Real on both sides: :class:`gateway.client.outbox.Outbox`, :class:`gateway.server.connection.Connection` and all behind
+it.  Played by the test: the socket (delays, cuts, loses, never reorders), the journal (commits, crashes, is full) and
+the sinks (what they have taken).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from gateway.errors import Overloaded
 from gateway.ledger import FIELDS
 from gateway.pipeline import Pipeline
 from gateway.reading import Batch, Reading
-from gateway.server.device import Connection, DeviceEndpoint, Settings
+from gateway.server.connection import Connection
+from gateway.server.device import DeviceEndpoint, Settings
 from gateway.ws import Message
 
 EPOCH = "5f" * 16

@@ -11,7 +11,7 @@ from gateway.capacity import HANDSHAKES
 from gateway.codecs import depth, model
 from gateway.config import variables
 from gateway.history import history
-from gateway.server import attempts, control, device, live, pages
+from gateway.server import attempts, connection, control, live, pages
 from gateway.ws import reception, request
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_fixed_numbers_are_those_of_the_code() -> None:
     """What has no setting is told as it is."""
     assert row("readings a message") == f"{model.MAX_READINGS:,}"
     assert row("depth of a message") == f"{depth.MAX_DEPTH}"
-    assert row("messages that cannot be decoded") == f"{device.UNDECODABLE_MAX} in a row"
+    assert row("messages that cannot be decoded") == f"{connection.UNDECODABLE_MAX} in a row"
     assert row("connections without a request").startswith(f"{HANDSHAKES:,}")
     assert row("time to say who it is, at `/v1/live`") == f"{live.AUTH_S:g} s"
     assert row("dashboards that have not said who they are").startswith(f"{live.UNKNOWN_MAX},")

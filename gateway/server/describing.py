@@ -8,7 +8,7 @@ import msgspec
 
 from ..reading import check_value, is_metric
 
-__all__ = ["Described", "DescribedMetric", "check_description", "with_units"]
+__all__ = ["Described", "DescribedMetric", "check_description", "metrics_described", "with_units"]
 
 
 class DescribedMetric(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
@@ -60,3 +60,9 @@ def with_units(body: dict[str, object], units: dict[str, str]) -> dict[str, obje
     if metrics == known:
         return body
     return check_description({**body, "metrics": metrics})
+
+
+def metrics_described(body: dict[str, object]) -> int:
+    """How many metrics a description tells of."""
+    metrics = body.get("metrics")
+    return len(metrics) if isinstance(metrics, dict) else 0

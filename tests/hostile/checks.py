@@ -23,7 +23,7 @@ from gateway import codecs, commands, reading
 from gateway.codecs import Draft, cborcodec, depth, influxline, jsoncodec, model, msgpackcodec, senml
 from gateway.devices import DeviceBook
 from gateway.pipeline import Pipeline
-from gateway.server import control, desk, device, guard, live, pages
+from gateway.server import connection, control, desk, device, guard, live, pages
 from gateway.server.downlink import Downlink
 from gateway.ws import reception, request
 from gateway.ws.server import Server
@@ -140,7 +140,7 @@ async def _anybody(self: desk.Desk, name: str) -> Any:
 
 
 NEVER = 1 << 60
-_reading, _connection = "_reading", device.Connection
+_reading, _connection = "_reading", connection.Connection
 
 CHECKS: dict[str, Out] = {
     # codecs and values
@@ -202,9 +202,9 @@ CHECKS: dict[str, Out] = {
         "_describe",
         ("if more > 0 and endpoint.described + more > endpoint.settings.max_series:", "if False:"),
     ),
-    "description": put(device, "check_description", lambda body: {}),
+    "description": put(connection, "check_description", lambda body: {}),
     "results": put(Downlink, "answered", _nothing),
-    "undecodable in a row": put(device, "UNDECODABLE_MAX", NEVER),
+    "undecodable in a row": put(connection, "UNDECODABLE_MAX", NEVER),
     "rate": without(Pipeline, "admit", ("wait = bucket.borrow(1.0) if delay else bucket.take(1.0)", "wait = 0.0")),
     "rate of refusals": without(
         _connection,

@@ -239,11 +239,11 @@ async def test_metrics_of_all_devices_are_bounded_together(tmp_path):
 
 async def test_a_reading_that_cannot_be_refused_aloud_is_held(tmp_path, monkeypatch):
     """While the device does not read, a bad reading is held: no ack covers what no error has named."""
-    monkeypatch.setattr("gateway.server.device.REPLIES_MAX", -1)
+    monkeypatch.setattr("gateway.server.connection.REPLIES_MAX", -1)
     async with gateway(tmp_path) as gw, gw.device("d") as ws:
         await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]}, {"seq": 3, "a": 3})
         await gw.rows("d", until=1)
-        monkeypatch.setattr("gateway.server.device.REPLIES_MAX", 65536)
+        monkeypatch.setattr("gateway.server.connection.REPLIES_MAX", 65536)
         await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]}, {"seq": 3, "a": 3})
         assert (await receive(ws, "error"))["seq"] == 2
         await acked(ws, 3)
@@ -356,7 +356,7 @@ async def test_delivered_is_not_promised_where_the_oldest_is_dropped(tmp_path):
 
 async def test_reminded_of_a_hold(tmp_path, monkeypatch):
     """A device that goes on behind a hold is told again, not for every reading."""
-    monkeypatch.setattr("gateway.server.device.REMIND_S", 0.2)
+    monkeypatch.setattr("gateway.server.connection.REMIND_S", 0.2)
     async with gateway(tmp_path, limits={"device_rate": 0.1, "device_burst": 1}) as gw, gw.device("d") as ws:
         await receive(ws, "welcome")
         await send(ws, *({"seq": n, "a": n} for n in range(1, 20)))
@@ -569,7 +569,7 @@ async def test_a_flood_of_pings_that_are_not_read_takes_no_memory(tmp_path):
 
 async def test_policy_close_is_for_the_rate_alone(tmp_path, monkeypatch):
     """A journal without room closes nobody with 1008: what comes behind is held, and the reminder is a notice."""
-    monkeypatch.setattr("gateway.server.device.REMIND_S", 0.0)
+    monkeypatch.setattr("gateway.server.connection.REMIND_S", 0.0)
     async with gateway(tmp_path, limits={"policy": "close"}) as gw, gw.device("d") as ws:
         await receive(ws, "welcome")
         with full_journal(gw):
@@ -584,7 +584,7 @@ async def test_policy_close_is_for_the_rate_alone(tmp_path, monkeypatch):
 
 async def test_overload_that_lasts_closes_with_1013(tmp_path, monkeypatch):
     """After a while of nothing but overloaded the device is sent away, and told for how long; at once offline."""
-    monkeypatch.setattr("gateway.server.device.OVERLOAD_S", 0.2)
+    monkeypatch.setattr("gateway.server.connection.OVERLOAD_S", 0.2)
     async with gateway(tmp_path) as gw, gw.device("d") as ws:
         await receive(ws, "welcome")
         with full_journal(gw):
@@ -600,7 +600,7 @@ async def test_overload_that_lasts_closes_with_1013(tmp_path, monkeypatch):
 
 async def test_one_accepted_reading_ends_an_overload(tmp_path, monkeypatch):
     """Only an unbroken overload counts towards 1013."""
-    monkeypatch.setattr("gateway.server.device.OVERLOAD_S", 0.2)
+    monkeypatch.setattr("gateway.server.connection.OVERLOAD_S", 0.2)
     async with gateway(tmp_path) as gw, gw.device("d") as ws:
         await receive(ws, "welcome")
         for seq in (1, 2, 3):
@@ -632,11 +632,11 @@ def full_journal(gw):
 
 async def test_policy_delay_tells_a_refusal_before_an_ack_covers_it(tmp_path, monkeypatch):
     """Also with policy delay a bad reading is held while the device does not read."""
-    monkeypatch.setattr("gateway.server.device.REPLIES_MAX", -1)
+    monkeypatch.setattr("gateway.server.connection.REPLIES_MAX", -1)
     async with gateway(tmp_path, limits={"policy": "delay"}) as gw, gw.device("d") as ws:
         await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]})
         await gw.rows("d", until=1)
-        monkeypatch.setattr("gateway.server.device.REPLIES_MAX", 65536)
+        monkeypatch.setattr("gateway.server.connection.REPLIES_MAX", 65536)
         await send(ws, {"seq": 1, "a": 1}, {"seq": 2, "a": [1]}, {"seq": 3, "a": 3})
         assert (await receive(ws, "error"))["seq"] == 2
         await acked(ws, 3)
@@ -658,12 +658,12 @@ async def test_policy_delay_sees_a_close(tmp_path):
 
 async def test_an_ack_that_had_to_wait_is_made_up(tmp_path, monkeypatch):
     """A device that was slow to read and then only waits for its ack gets it."""
-    monkeypatch.setattr("gateway.server.device.REPLIES_MAX", -1)
+    monkeypatch.setattr("gateway.server.connection.REPLIES_MAX", -1)
     async with gateway(tmp_path) as gw, gw.device("d") as ws:
         await send(ws, {"seq": 1, "a": 1})
         await gw.rows("d", until=1)
         await asyncio.sleep(0.1)
-        monkeypatch.setattr("gateway.server.device.REPLIES_MAX", 65536)
+        monkeypatch.setattr("gateway.server.connection.REPLIES_MAX", 65536)
         await acked(ws, 1)
 
 

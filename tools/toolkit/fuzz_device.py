@@ -29,7 +29,8 @@ from gateway.errors import Overloaded
 from gateway.limit import TokenBucket
 from gateway.pipeline import Pipeline
 from gateway.reading import Item, Mark, Reading
-from gateway.server.device import Connection, DeviceEndpoint, Settings
+from gateway.server.connection import Connection
+from gateway.server.device import DeviceEndpoint, Settings
 from gateway.session import GIVE_UP_S
 from gateway.ws import Message
 from gateway.ws.request import Query
