@@ -20,6 +20,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -122,7 +123,8 @@ async def _live(data: bytes) -> None:
     for number in range(DEVICES):
         book.open(f"device-{number}")
     hub: Hub[Prepared] = Hub(book, encode_frame)
-    endpoint = LiveEndpoint(hub, cast("Any", None), cast("Any", None), "e", now=lambda: NOW)
+    journal = SimpleNamespace(oldest_offset=1 << 62)  # holds nothing: what the hub has forgotten is gone
+    endpoint = LiveEndpoint(hub, cast("Any", None), cast("Any", journal), "e", now=lambda: NOW)
     socket = Socket(MSGPACK if data[0] & 1 else None)
     client = Dashboard(endpoint, cast("Any", socket))
     offset = 0
