@@ -106,7 +106,7 @@ class Socket:
 class Dashboard(Client):
     """Without history, which is no part of this."""
 
-    async def _history(self, subscription: Subscription, length: int) -> None:
+    async def _history(self, subscription: Subscription, length: int, after: int | None) -> None:
         self._reading.pop(subscription.id, None)
         self._endpoint.hub.release(self, subscription)
 
