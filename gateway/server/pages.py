@@ -1,4 +1,4 @@
-"""GET addresses: the dashboard's files, the API, health and metrics (section 1 of the contract).
+"""GET addresses: the dashboard's files, the API and its description, health and metrics (section 1 of the contract).
 
 Answers are buffered whole, so their size is bounded: rows by :data:`ROWS_MAX`, and what was cut says so.  Rendering
 many rows happens in a thread, looking at many devices in steps.  So many lists are made at once as :data:`LISTS_MAX`
@@ -42,6 +42,7 @@ PIECE = 500  # devices looked at in one step of the loop
 GLOB_MAX = 128  # characters, as the live feed has it: each glob is tried against every name
 AGGREGATES = ("mean", "min", "max", "last", "count")
 FORMATS = ("json", "csv")
+YAML = "application/yaml"  # RFC 9512: always UTF-8
 
 T = TypeVar("T")
 _json = msgspec.json.Encoder().encode
@@ -305,12 +306,12 @@ def _verdict(problem: str) -> Response:
 
 
 class _Asset:
-    """A file of the dashboard, held in memory, compressed once."""
+    """A file of the dashboard, or of the API's description, held in memory, compressed once."""
 
     def __init__(self, name: str, body: bytes) -> None:
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        text = kind.startswith("text/") or kind in ("application/javascript", "image/svg+xml", "application/json")
-        self._type = f"{kind}; charset=utf-8" if text else kind
+        kind = YAML if name.endswith(".yaml") else mimetypes.guess_type(name)[0] or "application/octet-stream"
+        text = kind.startswith("text/") or kind in (YAML, "application/javascript", "image/svg+xml", "application/json")
+        self._type = f"{kind}; charset=utf-8" if text and kind != YAML else kind
         self._body = body
         self._gzip = gzip.compress(body, 9, mtime=0) if text and len(body) > 512 else None
         self._tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'

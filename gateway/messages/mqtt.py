@@ -1,0 +1,94 @@
+"""What goes to a broker and comes from it (PROTOCOL, section 6)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from .fields import DeviceName, MetricName, Milliseconds, Params, Value
+
+__all__ = [
+    "Batch",
+    "CommandRequest",
+    "FlatPayload",
+    "InfluxLines",
+    "PlainValue",
+    "Status",
+    "ThingsBoardDevice",
+    "ThingsBoardTelemetry",
+    "TimedValues",
+    "UserProperties",
+]
+
+FlatPayload = Annotated[
+    dict[MetricName, Value],
+    Meta(
+        title="FlatPayload",
+        description="One reading: its time, and its values by metric.",
+        extra_json_schema={"properties": {"ts": {"$ref": "#/components/schemas/Milliseconds"}}, "required": ["ts"]},
+        examples=[{"ts": 1764000000000, "temperature": 22.5}],
+    ),
+]
+
+
+class TimedValues(msgspec.Struct, frozen=True):
+    """One reading of several."""
+
+    ts: Milliseconds
+    values: dict[MetricName, Value]
+
+
+Batch = Annotated[
+    list[TimedValues],
+    Meta(title="Batch", description="A device's readings in the order in which they came.", min_length=1),
+]
+InfluxLines = Annotated[
+    str,
+    Meta(
+        title="InfluxLines",
+        description="InfluxDB line protocol, one line a reading, times in nanoseconds.",
+        pattern="^[^\\n ]+,device=",
+        examples=["telemetry,device=pump-1 temperature=22.5 1764000000000000000"],
+    ),
+]
+PlainValue = Annotated[
+    str, Meta(title="PlainValue", description="A value as JSON writes it, a text as it is.", examples=["22.5", "true"])
+]
+Status = Annotated[
+    Literal["online", "offline"],
+    Meta(title="Status", description="Of the gateway; `offline` is its Last Will, and said on a clean stop."),
+]
+ThingsBoardTelemetry = Annotated[
+    dict[DeviceName, list[TimedValues]],
+    Meta(title="ThingsBoardTelemetry", description="Readings of several devices, by device."),
+]
+
+
+class ThingsBoardDevice(msgspec.Struct, frozen=True):
+    """A device that is there, or gone."""
+
+    device: DeviceName
+
+
+class UserProperties(msgspec.Struct, frozen=True):
+    """User properties of MQTT 5.  ``historical``: received well before it is published, no news.
+
+    ``ts`` where a message is one value alone: milliseconds since the epoch.
+    """
+
+    gateway: str | UnsetType = UNSET
+    session: str | UnsetType = UNSET
+    seq: Annotated[str, Meta(pattern="^[0-9]+$")] | UnsetType = UNSET
+    ts: Annotated[str, Meta(pattern="^[0-9]+$")] | UnsetType = UNSET
+    historical: Literal["true"] | UnsetType = UNSET
+
+
+class CommandRequest(msgspec.Struct, frozen=True):
+    """A command for the topic's device, which expires after ``ttl_s`` seconds; ``ref`` comes back with its states."""
+
+    name: str
+    params: Params = {}
+    ttl_s: float = 60.0
+    ref: str = ""
