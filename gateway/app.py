@@ -345,7 +345,7 @@ class App:
         )
         live.max_unknown = min(live.max_unknown, max(4, connections // 4))
         sources.append(("websocket", {}, server.stats))
-        sources += [(room, {}, partial(_refused, of)) for room, of in (("dashboards", live), ("commands", control))]
+        sources += [(room, {}, partial(_refused, of)) for room, of in (("dashboards", live), ("control", control))]
         sources += [
             ("ack", {}, lambda: {"latency": journal.ack_latency}),
             ("live", {}, lambda: {"latency": live.latency}),

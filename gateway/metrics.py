@@ -233,7 +233,7 @@ PREFIXES: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "refusals": [("messages_", "messages", "code", "Errors sent to devices, by code.")],
     "dashboards": [("refused_", "refused", "code", "Errors sent to dashboards, by code.")],
-    "commands": [("refused_", "refused", "reason", "Requests on the control socket that were refused, by reason.")],
+    "control": [("refused_", "refused", "reason", "Requests on the control socket that were refused, by reason.")],
     "access": [("refused_", "refused", "reason", "Of the refusals, those for one reason.")],
 }
 

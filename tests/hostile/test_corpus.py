@@ -58,7 +58,7 @@ async def counted(gw: Running, case: Case) -> float:
 
 async def _commands_refused(gw: Running) -> float:
     text = (await gw.get("/metrics"))[2].decode()
-    lines = [line for line in text.splitlines() if line.startswith("gateway_commands_refused_total")]
+    lines = [line for line in text.splitlines() if line.startswith("gateway_control_refused_total")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
