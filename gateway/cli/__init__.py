@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .. import __version__
 from ..errors import GatewayError
 
-__all__ = ["main"]
+__all__ = ["main", "whole_parser"]
 
 # Command to (module, one line of help), in the order of the help.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -31,23 +31,29 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "send": ("send", "send a command to a device, and say what becomes of it"),
     "simulate": ("simulate", "act as any number of devices"),
     "doctor": ("doctor", "look at all that the gateway needs, and say what to do"),
+    "completion": ("completion", "print what completes commands in a shell"),
     "version": ("version", "print the version"),
 }
+
+
+def whole_parser(wanted: Collection[str] = COMMANDS.keys()) -> argparse.ArgumentParser:
+    """The parser of the command line, with the arguments of the commands ``wanted``; of others just the name."""
+    parser = argparse.ArgumentParser(prog="gateway", description="Bridges devices to dashboards.")
+    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (module, line) in COMMANDS.items():
+        if name in wanted:
+            importlib.import_module(f".{module}", __name__).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=line, add_help=False)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="gateway", description="Bridges devices to dashboards.")
-    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, (module, line) in COMMANDS.items():
-        if name == wanted:
-            importlib.import_module(f".{module}", __name__).add_parser(subparsers)
-        else:
-            subparsers.add_parser(name, help=line, add_help=False)
-    options = parser.parse_args(arguments)
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
+    options = whole_parser({wanted}).parse_args(arguments)
     try:
         status: int = options.run(options)
     except GatewayError as error:
