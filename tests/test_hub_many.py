@@ -62,7 +62,7 @@ def test_answers_are_those_of_the_globs_beyond_the_bound() -> None:
             for selection in some:
                 assert selection.metric(f"m{n}") == (n % 10 == 7)
                 assert selection.device(f"d{n}")
-    assert len(names.metrics) == METRICS
+    assert [len(selection._metrics) for selection in some] == [METRICS, METRICS]
     devices = Selection(Subscription("m", ("d1?",), (), "latest", 1, "json", ("*5",)), names)
     before = devices.price("d15")
     assert [name for name in ("d15", "d16", "x5", "d15") if devices.device(name)] == ["d15", "d15"]

@@ -16,7 +16,7 @@ Bounds:
 
 - ``fresh``: what is published between two steps; the journal's bound on what is not durable stands before it.
 - ``series``: two values a series beside each device's last reading; :class:`Changes`: an entry a device at most.
-- what a subscription covers, and where its snapshot stands: a byte a name, see ``selection``, and a place.
+- what a subscription covers, and where its snapshot stands: a byte a device, see ``selection``, and a place.
 - ``every``: what a member's subscriptions hold for it alone, and what it has not taken, see ``holders``; beyond, those
   that hold the most are moved to ``latest`` and told.  What a group holds is sent, whatever its interval, before
   ``recent`` lets go of it.
