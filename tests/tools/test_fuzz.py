@@ -171,7 +171,7 @@ def test_a_fault_is_found(
     monkeypatch.setattr(fuzzing, "SHRINK_S", 0.1)
     target = fuzzing.load(name)
     plant(monkeypatch)
-    outcome = fuzzing.run_plain(target, tmp_path, runs=50_000, seconds=60, seed=1)
+    outcome = fuzzing.run_plain(target, tmp_path, runs=400_000, seconds=120, seed=1)
     assert outcome.finding is not None
     assert words in outcome.words
     assert [outcome.finding] == list(tmp_path.iterdir())
