@@ -7,7 +7,7 @@ data in pieces of at most about :data:`PIECE_BYTES`, so that no frame is large, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from ..reading import Reading, Value
 from .selection import Selection
@@ -101,6 +101,14 @@ class Every:
         rest = [entry for entry in self.entries[self._alone :] if entry[1].device not in devices]
         self._alone, self._alone_bytes = len(alone), sum([footprint(reading) for _, reading in alone])
         self.entries = alone + rest
+
+    def leave(self, covers: Callable[[int], bool]) -> None:
+        """Let go of the readings whose time is covered by something else."""
+        rest, reached = [entry for entry in self.entries if not covers(entry[1].time)], self.reached
+        self.clear()
+        self.fold(rest)
+        self.reached = reached
+        self.holes = self.holes or bool(rest)
 
     def clear(self) -> None:
         """Let go of all."""

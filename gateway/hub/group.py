@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from .accumulator import Changes, Every
+from .accumulator import Changes, Entry, Every
 from .selection import Names, Selection, Subscription
 
 __all__ = ["PENDING_MAX", "Frame", "Group", "Member", "Subscriber"]
@@ -77,6 +78,21 @@ class Subscriber(Generic[Frame]):
         """Whether its peer must read first; what is left of a snapshot waits sooner, so that it makes nobody slow."""
         mode = "latest" if self.rest is not None else self.group.subscription.mode
         return self.member.pending_bytes > PENDING_MAX[mode]
+
+    def rejoin(self, offset: int, recent: Sequence[Entry], floor: int, covers: Callable[[int], bool]) -> None:
+        """In ``latest``: what came up to ``offset`` is shown elsewhere as far as that ``covers`` its time.
+
+        ``recent`` came behind its start; where that is not all (``floor``), newest values may be shown again.
+        """
+        if self.behind is None or floor > self.start + 1:
+            return
+        selection = self.group.selection
+        self.behind = Changes(offset, self.group.passed)
+        for at, reading in recent:
+            if at <= offset and not covers(reading.time) and selection.device(reading.device):
+                if not self.behind.known:
+                    self.behind.sent_to, self.behind.whole = at - 1, False
+                self.behind.known.setdefault(reading.device, at - 1)
 
     def shown(self, devices: list[str]) -> None:
         """The snapshot has shown these as they are now: updates of them begin here."""

@@ -474,8 +474,7 @@ class Hub(Generic[Frame]):
         history: bool = False,
         held: bool = False,
     ) -> bool:
-        """Add a subscription, send the first piece of its snapshot; returns whether all since offset ``after`` is in
-        the answer.
+        """Add one, send the first piece of its snapshot; returns whether all since offset ``after`` is in the answer.
 
         No update is sent until :meth:`release`: the caller may send history in between, once :meth:`joining` is over,
         from :meth:`rejoin` on.
@@ -508,20 +507,22 @@ class Hub(Generic[Frame]):
         """Whether a part of its snapshot has still to be sent."""
         return any(subscriber.rest is not None for subscriber in self._found(member, subscription))
 
-    def rejoin(self, member: Member[Frame], subscription: Subscription) -> tuple[int, list[Entry]]:
-        """Let the updates begin behind what is shown by now: all before that is in a history that is made now.
+    def rejoin(
+        self, member: Member[Frame], subscription: Subscription, covers: Callable[[int], bool]
+    ) -> tuple[int, list[Entry]]:
+        """Let the updates begin behind what is shown by now: all before that is in a history that is made now, if it
+        ``covers`` the reading's time; what it does not stays in updates.
 
-        Returns the offset behind which they begin.  Where all since an offset is to be in updates that stays so; then
-        also what is in them already.
+        Returns the offset behind which they begin; where all since an offset is to be in updates, what is in them, too.
         """
         self._collect()
         for subscriber in self._found(member, subscription):
             if subscriber.own is None:
-                subscriber.behind = Changes(self.offset, subscriber.group.passed)
+                subscriber.rejoin(self.offset, self.since(subscriber.start), self.floor, covers)
             elif subscriber.recovered:
                 return subscriber.start, list(subscriber.own.entries)
             else:
-                subscriber.own = Every(subscriber.group.selection, self.offset)
+                subscriber.own.leave(covers)
         return self.offset, []
 
     def follows(self, member: Member[Frame], subscription: Subscription, offset: int) -> bool:

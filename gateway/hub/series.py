@@ -83,6 +83,15 @@ class Series(msgspec.Struct, gc=False):
         values = self.last.values
         return len(older) + sum([name not in older for name in values]) if older else len(values)
 
+    def newest(self) -> Iterator[tuple[str, int, Value]]:
+        """Each metric with time (ns) and value of its newest."""
+        last = self.last
+        for name, value in last.values.items():
+            yield name, last.time, value
+        for name, (time, value, _) in self.older.items():
+            if name not in last.values:
+                yield name, time, value
+
     def points(self, exact: bool = False) -> Iterator[tuple[str, list[Value]]]:
         """Each metric with its newest :func:`point`."""
         last = self.last

@@ -103,6 +103,7 @@ class Answer(Generic[Frame]):
         """
         hub, store = self._hub, self._store
         self._member = member
+        start = now() - length
         for _ in range(round(CATCH_UP_S / GRID_S)):
             if hub.floor <= store.end:
                 break
@@ -111,10 +112,10 @@ class Answer(Generic[Frame]):
             await self._held.enter_async_context(self._reserve.stretch)
         while True:
             # In this step nothing is published, nor does the store get on.
-            begin, missed = hub.rejoin(member, self._subscription)
             end, stored = now(), store.end
+            begin, missed = hub.rejoin(member, self._subscription, Join(start, end).covers)
             missed = [entry for entry in missed if entry[0] < stored]
-            self._join = join = Join(end - length, end, stored, begin, hub.floor, missed, older, store.now())
+            self._join = join = Join(start, end, stored, begin, hub.floor, missed, older, store.now())
             if not join.lacks:
                 self._whole = True
                 await self._held.aclose()
