@@ -185,6 +185,18 @@ CHANNELS = {
         {"commandState": Kind("CommandState")},
         ONE_DEVICE,
     ),
+    "discovery": Channel(
+        "{discoveryPrefix}/device/{id}/config",
+        "For Home Assistant, where GATEWAY_HOMEASSISTANT__ENABLED is set; empty where the device is forgotten.",
+        {"discovery": Kind("Discovery")},
+        {"discoveryPrefix": "GATEWAY_HOMEASSISTANT__PREFIX.", "id": "Of the gateway and the device."},
+    ),
+    "homeAssistant": Channel(
+        "{discoveryPrefix}/status",
+        "Home Assistant says that it is there: then it is told of all devices anew.",
+        {"status": Kind("Status", TEXT)},
+        {"discoveryPrefix": "GATEWAY_HOMEASSISTANT__PREFIX."},
+    ),
     "thingsboardTelemetry": Channel(
         "v1/gateway/telemetry",
         "Layout `thingsboard`, the gateway API of ThingsBoard: readings.",
@@ -243,6 +255,8 @@ OPERATIONS = {
     "tellStatus": Operation("send", "status", "The gateway's own.", retain=True, mqtt=True),
     "commandFromBroker": Operation("receive", "command", "A command for a device.", mqtt=True),
     "tellCommandState": Operation("send", "commandState", "How a command stands.", mqtt=True),
+    "tellHomeAssistant": Operation("send", "discovery", "A device, and its entities.", retain=True, mqtt=True),
+    "hearHomeAssistant": Operation("receive", "homeAssistant", "Home Assistant has started.", mqtt=True),
     "relayToThingsBoard": Operation("send", "thingsboardTelemetry", "Readings of devices.", mqtt=True),
     "connectInThingsBoard": Operation("send", "thingsboardConnect", "A device is there.", mqtt=True),
     "disconnectInThingsBoard": Operation("send", "thingsboardDisconnect", "A device is gone.", mqtt=True),
@@ -285,6 +299,7 @@ TYPES = [
     mqtt.ThingsBoardDevice,
     mqtt.UserProperties,
     mqtt.CommandRequest,
+    mqtt.Discovery,
 ]
 
 
@@ -347,7 +362,7 @@ def _channel(schemas: Schemas, channel: Channel) -> dict[str, Any]:
         "servers": [{"$ref": f"#/servers/{name}"} for name in channel.servers],
     }
     if channel.parameters:
-        defaults = {"prefix": {"default": "gateway"}}
+        defaults = {"prefix": {"default": "gateway"}, "discoveryPrefix": {"default": "homeassistant"}}
         made["parameters"] = {
             name: {"description": words, **defaults.get(name, {})} for name, words in channel.parameters.items()
         }

@@ -143,5 +143,26 @@ EXAMPLES: dict[str, list[Any]] = {
     "ThingsBoardDevice": [{"device": "pump-1"}],
     "State": ["stale"],
     "Status": ["online"],
+    "Discovery": [
+        {
+            "device": {"identifiers": ["gateway_-pump-1"], "name": "Boiler pump"},
+            "origin": {"name": "Telemetry Gateway", "sw_version": "0.1.0"},
+            "availability": [{"topic": "gateway/status"}],
+            "availability_mode": "all",
+            "qos": 1,
+            "state_topic": "gateway/pump-1/telemetry",
+            "components": {
+                "temperature": {
+                    "platform": "sensor",
+                    "unique_id": "gateway_-pump-1_-temperature",
+                    "name": "Temperature",
+                    "value_template": "{{ value_json['temperature'] if value_json['temperature'] is number else '' }}",
+                    "device_class": "temperature",
+                    "unit_of_measurement": "°C",
+                    "state_class": "measurement",
+                }
+            },
+        }
+    ],
     "CommandRequest": [{"ref": "x1", "name": "set_speed", "params": {"rpm": 1200}, "ttl_s": 60}],
 }

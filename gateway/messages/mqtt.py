@@ -10,8 +10,13 @@ from msgspec import UNSET, Meta, UnsetType
 from .fields import DeviceName, MetricName, Milliseconds, Params, Value
 
 __all__ = [
+    "Availability",
     "Batch",
     "CommandRequest",
+    "Component",
+    "Discovery",
+    "DiscoveryDevice",
+    "DiscoveryOrigin",
     "FlatPayload",
     "InfluxLines",
     "PlainValue",
@@ -58,7 +63,7 @@ PlainValue = Annotated[
 ]
 Status = Annotated[
     Literal["online", "offline"],
-    Meta(title="Status", description="Of the gateway; `offline` is its Last Will, and said on a clean stop."),
+    Meta(title="Status", description="Whether it is there; `offline` is its Last Will, and said on a clean stop."),
 ]
 ThingsBoardTelemetry = Annotated[
     dict[DeviceName, list[TimedValues]],
@@ -92,3 +97,53 @@ class CommandRequest(msgspec.Struct, frozen=True):
     params: Params = {}
     ttl_s: float = 60.0
     ref: str = ""
+
+
+class DiscoveryDevice(msgspec.Struct, frozen=True):
+    """A device, for Home Assistant."""
+
+    identifiers: list[str]
+    name: str
+
+
+class DiscoveryOrigin(msgspec.Struct, frozen=True):
+    """Who tells of it."""
+
+    name: str
+    sw_version: str
+
+
+class Availability(msgspec.Struct, frozen=True):
+    """A topic that says whether it is there, and how that is read."""
+
+    topic: str
+    value_template: str | UnsetType = UNSET
+
+
+class Component(msgspec.Struct, frozen=True):
+    """An entity, for a metric; with ``platform`` alone it is gone."""
+
+    platform: Literal["sensor", "binary_sensor"]
+    unique_id: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    state_topic: str | UnsetType = UNSET
+    value_template: str | UnsetType = UNSET
+    device_class: str | UnsetType = UNSET
+    unit_of_measurement: str | UnsetType = UNSET
+    state_class: str | UnsetType = UNSET
+    suggested_display_precision: int | UnsetType = UNSET
+    expire_after: int | UnsetType = UNSET
+    payload_on: str | UnsetType = UNSET
+    payload_off: str | UnsetType = UNSET
+
+
+class Discovery(msgspec.Struct, frozen=True):
+    """A device as Home Assistant's discovery has it, with its entities (device discovery, since 2024.11)."""
+
+    device: DiscoveryDevice
+    origin: DiscoveryOrigin
+    availability: list[Availability]
+    availability_mode: Literal["all"]
+    qos: Literal[0, 1]
+    components: dict[str, Component]
+    state_topic: str | UnsetType = UNSET
