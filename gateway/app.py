@@ -69,7 +69,7 @@ REPLAY_READINGS = 5_000
 RESERVE_S = 60.0  # between two looks whether the room set aside is there
 TOKENS_SAVE_S = 60.0  # when they were last used
 
-TITLES = {"history": "History", "mqtt": "MQTT", "influx": "InfluxDB"}
+TITLES = {"history": "History", "mqtt": "MQTT", "sparkplug": "Sparkplug", "influx": "InfluxDB"}
 
 
 class App:
@@ -156,7 +156,7 @@ class App:
 
             delivery = Delivery(durable, lambda: min(runner.taken for runner in runners))
             announcer = self.announcer = remotes.announcer(settings, book, hub.series)
-            runners += self._runners(journal, history, book, delivery)
+            runners += self._runners(journal, history, book, hub, delivery)
             pipeline = self.pipeline = Pipeline(journal, hub, clock_rules=clock_rules(settings))
             for runner in runners:
                 if runner.sink.name == "mqtt":
@@ -199,7 +199,9 @@ class App:
         hub.begin(journal.next_offset, floor=offset)
         return offset
 
-    def _runners(self, journal: Journal, history: History, book: DeviceBook, delivery: Delivery) -> list[Runner]:
+    def _runners(
+        self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Any], delivery: Delivery
+    ) -> list[Runner]:
         settings = self.settings
         inbound = {f"{settings.mqtt.prefix}/+/command": self._commanded}
         if settings.mqtt.layout == "thingsboard":
@@ -208,6 +210,7 @@ class App:
             inbound |= self.announcer.inbound
         far = (
             remotes.mqtt(settings, integer=book.is_integer, inbound=inbound),
+            remotes.sparkplug(settings, hub.series, integer=book.is_integer),
             remotes.influx(settings, integer=book.is_integer),
         )
         sinks: list[Sink] = [registry.history_sink(history), *filter(None, far)]

@@ -187,6 +187,23 @@ class Influx(Section):
         return _check_url(url, ("http", "https"))
 
 
+_SPARKPLUG_ID = r"^[^+#/\x00]*$"  # Sparkplug 3.0.0, 4.1
+
+
+class Sparkplug(Section):
+    enabled: bool = Field(False, description="Be a Sparkplug B edge node on the broker of GATEWAY_MQTT__URL.")
+    group: str = Field("gateway", min_length=1, max_length=128, pattern=_SPARKPLUG_ID, description="Group id.")
+    node: str = Field(
+        "", max_length=128, pattern=_SPARKPLUG_ID, description="Edge node id, alone in its group; empty: GATEWAY_ID."
+    )
+    primary_host: str = Field(
+        "",
+        max_length=128,
+        pattern=_SPARKPLUG_ID,
+        description="Id of the host application without which nothing is published; empty: none.",
+    )
+
+
 class Limits(Section):
     device_rate: float = Field(
         100, ge=0.001, le=1e6, description="Readings a second a device may send.", json_schema_extra=LIVE
@@ -315,6 +332,7 @@ class Settings(BaseSettings):
     tls: Tls = Tls()
     mqtt: Mqtt = Mqtt()
     homeassistant: HomeAssistant = HomeAssistant()
+    sparkplug: Sparkplug = Sparkplug()
     influx: Influx = Influx()
     limits: Limits = Limits()
     clock: ClockSection = ClockSection()
@@ -379,6 +397,8 @@ class Settings(BaseSettings):
             )
         faults += _tls_faults(given)
         faults += _homeassistant_faults(given)
+        if _is_true(_inner(given, "sparkplug", "enabled", False)) and not _inner(given, "mqtt", "url", ""):
+            faults.append("GATEWAY_SPARKPLUG__ENABLED: there is no broker; name one with GATEWAY_MQTT__URL")
         if settings is None or faults:
             raise ConfigError("\n".join(faults))
         return settings

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .sinks.base import Sink
     from .sinks.layouts.influx import Integer
 
-__all__ = ["announcer", "influx", "mqtt"]
+__all__ = ["announcer", "influx", "mqtt", "sparkplug"]
 
 
 def mqtt(
@@ -67,6 +67,28 @@ def announcer(settings: Settings, book: DeviceBook, series: Mapping[str, Series]
         version=__version__,
     )
     return Announcer(book, series, maker)
+
+
+def sparkplug(settings: Settings, series: Mapping[str, Series], *, integer: Integer = never) -> Sink | None:
+    """The edge node, if there is to be one; ``series`` are the devices' newest values.
+
+    See :func:`~gateway.sinks.registry.sparkplug_sink` for what is raised.
+    """
+    if not settings.sparkplug.enabled:
+        return None
+    return registry.sparkplug_sink(
+        url=settings.mqtt.url,
+        gateway=settings.id,
+        group=settings.sparkplug.group,
+        node=settings.sparkplug.node or settings.id,
+        session=settings.state_dir / "sparkplug.json",
+        primary_host=settings.sparkplug.primary_host,
+        latest=lambda device: series[device].newest() if device in series else (),
+        integer=integer,
+        username=settings.mqtt.username,
+        password=settings.mqtt.password.get_secret_value(),
+        ca=settings.mqtt.ca,
+    )
 
 
 def influx(settings: Settings, *, integer: Integer = never) -> Sink | None:

@@ -178,6 +178,7 @@ class Link(asyncio.Protocol):
         self._entered.add_done_callback(lambda entered: entered.cancelled() or entered.exception())
         self._left: asyncio.Future[None] = self._loop.create_future()
         self._subscribed: asyncio.Future[int] | None = None
+        self._with_retained: set[str] = set()
         self._tick: asyncio.TimerHandle | None = None
         self._paused = False
         self._topics: dict[str, bytes] = {}
@@ -229,15 +230,19 @@ class Link(asyncio.Protocol):
             for mid in self._under_way:
                 self._under_way[mid] = -1
 
-    async def subscribe(self, topic: str) -> int:
-        """Ask for what is published to a topic filter from now on, not for what was retained there; the reason code.
+    async def subscribe(self, topic: str, *, retained: bool = False) -> int:
+        """Ask for what is published to a topic filter from now on; the reason code.
 
-        What comes goes to ``on_message``.  Raises ``Unavailable``, ``Stopped`` when the connection ends before.
+        ``retained``: for what was retained on this topic as well, which is no filter then.  What comes goes to
+        ``on_message``.  Raises ``Unavailable``, ``Stopped`` when the connection ends before.
         """
         if self.closed is not None:
             raise self.closed
         self._subscribed = self._loop.create_future()
-        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else SubscribeOptions.RETAIN_DO_NOT_SEND
+        if retained:
+            self._with_retained.add(topic)
+        options = SubscribeOptions(qos=1, retainHandling=handling)
         self._session.subscribe(topic, options=options)
         async with asyncio.timeout(self._ack_s):
             return await self._subscribed
@@ -309,7 +314,7 @@ class Link(asyncio.Protocol):
             self._subscribed.set_result(max(reason.value for reason in reasons))
 
     def _received(self, client: Client, data: Any, message: MQTTMessage) -> None:
-        if self.on_message is not None and not message.retain:
+        if self.on_message is not None and (not message.retain or message.topic in self._with_retained):
             self.on_message(message.topic, bytes(message.payload))
 
     def _disconnected(

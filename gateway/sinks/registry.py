@@ -9,14 +9,15 @@ from gateway.sinks.layouts.influx import never
 from gateway.topics import TEMPLATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from gateway.reading import Value
     from gateway.sinks.base import Sink
     from gateway.sinks.history import Store
     from gateway.sinks.layouts.influx import Integer
 
-__all__ = ["history_sink", "influx_sink", "mqtt_sink"]
+__all__ = ["history_sink", "influx_sink", "mqtt_sink", "sparkplug_sink"]
 
 
 def history_sink(store: Store) -> Sink:
@@ -63,6 +64,42 @@ def mqtt_sink(
         prefix=prefix,
         topic=topic,
         qos=qos,
+        username=username,
+        password=password,
+        ca=ca,
+    )
+
+
+def sparkplug_sink(
+    *,
+    url: str,
+    gateway: str,
+    group: str,
+    node: str,
+    session: Path,
+    primary_host: str = "",
+    latest: Callable[[str], Iterable[tuple[str, int, Value]]] = lambda device: (),
+    integer: Integer = never,
+    username: str = "",
+    password: str = "",
+    ca: Path | None = None,
+) -> Sink:
+    """The gateway as a Sparkplug B edge node on an MQTT 5 broker; ``gateway`` is this gateway's id.
+
+    ``session`` is a file of the sink's own; ``latest`` gives the newest values of a device, each as metric, time in
+    nanoseconds, value.  Raises ``ValueError`` for a URL that is none, ``OSError`` for a ``ca`` that cannot be read.
+    """
+    from gateway.sinks.sparkplug import SparkplugSink
+
+    return SparkplugSink(
+        url=url,
+        client_id=f"gateway-{gateway}-sparkplug",
+        group=group,
+        node=node,
+        session=session,
+        primary_host=primary_host,
+        latest=latest,
+        integer=integer,
         username=username,
         password=password,
         ca=ca,
