@@ -59,6 +59,9 @@ class Checker:
     def __init__(self, document: dict[str, Any], specification: Any, validator: Any) -> None:
         components = {"components": {"schemas": closed(document["components"]["schemas"])}}
         resource = Resource(components, specification)
+        self.fields: set[str] = set()
+        """Those that were seen, as ``schema.field``."""
+        self._schemas = document["components"]["schemas"]
         self._registry = Registry().with_resource(BASE, resource)
         self._validator = validator
         self._validators: dict[str, Any] = {}
@@ -69,8 +72,36 @@ class Checker:
         if key not in self._validators:
             here = _from(closed(schema))
             self._validators[key] = self._validator(here, registry=self._registry)
+        self._note(schema, data)
         found = self._validators[key].iter_errors(data)
         return [f"{'/'.join(map(str, error.absolute_path)) or '.'}: {error.message[:300]}" for error in found]
+
+    def described(self) -> set[str]:
+        """All fields that there are."""
+        return {
+            f"{name}.{key}"
+            for name, schema in self._schemas.items()
+            for key, field in schema.get("properties", {}).items()
+            if field is not False
+        }
+
+    def _note(self, schema: Any, data: object, name: str = "") -> None:
+        """Note the fields of the data."""
+        if not isinstance(schema, dict):
+            return
+        if "$ref" in schema:
+            name = schema["$ref"].rpartition("/")[2]
+            self._note(self._schemas[name], data, name)
+        for inner in (*schema.get("anyOf", ()), *schema.get("allOf", ())):
+            self._note(inner, data)
+        if isinstance(data, dict):
+            properties = schema.get("properties", {})
+            self.fields |= {f"{name}.{key}" for key in data.keys() & properties.keys()}
+            for key, value in data.items():
+                self._note(properties.get(key, schema.get("additionalProperties")), value)
+        elif isinstance(data, list):
+            for item in data:
+                self._note(schema.get("items"), item)
 
 
 def _from(schema: Any) -> Any:

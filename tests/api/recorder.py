@@ -174,5 +174,6 @@ class Wire:
                 else:
                     message = cbor2.loads(data) if "cbor" in self._format else msgspec.msgpack.decode(data)
                 self._recorder.told(self._channel, message)
+                assert not self._recorder.faults, self._recorder.faults
                 if message["type"] == kind:
                     return message  # type: ignore[no-any-return]
