@@ -24,7 +24,7 @@ from .schemas import Schemas, as_draft_7
 
 __all__ = ["document"]
 
-TEXT = "text/plain"
+TEXT, PROTOBUF = "text/plain", "application/protobuf"
 
 
 class Describe(Described, tag="describe", tag_field="type", frozen=True):
@@ -214,6 +214,35 @@ CHANNELS = {
     ),
 }
 
+# Sparkplug's verbs: what they say of node or device, and the quality of service that is prescribed.
+SPARKPLUG = {
+    "NBIRTH": ("The node is there; births of its devices follow.", 0),
+    "NDEATH": ("The node is gone: its Will, and said on a stop.", 1),
+    "DBIRTH": ("A device is there, with its metrics and their aliases.", 0),
+    "DDATA": ("Readings of a device, by alias; `is_historical` where they come late.", 0),
+    "DDEATH": ("A device is gone.", 0),
+    "NCMD": ("What a host asks of the node: births anew.", 1),
+}
+ENABLED = "Where GATEWAY_SPARKPLUG__ENABLED is set."
+NODE = {"group": "GATEWAY_SPARKPLUG__GROUP.", "node": "GATEWAY_SPARKPLUG__NODE."}
+
+
+def sparkplug(verb: str) -> Channel:
+    """The topic of a verb."""
+    of_device = verb.startswith("D")
+    address = f"spBv1.0/{{group}}/{verb}/{{node}}" + ("/{device}" if of_device else "")
+    parameters = {**NODE, "device": "A device's name."} if of_device else NODE
+    return Channel(address, ENABLED, {verb: Kind("SparkplugPayload", PROTOBUF)}, parameters)
+
+
+CHANNELS |= {f"sparkplug{verb}": sparkplug(verb) for verb in SPARKPLUG}
+CHANNELS["sparkplugSTATE"] = Channel(
+    "spBv1.0/STATE/{host}",
+    "Whether the primary host is there. Where GATEWAY_SPARKPLUG__PRIMARY_HOST is set.",
+    {"STATE": Kind("HostState")},
+    {"host": "GATEWAY_SPARKPLUG__PRIMARY_HOST."},
+)
+
 
 class Operation(NamedTuple):
     """What the gateway does at a channel, with which messages; ``reply``: with which it answers, or is answered."""
@@ -225,6 +254,7 @@ class Operation(NamedTuple):
     reply: tuple[str, ...] = ()
     retain: bool = False
     mqtt: bool = False
+    qos: int = 1
 
 
 OPERATIONS = {
@@ -261,6 +291,13 @@ OPERATIONS = {
     "connectInThingsBoard": Operation("send", "thingsboardConnect", "A device is there.", mqtt=True),
     "disconnectInThingsBoard": Operation("send", "thingsboardDisconnect", "A device is gone.", mqtt=True),
 }
+OPERATIONS |= {
+    ("take" if verb == "NCMD" else "tell") + verb: Operation(
+        "receive" if verb == "NCMD" else "send", f"sparkplug{verb}", words, mqtt=True, qos=qos
+    )
+    for verb, (words, qos) in SPARKPLUG.items()
+}
+OPERATIONS["takeSTATE"] = Operation("receive", "sparkplugSTATE", "Nothing is sent while it is offline.", mqtt=True)
 
 TYPES = [
     device.FlatReading,
@@ -300,6 +337,8 @@ TYPES = [
     mqtt.UserProperties,
     mqtt.CommandRequest,
     mqtt.Discovery,
+    mqtt.SparkplugPayload,
+    mqtt.HostState,
 ]
 
 
@@ -376,7 +415,8 @@ def _message(schemas: Schemas, name: str, kind: Kind) -> dict[str, Any]:
     if kind.headers:
         made["headers"] = schemas.ref("UserProperties")
     made["payload"] = schemas.ref(kind.schema)
-    made["examples"] = [{"payload": example} for example in EXAMPLES[kind.schema]]
+    if examples := EXAMPLES[kind.schema]:
+        made["examples"] = [{"payload": example} for example in examples]
     return made
 
 
@@ -388,7 +428,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
     }
     if operation.mqtt:
-        binding: dict[str, Any] = {"qos": 1}
+        binding: dict[str, Any] = {"qos": operation.qos}
         if operation.action == "send":
             binding["retain"] = operation.retain
         made["bindings"] = {"mqtt": {**binding, "bindingVersion": "0.2.0"}}

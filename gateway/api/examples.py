@@ -164,5 +164,7 @@ EXAMPLES: dict[str, list[Any]] = {
             },
         }
     ],
+    "SparkplugPayload": [],
+    "HostState": [{"online": True, "timestamp": NOW}],
     "CommandRequest": [{"ref": "x1", "name": "set_speed", "params": {"rpm": 1200}, "ttl_s": 60}],
 }

@@ -18,8 +18,10 @@ __all__ = [
     "DiscoveryDevice",
     "DiscoveryOrigin",
     "FlatPayload",
+    "HostState",
     "InfluxLines",
     "PlainValue",
+    "SparkplugPayload",
     "Status",
     "ThingsBoardDevice",
     "ThingsBoardTelemetry",
@@ -97,6 +99,23 @@ class CommandRequest(msgspec.Struct, frozen=True):
     params: Params = {}
     ttl_s: float = 60.0
     ref: str = ""
+
+
+SparkplugPayload = Annotated[
+    str,
+    Meta(
+        title="SparkplugPayload",
+        description="Payload of Sparkplug B 3.0 in Protocol Buffers: org.eclipse.tahu.protobuf.Payload.",
+        extra_json_schema={"format": "binary"},
+    ),
+]
+
+
+class HostState(msgspec.Struct, frozen=True):
+    """Whether a host application is there, and since when."""
+
+    online: bool
+    timestamp: Milliseconds
 
 
 class DiscoveryDevice(msgspec.Struct, frozen=True):

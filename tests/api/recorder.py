@@ -13,8 +13,10 @@ import msgspec
 from paho.mqtt.client import MQTTMessage
 from websockets.asyncio.client import ClientConnection
 
-from gateway.api.asyncapi import CHANNELS, OPERATIONS, TO_DASHBOARD, TO_DEVICE, Channel
+from gateway.api.asyncapi import CHANNELS, OPERATIONS, PROTOBUF, TO_DASHBOARD, TO_DEVICE, Channel
 from gateway.codecs.senml import LABELS
+from gateway.sinks.layouts import JSON
+from gateway.sinks.sparkplug_b_pb2 import Payload
 from tests.api.documents import answers, asyncapi_document, messages, openapi_document
 from tests.running import TIMEOUT
 
@@ -82,13 +84,13 @@ class Recorder:
         ((kind, described),) = kinds.items()
         if content_type and content_type != described.content_type:
             self.faults.append(f"{message.topic}: {content_type}")
-        text = message.payload.decode()
-        self.check(name, kind, json.loads(text) if described.content_type == "application/json" else text)
+        self.check(name, kind, _read(message.payload, described.content_type))
         properties = dict(getattr(message.properties, "UserProperty", []))
         headers = asyncapi_document()["channels"][name]["messages"][kind].get("headers")
         faults = messages().faults(headers, properties) if headers else [*properties]
         self.faults += [f"{message.topic}: {fault} in {properties}" for fault in faults]
-        if message.qos != 1:
+        quality = {operation.qos for operation in OPERATIONS.values() if operation.channel == name}
+        if message.qos not in quality:
             self.faults.append(f"{message.topic}: QoS {message.qos}")
 
     def kept(self, message: MQTTMessage) -> None:
@@ -125,6 +127,14 @@ class Recorder:
             return
         data = json.loads(body) if kind == "application/json" else body.decode()
         self.faults += [f"{where}: {fault}" for fault in answers().faults(content[kind]["schema"], data)]
+
+
+def _read(payload: bytes, content_type: str) -> Any:
+    if content_type == PROTOBUF:
+        assert Payload.FromString(payload).ListFields()
+        return ""
+    text = payload.decode()
+    return json.loads(text) if content_type == JSON else text
 
 
 def _layout(payload: bytes) -> str:

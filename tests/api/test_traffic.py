@@ -15,6 +15,7 @@ import pytest
 from gateway.api.asyncapi import CHANNELS
 from gateway.reading import Batch, Reading
 from gateway.sinks import registry
+from gateway.sinks.sparkplug_b_pb2 import Payload
 from tests.api.documents import answers, messages, openapi_document
 from tests.api.recorder import Recorder, Wire
 from tests.running import TIMEOUT, Running, gateway
@@ -176,6 +177,10 @@ async def _broker(recorder: Recorder, gw: Running, subscriber: Subscriber) -> No
         command = await one.receive("command")
         await one.send({"type": "result", "id": command["id"], "ok": False, "value": "no"})
     subscriber.publish("homeassistant/status", b"online")
+    subscriber.publish("spBv1.0/STATE/host", b'{"online":true,"timestamp":1764000000000}')
+    asked = Payload(timestamp=1764000000000)
+    asked.metrics.add(name="Node Control/Rebirth", boolean_value=True)
+    subscriber.publish(f"spBv1.0/gateway/NCMD/{gw.app.settings.id}", asked.SerializeToString())
     subscriber.publish("gateway/worker/command", b'{"name":"go","ttl_s":-1}')
     await until(lambda: len(subscriber.payloads("gateway/worker/command/state")) >= 4)
     await until(lambda: any(message.topic.startswith("homeassistant/device/") for message in list(subscriber.messages)))
@@ -204,7 +209,12 @@ async def test_messages_are_what_is_described(
     """Devices in all formats, dashboards in both, a broker and who commands by it: none differs, none was not seen."""
     monkeypatch.setattr("gateway.server.live.HEARTBEAT_S", 0.1)
     recorder = Recorder()
-    sections = {"mqtt": {"url": mosquitto.url}, "homeassistant": {"enabled": True}, **MANY}
+    sections = {
+        "mqtt": {"url": mosquitto.url},
+        "homeassistant": {"enabled": True},
+        "sparkplug": {"enabled": True},
+        **MANY,
+    }
     with Subscriber(mosquitto.port) as subscriber:
         async with gateway(tmp_path / "state", **sections) as gw:
             await _devices(recorder, gw)
