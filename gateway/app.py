@@ -43,6 +43,7 @@ from .server.desk import Desk
 from .server.device import DeviceEndpoint
 from .server.doors import Doors
 from .server.downlink import Downlink
+from .server.forgetting import Forgetting
 from .server.guard import Guard
 from .server.health import Health, Problem
 from .server.listener import listener
@@ -245,6 +246,10 @@ class App:
 
         for device in book:
             tell(device)
+        for name in book.forgotten:  # a broker that was away then has not heard it
+            _clear_presence(runners, name)
+            if self.announcer is not None:
+                self.announcer.forget(name)
         pipeline.on_presence.append(tell)
         tasks = [asyncio.create_task(runner.run(), name=f"sink {runner.sink.name}") for runner in runners]
 
@@ -317,9 +322,23 @@ class App:
         )
         reloader = self.reloader
         token_desk = TokenDesk(tokens, self._facts)
+        forgetting = Forgetting(
+            book,
+            pipeline,
+            devices,
+            cleared=[partial(_clear_presence, runners), *([self.announcer.forget] if self.announcer else [])],
+            flush=journal.flush,
+            save=keeper.save,
+        )
         control = Control(
             settings.state_dir,
-            {**desk.commands, **token_desk.commands, "settings": reloader.describe, "send": downlink.send},
+            {
+                **desk.commands,
+                **token_desk.commands,
+                **forgetting.commands,
+                "settings": reloader.describe,
+                "send": downlink.send,
+            },
         )
         sources = _sources(journal, history, book, hub, devices, runners, access)
         pages = Pages(
@@ -473,6 +492,11 @@ def _end_of_grace(book: DeviceBook, pipeline: Pipeline) -> None:
         elif status is not None:
             device.status = status
             pipeline.shown(device)
+
+
+def _clear_presence(runners: list[Runner], device: str) -> None:
+    for runner in runners:
+        runner.set_state(("presence", device), None)
 
 
 def _tls(settings: Settings) -> Tls | None:

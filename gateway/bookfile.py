@@ -26,10 +26,11 @@ import msgspec
 from .aside import keep_copy, set_aside, sync_directory
 from .errors import GatewayError
 
-__all__ = ["BookFile", "Row", "pack"]
+__all__ = ["GONE", "BookFile", "Row", "pack"]
 
 VERSION = 2
 MAGIC = b"GWDEVICE"
+GONE = "forgotten"
 _start = struct.Struct("<8sIIQ")
 _CHECKED_FROM = 12
 
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 
 
 class Row(msgspec.Struct, array_like=True):
-    """What is kept of a device; times in nanoseconds, ``counts`` those of its ledger.
+    """What is kept of a device; times in nanoseconds, ``counts`` those of its ledger; of one that was forgotten its
+    name, ``state`` being :data:`GONE`.
 
     ``learned`` is the usual pause between its messages in seconds, ``old`` and ``future`` count times far off;
     ``heard``, ``held`` and ``gaps`` are the session's, above ``seq``.

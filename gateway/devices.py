@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from . import liveness
-from .bookfile import BookFile, Row, pack
+from .bookfile import GONE, BookFile, Row, pack
 from .clock import Clock
 from .errors import Overloaded
 from .ledger import Ledger
@@ -29,6 +29,7 @@ from .session import Session
 __all__ = ["SNAPSHOT_S", "Device", "DeviceBook", "Link"]
 
 SNAPSHOT_S = 60.0
+FORGOTTEN = 1_000  # names of devices that were forgotten, the oldest out
 REPLACEMENTS = 3  # of one device's connection within REPLACEMENT_WINDOW_S, before newcomers are slowed down
 REPLACEMENT_WINDOW_S = 10.0
 
@@ -133,6 +134,9 @@ class DeviceBook:
         self._max_devices = max_devices
         self._clock = clock
         self._devices: dict[str, Device] = {}
+        self.forgotten: dict[str, None] = {}
+        """Devices that were forgotten and have not come back: what a broker retains of them is to be cleared, also
+        where it was away then."""
         self.offset: int | None = None  # journal offset that the loaded snapshot reflects; None without one
 
     def __len__(self) -> int:
@@ -165,7 +169,18 @@ class DeviceBook:
         device = self._devices.get(name)
         if device is None:
             device = self._devices[name] = Device(name, TokenBucket(self._rate, self._burst, clock=self._clock))
+            self.forgotten.pop(name, None)
         return device
+
+    def forget(self, name: str) -> None:
+        """Take the device of that name out; one that comes under it later is a new one."""
+        self._devices.pop(name, None)
+        self._note_forgotten(name)
+
+    def _note_forgotten(self, name: str) -> None:
+        self.forgotten[name] = None
+        if len(self.forgotten) > FORGOTTEN:
+            del self.forgotten[next(iter(self.forgotten))]
 
     # -- what survives a restart ---------------------------------------------------------------------------------
 
@@ -190,6 +205,9 @@ class DeviceBook:
         return self._file.problems
 
     def _restore(self, row: Row) -> None:
+        if row.state == GONE:
+            self._note_forgotten(row.name)
+            return
         device = self._known(row.name)
         device.session = Session(row.session, resumable=row.resumable, highest=row.seq)
         device.session.heard = max(row.heard, row.seq)
@@ -266,6 +284,7 @@ class DeviceBook:
             )
             for device in self._devices.values()
         ]
+        rows += [Row(name, state=GONE) for name in self.forgotten]
         return pack(epoch, offset, rows)
 
     async def save(self, epoch: str, offset: int) -> None:

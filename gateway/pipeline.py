@@ -126,6 +126,12 @@ class Pipeline:
         for told in self.on_presence:
             told(device)
 
+    def forget(self, device: Device) -> None:
+        """The device is no longer in the book: nothing is told of it any more."""
+        self._changes.pop(device, None)
+        self._damped.pop(device, None)
+        self.shown(device)
+
     def shown(self, device: Device) -> None:
         """Something about the device's state is to be shown that is no change of it."""
         self._hub.presence(device)

@@ -134,6 +134,32 @@ def test_beyond_loopback_needs_tokens_and_tls(monkeypatch, tmp_path):
         monkeypatch.delenv("GATEWAY_AUTH__ALLOW_INSECURE")
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, ["set GATEWAY_MQTT__URL"]),
+        ({"GATEWAY_MQTT__URL": "mqtt://broker", "GATEWAY_MQTT__LAYOUT": "influx"}, ["does not read the layout influx"]),
+        ({"GATEWAY_MQTT__LAYOUT": "thingsboard"}, ["set GATEWAY_MQTT__URL", "does not read the layout thingsboard"]),
+        ({"GATEWAY_MQTT__URL": "mqtt://broker", "GATEWAY_MQTT__LAYOUT": "batch"}, []),
+    ],
+)
+def test_home_assistant_needs_a_broker_and_a_layout_that_it_reads(monkeypatch, variables, words):
+    """Anything else is a fault of the setting that asks for it."""
+    for name, value in {**variables, "GATEWAY_HOMEASSISTANT__ENABLED": "yes"}.items():
+        monkeypatch.setenv(name, value)
+    if not words:
+        assert load().homeassistant.enabled
+        return
+    with pytest.raises(ConfigError) as info:
+        load()
+    lines = str(info.value).splitlines()
+    assert len(lines) == len(words)
+    assert all(
+        line.startswith("GATEWAY_HOMEASSISTANT__ENABLED:") and word in line
+        for line, word in zip(lines, words, strict=True)
+    )
+
+
 def test_secrets_are_masked(monkeypatch):
     """Neither passwords nor tokens are shown."""
     monkeypatch.setenv("GATEWAY_MQTT__URL", "mqtt://user:canary@broker")

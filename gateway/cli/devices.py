@@ -32,6 +32,10 @@ lets one of them in. Where it has presented a secret of its own (FINGERPRINT),
 that becomes its token, and it is in at its next try; else a token is printed,
 to be put into it. Anybody can knock under any name: see where from.
 
+--forget NAME takes out a device that is offline and gone for good, and what a
+broker retains of it (presence, Home Assistant's entities). Its readings stay in
+the history. Should it come back, it is a new device: revoke its token first.
+
 {EXIT_STATUSES}"""
 
 
@@ -48,6 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--pending", action="store_true", help="those that knocked and were not let in, instead")
     one.add_argument("--admit", metavar="NAME", help="let the one of that name in that knocked")
+    one.add_argument("--forget", metavar="NAME", help="forget the one of that name, which is gone for good")
     parser.add_argument(
         "--fingerprint", metavar="DIGITS", help="with --admit: which of several; none: the one without a secret"
     )
@@ -63,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
         return _pending(options)
     if options.admit is not None:
         return _admit(options)
+    if options.forget is not None:
+        return _forget(options)
     with dial(state_dir(options)) as gateway:
         rows = gateway.ask("devices", device=options.pattern)
         sinks: list[dict[str, Any]] = []
@@ -121,6 +128,15 @@ def _admit(options: argparse.Namespace) -> int:
             "`gateway token revoke ID` ends one",
             file=sys.stderr,
         )
+    return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    with dial(state_dir(options)) as gateway:
+        gone = gateway.ask("forget", device=options.forget)
+    if options.json:
+        print(json.dumps(gone))
+    print(f"{options.forget} is forgotten; its readings stay in the history", file=sys.stderr)
     return 0
 
 

@@ -43,7 +43,10 @@ class States:
         self._names: list[str] = []
 
     def names(self) -> list[str]:
-        """All devices: one list for all snapshots, which only grows, so that each needs no more than a place in it."""
+        """All devices: one list for all snapshots, which only grows, so that each needs no more than a place in it.
+
+        Where a device is forgotten, another is begun.
+        """
         if len(self._names) > len(self._book):
             self._names = []
         if len(self._names) < len(self._book):
@@ -51,8 +54,12 @@ class States:
         return self._names
 
     def changed(self, device: Device) -> None:
-        """A device's state has changed: told at the next tick."""
+        """A device's state has changed: told at the next tick.  Or it is no longer in the book."""
         name = device.name
+        if self._book.get(name) is not device:
+            self._changed.pop(name, None)
+            self._names = []  # snapshots that are being sent go on with the list that they began with
+            return
         self.changes += 1
         self._changed.pop(name, None)
         self._changed[name] = self.changes

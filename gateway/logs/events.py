@@ -122,6 +122,9 @@ EVENTS: dict[str, Event] = {
         "Two connections use the name of one device and keep replacing each other.",
     ),
     "device_closed": Event("dca4e0d1b5954969b379a25736a98aa0", "warning", "A device was disconnected for what it did."),
+    "device_forgotten": Event(
+        "a790c7fce7b54ba79015a63e89c140ce", "info", "A device was forgotten on request; its readings stay."
+    ),
     "request_refused": Event(
         "1f998eb1a2b94ca4a98a02b76002d669",
         "warning",

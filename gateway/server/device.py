@@ -17,7 +17,7 @@ from .. import liveness
 from ..clock import CLOCK_OFF_MS
 from ..codecs import CODECS, SUBPROTOCOLS
 from ..delivery import Delivery
-from ..devices import DeviceBook
+from ..devices import Device, DeviceBook
 from ..errors import Overloaded
 from ..liveness import Losses
 from ..pipeline import Pipeline
@@ -96,6 +96,11 @@ class DeviceEndpoint:
         """Other settings from now on; ``max_message_bytes`` is that of the start all the same."""
         self.settings = settings
         self.delay = settings.policy == "delay"
+
+    def forget(self, device: Device) -> None:
+        """A device is no longer in the book: what it took of the bounds is there for others."""
+        self.series -= len(device.metrics)
+        self.described -= metrics_described(device.described)
 
     def register(self, router: Router) -> None:
         """Add the address to a router."""

@@ -54,6 +54,19 @@ async def test_states() -> None:
     assert (len(door), door.sent) == (0, 4)
 
 
+async def test_states_of_a_kind() -> None:
+    """Somebody may ask for them once more; others are not sent again for that, nor what was cleared."""
+    door, far = SecondDoor(), Far()
+    states: dict[Key, bytes | None] = {("presence", "a"): b"online", ("topic", "x"): b"1", ("topic", "y"): None}
+    for key, value in states.items():
+        door.set(key, value)
+    await door.send(far)  # type: ignore[arg-type]
+    door.renew("topic")
+    await door.send(far)  # type: ignore[arg-type]
+    assert far.states[1:] == [{("topic", "x"): b"1"}]
+    assert not door
+
+
 async def test_events() -> None:
     """They wait while the far side is away, and each is told once."""
     door, far = SecondDoor(), Far()
