@@ -7,6 +7,7 @@ there are; ``max_per_grant`` of one grant.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Hashable
 
 from ..auth import Grant
@@ -14,17 +15,10 @@ from ..auth import Grant
 __all__ = ["End", "Guests"]
 
 End = Callable[[int, str], None]
+_Which = tuple[str, Hashable]  # a grant's id, and the key
 
 POLICY = 1008
 SLICE = 200  # connections ended in one step of the loop
-
-
-class _Guest:
-    __slots__ = ("ends", "grant")
-
-    def __init__(self, grant: Grant) -> None:
-        self.grant = grant
-        self.ends: dict[Hashable, End] = {}
 
 
 class Guests:
@@ -34,8 +28,9 @@ class Guests:
         self._alive = alive
         self._now = now
         self.most = max_per_grant  # of a grant, from now on; None: no bound
-        self._guests: dict[str, _Guest] = {}
-        self._expiring: dict[str, int] = {}  # milliseconds
+        self._guests: dict[str, dict[Hashable, End]] = {}
+        # Milliseconds, of each connection: a session ends before the token that it was traded for.
+        self._expiring: dict[_Which, int] = {}
         self.ended = 0
 
     def __len__(self) -> int:
@@ -43,53 +38,50 @@ class Guests:
 
     def is_full(self, grant: Grant, key: Hashable = None) -> bool:
         """Whether the grant has all connections that it may have; that of ``key`` would be replaced, and counts not."""
-        if self.most is None or (guest := self._guests.get(grant.id)) is None:
-            return False
-        return len(guest.ends) - (key in guest.ends) >= self.most
+        ends = self._guests.get(grant.id, {})
+        return self.most is not None and len(ends) - (key in ends) >= self.most
 
     def enter(self, grant: Grant, key: Hashable, end: End) -> Callable[[], None]:
         """A connection is open; ``end(code, reason)`` will be called when the grant ends.  What it gives back is to be
         called when it is closed.  One of the same ``key`` is replaced."""
-        guest = self._guests.get(grant.id)
-        if guest is None:
-            guest = self._guests[grant.id] = _Guest(grant)
-            if grant.expires is not None:
-                self._expiring[grant.id] = grant.expires
-        guest.ends[key] = end
+        self._guests.setdefault(grant.id, {})[key] = end
+        self._expiring.pop((grant.id, key), None)
+        if grant.expires is not None:
+            self._expiring[grant.id, key] = grant.expires
 
         def leave() -> None:
-            if guest.ends.get(key) is end:
-                del guest.ends[key]
-                if not guest.ends and self._guests.get(grant.id) is guest:
-                    self._forget(grant.id)
+            if self._guests.get(grant.id, {}).get(key) is end:
+                self._forget(grant.id, key)
 
         return leave
 
-    def _forget(self, id: str) -> _Guest:
-        self._expiring.pop(id, None)
-        return self._guests.pop(id)
+    def _forget(self, id: str, key: Hashable) -> End:
+        self._expiring.pop((id, key), None)
+        ends = self._guests[id]
+        end = ends.pop(key)
+        if not ends:
+            del self._guests[id]
+        return end
 
     def changed(self) -> None:
         """Tokens have changed: end what has no token any more."""
-        for id in [id for id in self._guests if not self._alive(id)]:
-            expires = self._expiring.get(id)
-            self._end(id, "expired" if expires is not None and expires <= self._now() * 1000 else "revoked")
+        now = self._now() * 1000
+        gone = [(id, key) for id, ends in self._guests.items() if not self._alive(id) for key in ends]
+        self._end([(which, "expired" if self._expiring.get(which, math.inf) <= now else "revoked") for which in gone])
 
     def expire(self) -> None:
         """To be called once a second: end what has expired."""
         if self._expiring:
             now = self._now() * 1000
-            for id in [id for id, expires in self._expiring.items() if expires <= now]:
-                self._end(id, "expired")
+            self._end([(which, "expired") for which, expires in self._expiring.items() if expires <= now])
 
-    def _end(self, id: str, how: str) -> None:
-        ends = list(self._forget(id).ends.values())
-        self.ended += len(ends)
-        self._step(ends, f"token {how}")
+    def _end(self, gone: list[tuple[_Which, str]]) -> None:
+        self.ended += len(gone)
+        self._step([(self._forget(*which), f"token {how}") for which, how in gone])
 
-    def _step(self, ends: list[End], reason: str) -> None:
+    def _step(self, ends: list[tuple[End, str]]) -> None:
         """In slices: a token may be that of all devices there are."""
-        for end in ends[:SLICE]:
+        for end, reason in ends[:SLICE]:
             end(POLICY, reason)
         if rest := ends[SLICE:]:
-            asyncio.get_running_loop().call_soon(self._step, rest, reason)
+            asyncio.get_running_loop().call_soon(self._step, rest)

@@ -59,6 +59,19 @@ def test_what_has_expired_ends() -> None:
     assert house.ended == [("b", 1008, "token expired"), ("a", 1008, "token expired")]
 
 
+def test_a_session_ends_before_its_token() -> None:
+    """Each connection of a token at its own time, whichever of them came first."""
+    for first in (0, 1):
+        house = House()
+        session = Grant("a", ("live:read",), int(house.clock.now * 1000) + 5000)
+        for grant in ((READ, session), (session, READ))[first]:
+            house.enter(grant, "session" if grant is session else "token")
+        house.clock.now += 5
+        house.guests.expire()
+        assert house.ended == [("session", 1008, "token expired")]
+        assert house.guests.ended == len(house.guests) == 1
+
+
 def test_connections_of_a_grant_are_counted() -> None:
     """At the bound no further one, but one that takes the place of its own."""
     house = House(2)
