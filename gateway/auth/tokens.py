@@ -99,10 +99,11 @@ class Tokens:
 
     def reload(self) -> bool:
         """:meth:`load` where somebody else has changed the file since; whether that was so."""
-        if not self._file.changed():
-            return False
-        self.load()
-        return True
+        with self._lock:  # what is being written by us was not changed by somebody else
+            if not self._file.changed():
+                return False
+            self.load()
+            return True
 
     def save_if_due(self) -> None:
         """Write when tokens were last used, where it is time to.  Blocks for a sync; what fails is logged."""
@@ -133,9 +134,11 @@ class Tokens:
         kept = [*gone][-MAX_GONE:]
         self._file.write(Content(written, kept))
         self._state = _state(written, kept)
-        for record in written:
-            if self._used.get(record.id) == record.last_used:
-                self._used.pop(record.id, None)
+        of = self._state.records
+        for id, ms in used.items():
+            # What was used meanwhile waits for the next time; of what has ended nothing is kept.
+            if id not in of or self._used.get(id) == ms:
+                self._used.pop(id, None)
 
     def _changed(self) -> None:
         for function in self.on_change:

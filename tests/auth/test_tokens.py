@@ -161,6 +161,18 @@ def test_last_use_is_written_seldom(tmp_path: Path) -> None:
     assert saved() == clock.at * 1000
 
 
+def test_last_use_of_what_has_ended_is_forgotten(tmp_path: Path) -> None:
+    """Nothing is left to be written of a token that was revoked, or rotated."""
+    tokens = tokens_in(tmp_path)
+    for end in (tokens.revoke, tokens.rotate):
+        record, token = tokens.create(["metrics"])
+        assert tokens.verify(token) is not None
+        end(record.id)
+        inode = (tmp_path / "tokens.json").stat().st_ino
+        tokens.close()
+        assert (tmp_path / "tokens.json").stat().st_ino == inode
+
+
 def test_last_use_is_written_after_the_clock_was_set_back(tmp_path: Path) -> None:
     """A clock that was years ahead holds nothing up."""
     clock = Clock(START + 1e9)
