@@ -243,7 +243,7 @@ class Commands:
 
     async def _write(self, command: Command) -> None:
         try:
-            await self._run(lambda: self._insert(command))
+            await self._run(lambda: self._save(command))
         except apsw.Error as error:
             raise Overloaded(f"the disk takes no command: {error}") from error
 
@@ -300,10 +300,14 @@ class Commands:
             for id, device, name, params, expires, source, ref, times in rows
         ]
 
-    def _insert(self, command: Command) -> None:
+    def _save(self, command: Command) -> None:
         assert self._connection is not None
+        if command.times:
+            # Not there where its insertion failed, which whoever sent it was told: it must not come up at a restart.
+            self._connection.execute("UPDATE command SET times = ? WHERE id = ?", (command.times, command.id))
+            return
         self._connection.execute(
-            "INSERT INTO command VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET times = excluded.times",
+            "INSERT INTO command VALUES (?,?,?,?,?,?,?,?)",
             (
                 command.id,
                 command.device,

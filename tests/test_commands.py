@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -206,13 +207,34 @@ async def test_a_disk_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     async with queue(tmp_path) as (opened, told):
         made = await opened.submit("live", "pump-1", "a")
-        monkeypatch.setattr(opened, "_insert", full)
+        monkeypatch.setattr(opened, "_save", full)
         with pytest.raises(Overloaded):
             await opened.submit("live", "pump-1", "b")
         with pytest.raises(Overloaded):
             await opened.sent(made.id)
         assert [(command.name, command.state) for command in opened.waiting("pump-1")] == [("a", "queued")]
         assert [command.name for command in told] == ["a"]
+
+
+async def test_what_the_disk_did_not_take_never_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at a restart either, though its device came before that was known and the disk had room again."""
+    async with queue(tmp_path) as (opened, _):
+        save = opened._save
+        fails = iter((True,))
+
+        def full_once(command: Command) -> None:
+            if next(fails, False):
+                raise apsw.FullError("database or disk is full")
+            save(command)
+
+        monkeypatch.setattr(opened, "_save", full_once)
+        submitted = asyncio.create_task(opened.submit("live", "pump-1", "a"))
+        await asyncio.sleep(0)
+        (command,) = opened.waiting("pump-1")
+        assert await opened.sent(command.id) is None
+        with pytest.raises(Overloaded):
+            await submitted
+    assert on_disk(tmp_path) == []
 
 
 async def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
