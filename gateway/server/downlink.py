@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -77,6 +78,8 @@ class Downlink:
         self.publish: Callable[[str, bytes], None] | None = None
         self._commands = commands
         self._book = book
+        # A source is kept with its command: over a restart no number may come to be somebody else's.
+        self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._went: dict[str, object] = {}  # by command: the connection that it went out on
@@ -86,7 +89,7 @@ class Downlink:
 
     def session(self, kind: str, tell: Tell) -> Session:
         """Somebody new; ``kind`` says from where, such as ``live``."""
-        return Session(self, f"{kind}-{next(self._numbers)}", tell)
+        return Session(self, f"{kind}-{self._run}-{next(self._numbers)}", tell)
 
     def stats(self) -> dict[str, float]:
         """Flat numbers."""

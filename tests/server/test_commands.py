@@ -51,6 +51,24 @@ async def test_a_device_that_is_away_gets_it_when_it_comes(tmp_path: Path) -> No
         assert [(command["name"], command["again"]) for command in again] == [("c1", True), ("c2", True)]
 
 
+async def test_another_dashboard_after_a_restart_is_not_told(tmp_path: Path) -> None:
+    """What one has sent before a restart is nobody else's after it."""
+    async with gateway(tmp_path) as running, running.live() as live:
+        await send(live, {**COMMAND, "ttl_s": 600})
+        await states(live, 1)
+    async with gateway(tmp_path) as running, running.live() as other:
+        await send(other, {**COMMAND, "device": "pump-2", "ref": "x2", "ttl_s": 600})
+        await states(other, 1)
+        for name in ("pump-1", "pump-2"):
+            async with running.device(name) as pump:
+                command = await receive(pump, "command")
+                await send(pump, {"type": "result", "id": command["id"], "ok": True})
+                await send(pump, {"seq": 1, "values": {}})
+                await receive(pump, "ack")
+        assert [(state["device"], state["state"]) for state in await states(other, 2)] == [
+            ("pump-2", "sent"), ("pump-2", "done")]  # fmt: skip
+
+
 async def test_the_same_connection_gets_it_once(tmp_path: Path) -> None:
     """Others that come do not send it again; another connection of the device does."""
     async with gateway(tmp_path) as running, running.live() as live, running.device("pump-1") as pump:
