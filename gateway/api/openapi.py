@@ -46,6 +46,14 @@ REFUSALS: dict[str, dict[str, Any]] = {
 }
 STATUSES = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 429: "TooMany", 503: "Unavailable"}
 
+TAGS = {
+    "data": "Devices and their values.",
+    "health": "For supervisors, people and Prometheus.",
+    "access": "Who may come in.",
+    "sockets": "Handshakes of WebSocket connections; what goes over them is described in /asyncapi.yaml.",
+    "page": "The dashboard, and these descriptions.",
+}
+
 
 class Address(NamedTuple):
     """What an address answers: ``good`` by status, and ``refusals`` beside those that its need brings along."""
@@ -235,7 +243,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.1",
         "info": {**INFO, "summary": "What the gateway answers over HTTP.", "description": DESCRIPTION},
         "servers": [{"url": "/", "description": "The gateway that this document was read from."}],
-        "tags": [{"name": name} for name in ("data", "health", "access", "sockets", "page")],
+        "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
         "paths": {path: {address.method: _operation(path, address)} for path, address in PATHS.items()},
         "components": {
             "schemas": schemas.components,

@@ -33,6 +33,7 @@ ADDRESSES = {
     "live": Address("/v1/live", upgrade=True, good=101),
     "page": Address("/"),
     "asset": Address("/app.js"),
+    "description": Address("/openapi.yaml"),
     "livez": Address("/livez"),
     "readyz": Address("/readyz"),
     "healthz": Address("/healthz"),
@@ -44,7 +45,7 @@ ADDRESSES = {
     "login": Address("/login", method="POST", good=204),
     "logout": Address("/logout", method="POST", good=204),
 }
-OPEN = {"page", "asset", "livez", "readyz", "logout"}
+OPEN = {"page", "asset", "description", "livez", "readyz", "logout"}
 UNSAID = {"live"}  # who has shown nothing may still say who it is, in its first message
 READ = {"healthz", "devices", "latest", "history", "live"}
 ALL = {*ADDRESSES}
