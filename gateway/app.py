@@ -415,7 +415,7 @@ class App:
             "tokens": partial(_every, TOKENS_SAVE_S, partial(asyncio.to_thread, tokens.save_if_due)),
         }
         if self.announcer is not None:
-            works["home assistant"] = partial(_every, 1.0, self.announcer.look)
+            works["home assistant"] = partial(_every, 1.0, partial(_in_steps, self.announcer.look))
         for name, work in works.items():
             task = asyncio.create_task(keep_up(name, work), name=name)
             stack.callback(task.cancel)
@@ -544,6 +544,11 @@ async def _every(seconds: float, work: Callable[[], Any]) -> None:
         result = work()
         if result is not None:
             await result
+
+
+async def _in_steps(work: Callable[[], Iterator[None]]) -> None:
+    for _ in work():
+        await asyncio.sleep(0)
 
 
 def _refused(by: LiveEndpoint | Control) -> dict[str, float]:

@@ -6,8 +6,9 @@ something else of its device changed, and in turns of :data:`KINDS_AT_ONCE` devi
 of a reading.  A metric of several kinds is a text from then on, in this process' life, rather than be told anew with
 each reading.
 
-Bound: :data:`COMPONENTS_AT_ONCE` components are made in a look; the devices behind them come in the next.  What is told
-is held by the sink's second door, some 300 bytes a metric.
+Bound: :data:`COMPONENTS_AT_ONCE` components are made in a look; the devices behind them come in the next.  A look has
+steps, so that the loop is not held by many devices.  What is told is held by the sink's second door, some 300 bytes a
+metric.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ __all__ = ["Announcer"]
 
 KINDS_AT_ONCE = 200
 COMPONENTS_AT_ONCE = 2_000
+STEP = 2_000  # devices looked at
+STEP_COMPONENTS = 200  # or components made, between two steps
 BIRTH = b"online"
 
 Key = tuple[str, ...]
@@ -78,8 +81,8 @@ class Announcer:
     def _heard(self, topic: str, payload: bytes) -> None:
         self._born = self._born or payload == BIRTH
 
-    def look(self) -> None:
-        """Tell what has changed."""
+    def look(self) -> Iterator[None]:
+        """Tell what has changed; others may go on between two steps."""
         runner = self.runner
         if runner is None:
             return
@@ -88,18 +91,28 @@ class Announcer:
             runner.renew("topic")
         turn = self._next_turn()
         room = COMPONENTS_AT_ONCE
-        for device in self._book:
-            told = self._told.get(device.name)
+        made = 0
+        for number, device in enumerate(list(self._book)):
+            if number % STEP == STEP - 1 or made >= STEP_COMPONENTS:
+                made = 0
+                yield
+            name = device.name
+            told = self._told.get(name)
             if told is None:
                 if not device.metrics:
                     continue
-                told = self._told[device.name] = _Told()
-            elif device.metrics is told.metrics and device.described is told.described and device.name not in turn:
+            elif device.metrics is told.metrics and device.described is told.described and name not in turn:
                 continue
+            if self._book.get(name) is not device:
+                continue  # forgotten meanwhile
+            if told is None:
+                told = self._told[name] = _Told()
             if room <= 0:
                 told.metrics = None  # in the next look
                 continue
-            room -= self._tell(runner, device, told)
+            components = self._tell(runner, device, told)
+            room -= components
+            made += components
 
     def _next_turn(self) -> set[str]:
         """The devices whose values are looked at now."""

@@ -8,12 +8,14 @@ goes with it; the unit is guessed where a class has one that nearly everybody me
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from .classes import BINARY, INCREASING, SENSORS, TEXTS, TOTAL, TOTALS, fits
 
 __all__ = ["Meaning", "label", "of_binary", "of_number", "of_text", "says_binary"]
 
+KEPT = 4_096  # answers that are remembered: most devices have metrics that others have, too
 NOTHING = "none"  # the class of what shall have none, and not be guessed either
 
 
@@ -311,6 +313,7 @@ def _found(words: list[str], known: dict[str, object]) -> list[str]:
     return found
 
 
+@lru_cache(KEPT)
 def label(metric: str) -> str:
     """A metric's name for people: ``boiler.temp_in`` -> ``Boiler temp in``."""
     words = " ".join(filter(None, _segments(metric)))
@@ -322,6 +325,7 @@ def says_binary(device_class: str) -> bool:
     return device_class in BINARY and device_class not in SENSORS
 
 
+@lru_cache(KEPT)
 def of_binary(metric: str, device_class: str) -> Meaning:
     """Of what is on or off; ``device_class`` as it was described, or empty."""
     if device_class:
@@ -337,6 +341,7 @@ def of_text(device_class: str) -> Meaning:
     return Meaning(device_class if device_class in TEXTS else "")
 
 
+@lru_cache(KEPT)
 def of_number(metric: str, unit: str, device_class: str) -> Meaning:
     """Of a number; ``unit`` and ``device_class`` as they were described, or empty.
 

@@ -66,7 +66,7 @@ class Rig:
 
     def look(self) -> dict[str, Any]:
         """What is told in a look."""
-        self.announcer.look()
+        list(self.announcer.look())
         return self.door.take()
 
 
