@@ -244,8 +244,14 @@ class Link(asyncio.Protocol):
             self._with_retained.add(topic)
         options = SubscribeOptions(qos=1, retainHandling=handling)
         self._session.subscribe(topic, options=options)
-        async with asyncio.timeout(self._ack_s):
-            return await self._subscribed
+        try:
+            async with asyncio.timeout(self._ack_s):
+                return await self._subscribed
+        except TimeoutError:
+            silent = Unavailable(f"no answer to a subscription for {self._ack_s:g} s", reached=True)
+            self._end(silent)
+            self.told = True
+            raise silent from None
 
     async def disconnect(self, *, with_will: bool = False) -> None:
         """Say goodbye and wait for the end; ``with_will``: the broker sends the Will all the same (3.14.2.1)."""

@@ -60,6 +60,8 @@ class FakeBroker:
         self.answers_pings = True
         self.connects: list[Packet] = []
         self.published: list[Published] = []
+        self.subscribes: list[Packet] = []
+        self.suback: int | None = 1  # the reason code of each SUBACK; None for no answer
         self.disconnects: list[Packet] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.server: asyncio.Server | None = None
@@ -105,6 +107,10 @@ class FakeBroker:
                     self.published.append(published)
                     if published.qos or published.mid:
                         self._answer(writer, self.on_publish(published))
+                elif found.kind == 8:
+                    self.subscribes.append(found)
+                    if self.suback is not None:
+                        writer.write(packet(0x90, found.body[:2] + bytes([0, self.suback])))
                 elif found.kind == 12 and self.answers_pings:
                     writer.write(packet(0xD0))
                 elif found.kind == 14:
