@@ -122,6 +122,7 @@ class MqttSink:
         self._topics = Topics(prefix, topic)
         self._qos = qos
         self._deaf = False
+        self._entered = False  # ``status`` is told on this connection, and what is heard there was asked for
         self._tells_status = tells_status and layout.presence is None
         self._inbound = dict(inbound or {})
         self._max_message_bytes = max_message_bytes
@@ -137,16 +138,20 @@ class MqttSink:
         """Nothing: ``ready`` connects."""
 
     async def ready(self) -> bool:
-        """Connect where we are not connected; True when we just did.
+        """Connect where we are not connected, and say so there; True when we just did.
 
         What ended the connection before is raised first, if nobody was told: its reason may ask for patience.
         """
-        link = await self._broker.renew(self._will if self._tells_status else None, self.lost)
-        if link is None:
+        if await self._broker.renew(self._will if self._tells_status else None, self.lost):
+            self._entered = False
+        if self._entered:
             return False
+        # Where the broker refuses one of these on a connection that lasts, it is asked again.
+        link = self._broker.open_link()
         await self._tell_status(link, b"online")
         if self._inbound:
             await self._listen(link)
+        self._entered = True
         return True
 
     async def write(self, batch: Batch) -> int:

@@ -525,3 +525,35 @@ async def test_qos_0_barrier_belongs_to_its_own_write() -> None:
         broker.send(packet(0xD0))
         assert await write == 1
         broker.answers_pings = True
+
+
+async def test_a_subscription_that_is_not_answered() -> None:
+    """It ends the connection, with the reason; the next one asks again."""
+    async with FakeBroker() as broker:
+        sink = make(broker.url, ack_s=0.05, inbound={"gateway/+/command": lambda topic, payload: None})
+        broker.suback = None
+        with pytest.raises(Unavailable, match="no answer to a subscription"):
+            await sink.ready()
+        assert sink.stats()["connected"] == 0
+        broker.suback = 1
+        sink._broker._ack_s = 10.0
+        assert await sink.ready()
+        assert (len(broker.connects), len(broker.subscribes), sink.stats()["deaf"]) == (2, 2, 0)
+        await sink.close()
+
+
+@pytest.mark.parametrize(("code", "error"), [(0x83, Unavailable), (0x97, Stopped)])
+async def test_a_status_that_is_refused_is_told_again(code: int, error: type[Exception]) -> None:
+    """On the connection that lasts, and only then is it a new one, with all that follows of that."""
+    async with FakeBroker() as broker:
+        sink = make(broker.url, inbound={"gateway/+/command": lambda topic, payload: None})
+        broker.on_publish = lambda published: puback(published.mid, code)
+        with pytest.raises(error):
+            await sink.ready()
+        broker.on_publish = lambda published: puback(published.mid)
+        assert await sink.ready()
+        assert not await sink.ready()
+        told = [(published.topic, published.payload) for published in broker.published]
+        assert told == [("gateway/status", b"online")] * 2
+        assert (len(broker.connects), len(broker.subscribes)) == (1, 1)
+        await sink.close()
