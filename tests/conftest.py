@@ -17,6 +17,13 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side go files; those that need a browser one after the other, since two would be slow for each other."""
+    for item in items:
+        group = "browser" if item.path.name.startswith("test_page") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     """A running broker of this test's own; skips where mosquitto is not on the machine."""
