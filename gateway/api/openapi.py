@@ -12,9 +12,9 @@ from ..codecs import SUBPROTOCOLS
 from ..messages import answers
 from ..server.access import Need
 from ..server.pages import AGGREGATES, FORMATS, GLOB_MAX, ROWS_MAX
-from .asyncapi import DEVICE_QUERY
 from .common import DESCRIPTION, INFO, SCHEMES, SECURITY, needed
 from .schemas import Schemas
+from .sockets import DEVICE_QUERY
 
 __all__ = ["document"]
 

@@ -13,9 +13,11 @@ import msgspec
 from paho.mqtt.client import MQTTMessage
 from websockets.asyncio.client import ClientConnection
 
-from gateway.api.asyncapi import CHANNELS, OPERATIONS, PROTOBUF, TO_DASHBOARD, TO_DEVICE, Channel
+from gateway.api.asyncapi import CHANNELS, OPERATIONS
+from gateway.api.kinds import JSON, Channel
+from gateway.api.sockets import TO_DASHBOARD, TO_DEVICE
+from gateway.api.topics import PROTOBUF
 from gateway.codecs.senml import LABELS
-from gateway.sinks.layouts import JSON
 from gateway.sinks.sparkplug_b_pb2 import Payload
 from tests.api.documents import answers, asyncapi_document, messages, openapi_document
 from tests.running import TIMEOUT

@@ -18,8 +18,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway import server
 from gateway.api import documents, yamltext
-from gateway.api.asyncapi import CHANNELS, FORMATS
+from gateway.api.asyncapi import CHANNELS
 from gateway.api.examples import EXAMPLES
+from gateway.api.sockets import FORMATS
 from gateway.codecs import SUBPROTOCOLS
 from gateway.server.access import NEEDS
 from gateway.server.pages import assets
