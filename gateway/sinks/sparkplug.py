@@ -219,9 +219,7 @@ class SparkplugSink:
             self._born = None
             payload = self._node.death(self._bd_seq, self._wall_clock())
             await link.publish([Message(self._node.death_topic, payload, ())], qos=1)
-            await link.disconnect(with_will=True)
-        else:
-            await link.disconnect()
+        await link.disconnect(with_will=True)
 
     async def _wait_for(self, host: PrimaryHost, link: Link, new: bool) -> None:
         """Returns where it is there after all; else ends the session that there was, and raises ``Unavailable``."""
