@@ -147,6 +147,7 @@ TABLE: dict[str, dict[str, Known]] = {
         "values_written": _counter("values_written", "Values in the chunks written."),
         "chunk_bytes_written": _counter("chunk_written_bytes", "Bytes of the chunks written."),
         "chunks_merged": _counter("chunks_merged", "Small chunks joined to larger ones."),
+        "chunks_rolled": _counter("chunks_rolled", "Chunks whose readings were put into rollups."),
         "chunks_expired": _counter("chunks_expired", "Chunks deleted at the end of their retention."),
         "chunks_salvaged": _counter("chunks_salvaged", "Chunks taken over from a damaged file."),
         "chunks_left_out": _counter("chunks_lost", "Chunks of a damaged file that could not be read."),

@@ -1,5 +1,5 @@
 """The embedded time-series store (``history.py``)."""
 
-from gateway.history.history import Extent, History, Row, Snapshot
+from gateway.history.history import Answer, Extent, History, Row, Snapshot
 
-__all__ = ["Extent", "History", "Row", "Snapshot"]
+__all__ = ["Answer", "Extent", "History", "Row", "Snapshot"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from gateway.history.memtable import Shape, View
 
 __all__ = ["Catalogue", "Snapshot"]
 
 
-class Snapshot(NamedTuple):
-    """What a query sees: rows with orders below ``bound`` in chunks, the others in ``views``, the oldest first."""
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class Snapshot:
+    """What a query sees: rows with orders below ``bound`` in chunks, the others in ``views``, the oldest first.
+
+    As long as it is held no row it does not see gets into a rollup.
+    """
 
     views: tuple[View, ...]
     bound: int

@@ -8,17 +8,29 @@ they get into chunks of their own (``merge``).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
 from gateway.history.codec import DamagedChunk, encode, encode_shared
 from gateway.history.frame import Frame
-from gateway.history.schema import FINAL, fetch
+from gateway.history.schema import FINAL, ROLLED, fetch
 from gateway.history.seal import seal, unseal
 
-__all__ = ["ALONE", "MAX_ROWS", "MAX_SHARED_ROWS", "Counts", "Sharing", "add_chunk", "read_chunk", "read_shared"]
+__all__ = [
+    "ALONE",
+    "MAX_ROWS",
+    "MAX_SHARED_ROWS",
+    "Counts",
+    "Sharing",
+    "add_chunk",
+    "mark_rolled",
+    "read_chunk",
+    "read_shared",
+    "sealed_over",
+]
 
 MAX_ROWS: Final = 4096
 MAX_SHARED_ROWS: Final = 1024  # fewer, since all are unpacked for one device's
@@ -31,7 +43,7 @@ _SHARED: Final = (
     "INSERT INTO shared (shape, flush, from_device, to_device, first, last, kept, high, rows, body)"
     " VALUES (?,?,?,?,?,?,?,?,?,?)"
 )
-_OWN: Final = "SELECT device, shape, first, last, kept, low, high, rows, body FROM chunk WHERE id = ?"
+_OWN: Final = "SELECT device, shape, level, first, last, kept, low, high, rows, body FROM chunk WHERE id = ?"
 _OTHERS: Final = "SELECT shape, flush, first, last, kept, high, rows, body FROM shared WHERE id = ?"
 
 
@@ -44,6 +56,7 @@ class Counts:
     values: int = 0
     bytes: int = 0
     merged: int = 0
+    rolled: int = 0
     expired: int = 0
     damaged: int = 0
     salvaged: int = 0
@@ -63,10 +76,31 @@ def add_chunk(connection: apsw.Connection, device: int, shape: int, level: int, 
 def read_chunk(connection: apsw.Connection, number: int, device: int) -> bytes:
     """The body of a device's chunk.  Raises :class:`DamagedChunk` where it is not what was written."""
     *numbers, sealed = fetch(connection, _OWN, (number,))[0]
-    body = unseal(tuple(numbers), sealed)
+    body = unseal(sealed_over(numbers), sealed)
     if numbers[0] != device:
         raise DamagedChunk("it is another device's")
     return body
+
+
+def sealed_over(numbers: Sequence[Any]) -> tuple[Any, ...]:
+    """Over what a chunk is sealed, of its columns before the body; of ``level`` whether it is ROLLED, at the end."""
+    kept = (*numbers[:2], *numbers[3:])
+    return (*kept, ROLLED) if numbers[2] == ROLLED else kept
+
+
+def mark_rolled(connection: apsw.Connection, number: int) -> None:
+    """Say of a chunk that its rows are in rollups.  SQLite writes a record of the same size over the old one, of which
+    here the first page alone changes."""
+    *numbers, sealed = fetch(connection, _OWN, (number,))[0]
+    try:
+        body = unseal(sealed_over(numbers), sealed)
+    except DamagedChunk:
+        connection.execute("UPDATE chunk SET level = ? WHERE id = ?", (ROLLED, number))
+        return
+    numbers[2] = ROLLED
+    connection.execute(
+        "UPDATE chunk SET level = ?, body = ? WHERE id = ?", (ROLLED, seal(sealed_over(numbers), body), number)
+    )
 
 
 def read_shared(connection: apsw.Connection, number: int) -> bytes:

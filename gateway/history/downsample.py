@@ -13,22 +13,17 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from operator import truediv
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from gateway.history.column import OBJECT, Column, values
+from gateway.history.rolled import REDUCE, Kept, Number, RolledRun, both_means
 from gateway.history.runs import Run, order_at
 from gateway.reading import Value
 
-__all__ = ["AGGREGATES", "Buckets"]
+__all__ = ["AGGREGATES", "Buckets", "mean_of", "numbers_of"]
 
 
-Number = float | int
-# What is kept of a bucket, for each aggregate:
-#   mean (mean, count); min, max: the number; last (value, time, order); count: the number.
-_Kept = tuple[float, int] | Number | tuple[Value, int, int]
-
-
-def _numbers(column: Column, start: int, stop: int) -> Sequence[Number]:
+def numbers_of(column: Column, start: int, stop: int) -> Sequence[Number]:
     """The values that count as numbers, as they are kept: decimals not yet divided by their scale."""
     data = column.data[start:stop]
     if column.kind == OBJECT:
@@ -36,8 +31,9 @@ def _numbers(column: Column, start: int, stop: int) -> Sequence[Number]:
     return cast("Sequence[Number]", data)
 
 
-def _mean(column: Column, start: int, stop: int) -> tuple[float, int] | None:
-    numbers = _numbers(column, start, stop)
+def mean_of(column: Column, start: int, stop: int) -> tuple[float, int] | None:
+    """The mean of those rows that are numbers, and how many these are."""
+    numbers = numbers_of(column, start, stop)
     count = len(numbers)
     if not count:
         return None
@@ -52,14 +48,9 @@ def _mean(column: Column, start: int, stop: int) -> tuple[float, int] | None:
     return (mean / column.scale if column.scale else mean), count
 
 
-def _both_means(a: tuple[float, int], b: tuple[float, int]) -> tuple[float, int]:
-    count = a[1] + b[1]
-    return a[0] * (a[1] / count) + b[0] * (b[1] / count), count
-
-
 def _extreme(choose: Callable[[Sequence[Number]], Number]) -> Callable[[Column, int, int], Number | None]:
     def extreme(column: Column, start: int, stop: int) -> Number | None:
-        numbers = _numbers(column, start, stop)
+        numbers = numbers_of(column, start, stop)
         if not numbers:
             return None
         return choose(numbers) / column.scale if column.scale else choose(numbers)
@@ -84,7 +75,7 @@ class Buckets:
             raise ValueError(f"unknown aggregate {aggregate!r}: one of {', '.join(AGGREGATES)}")
         self._step = step
         self._aggregate = aggregate
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, Kept] = {}
         self._times = array("q")
         self._values: list[Value] = []
 
@@ -92,10 +83,10 @@ class Buckets:
         """Buckets that are done."""
         return len(self._times)
 
-    def add(self, run: Run) -> None:
-        """Take the rows of ``run`` in."""
+    def add(self, run: Run | RolledRun) -> None:
+        """Take the rows of ``run`` in, or the buckets of a rollup; of a bucket longer than ours its start counts."""
         times, step, kept = run.times, self._step, self._kept
-        reduce = getattr(self, f"_{self._aggregate}")
+        reduce: Any = REDUCE[self._aggregate] if isinstance(run, RolledRun) else getattr(self, f"_{self._aggregate}")
         start, stop = run.lo, run.hi
         while start < stop:
             time = times[start]
@@ -121,8 +112,8 @@ class Buckets:
 
     @staticmethod
     def _mean(run: Run, start: int, stop: int, kept: tuple[float, int] | None) -> tuple[float, int] | None:
-        mean = _mean(run.column, start, stop)
-        return kept if mean is None else mean if kept is None else _both_means(kept, mean)
+        mean = mean_of(run.column, start, stop)
+        return kept if mean is None else mean if kept is None else both_means(kept, mean)
 
     @staticmethod
     def _min(run: Run, start: int, stop: int, kept: Number | None) -> Number | None:

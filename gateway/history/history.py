@@ -10,8 +10,10 @@ column, frame, codec    pure: values of one series; rows of one device; a chunk'
 memtable, regroup       pure: what is not on disk yet, and its way into chunks
 runs, downsample,       pure: the parts of an answer
 collector
+levels, rollup, rolled  pure: what a minute and an hour amount to, and when that answers
 schema, chunks, merge,  the file and its writing side (one thread)
-store
+roller, store,
+retention
 readers, query, shared  the reading side (two threads, a connection each)
 salvage, rescue         what becomes of a damaged file
 history                 this: the one owner of all, on the event loop
@@ -24,27 +26,39 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
 from gateway.errors import HistoryError, Overloaded
 from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.collector import Row
-from gateway.history.downsample import AGGREGATES
+from gateway.history.later import Later
 from gateway.history.memtable import Memtable
-from gateway.history.query import Cancelled, Extent, Latest, Query, latest, run_extents, run_query
+from gateway.history.query import (
+    Answer,
+    Cancelled,
+    Extent,
+    Latest,
+    asked,
+    latest,
+    run_extents,
+    run_names,
+    run_query,
+)
 from gateway.history.readers import Readers
 from gateway.history.rescue import is_damage, open_store, rescue
+from gateway.history.retention import EXPIRE_S, Retention
 from gateway.history.schema import translated
 from gateway.history.store import Store
 from gateway.reading import Batch
 
-__all__ = ["Extent", "History", "Latest", "Row", "Snapshot"]
+__all__ = ["Answer", "Extent", "History", "Latest", "Row", "Snapshot"]
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +67,6 @@ T = TypeVar("T")
 READERS: Final = 2
 # Queries that run or wait; one more is refused (Overloaded).
 MAX_QUERIES: Final = 512
-DAY_NS: Final = 86_400 * 1_000_000_000
-EXPIRE_S: Final = 3600.0  # how often old chunks are looked for, at most
 RETRY_S: Final = (1.0, 60.0)  # first and longest pause after a flush that failed
 REST: Final = 4  # background work rests so many times as long as it worked
 
@@ -62,7 +74,8 @@ REST: Final = 4  # background work rests so many times as long as it worked
 class History:
     """The store in the file ``path``.  All methods belong to one event loop.
 
-    ``retention_days``: chunks whose every row is older, and was received longer ago, are deleted (0: kept for ever).
+    ``retention_days``: chunks whose every row is older, and was received longer ago, are deleted (0: kept for ever);
+    ``minutes_days``, ``hours_days``: so are rollups, none sooner than what is finer.
     ``memtable_bytes``: how much is held in memory before it is flushed; there may be twice as much while a flush is
     under way.  ``flush_s``: how old a reading in memory may become.
     ``clock`` gives seconds since the epoch, for the retention; of what a clock that jumps ahead makes too old, a day
@@ -74,6 +87,8 @@ class History:
         path: Path,
         *,
         retention_days: float = 30,
+        minutes_days: float = 180,
+        hours_days: float = 3650,
         memtable_bytes: int = 4 << 20,
         flush_s: float = 600.0,
         clock: Callable[[], float] = time.time,
@@ -81,10 +96,10 @@ class History:
         self.position = 0
         self.end = 0
         self._path = path
-        self._retention = int(retention_days * DAY_NS)
+        self._age = Retention((retention_days, minutes_days, hours_days), clock)
+        self._retention = self._age.kept[0]
         self._limit = memtable_bytes
         self._flush_s = flush_s
-        self._clock = clock
         self._stage = max(16, min(2048, memtable_bytes // 2048))
         self._store: Store | None = None
         self._catalogue = Catalogue()
@@ -96,7 +111,7 @@ class History:
         self._failure: HistoryError | None = None
         self._suspicion: Exception | None = None  # why the file is to be made anew
         self._problems: list[str] = []
-        self._behind = 0  # how far the oldest rows are beyond the retention, where that is more than a day; nanoseconds
+        self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()  # in use
         self._keeper: asyncio.Task[None] | None = None
         self._closing = False
         self._broken = False  # the keeper has ended before its time
@@ -163,11 +178,8 @@ class History:
         counts = self.stats()
         if lost := int(counts["damaged"] + counts.get("chunks_left_out", 0)):
             problems.append(f"{lost:,} chunk{'' if lost == 1 else 's'} of the history cannot be read")
-        if self._behind:
-            problems.append(
-                f"The history reaches {self._behind // DAY_NS} days further back than it is to be kept, or the clock is"
-                " wrong: a day of it is deleted an hour"
-            )
+        if problem := self._age.problem():
+            problems.append(problem)
         return problems
 
     def _close_all(self, store: Store) -> None:
@@ -184,8 +196,16 @@ class History:
 
     def _snapshot(self) -> Snapshot:
         if self._frozen is None:
-            return Snapshot((self._live.view(),), self._live.base)
-        return Snapshot((self._frozen.view(), self._live.view()), self._frozen.base)
+            snapshot = Snapshot((self._live.view(),), self._live.base)
+        else:
+            snapshot = Snapshot((self._frozen.view(), self._live.view()), self._frozen.base)
+        self._snapshots.add(snapshot)
+        return snapshot
+
+    def _seen(self) -> int:
+        """All rows with orders below this are in chunks for every snapshot in use, and every one to come."""
+        now = self._live if self._frozen is None else self._frozen
+        return min((snapshot.bound for snapshot in self._snapshots), default=now.base)
 
     async def write(self, batch: Batch) -> int:
         """Add the batch, without what lies below ``end``; returns ``position``.
@@ -241,7 +261,8 @@ class History:
         loop = asyncio.get_running_loop()
         retry, expire_at, work_at = RETRY_S[0], loop.time(), loop.time()
         expired: int | None = None  # the last device that was looked at, while that is going on
-        opened_at, before = loop.time(), 0
+        sorted_out = True  # what is too old comes out of shared chunks first
+        opened_at, before = loop.time(), [0, 0, 0]
         while True:
             now = loop.time()
             if self._suspicion is not None:
@@ -259,7 +280,8 @@ class History:
                 else:
                     self._catalogue = store.catalogue
                     self._suspicion = self._failure = expired = None
-                    retry = RETRY_S[0]
+                    sorted_out = True
+                    retry, work_at = RETRY_S[0], loop.time()
                 continue
             if self._frozen is None and self._due is not None and (self._closing or self._due <= now):
                 self._freeze()
@@ -278,20 +300,23 @@ class History:
                 return
             # Names that nothing has may be those of chunks to come, and the oldest may be among these.
             may_expire = bool(self._retention) and not store.salvaging
+            if not sorted_out and may_expire and not store.merger.sorting:
+                expired, sorted_out = 0, True
+                continue
             if expired is None and may_expire and now >= expire_at:
                 try:
-                    before = await self._in_writer(partial(self._limit_age, store, now - opened_at))
+                    before = await self._in_writer(partial(self._age.limits, store, now - opened_at))
                 except HistoryError as error:
                     log.warning("%s", error, extra={"event": "history_failed", "reason": error})
                     self._suspect(error)
                 else:
-                    expired = 0
-                expire_at = now + (EXPIRE_S if self._behind else min(EXPIRE_S, self._retention / 50e9))
+                    sorted_out = False
+                expire_at = now + (EXPIRE_S if self._age.behind else min(EXPIRE_S, self._retention / 50e9))
                 continue
             if now >= work_at and (expired is not None or store.busy or self._may_shrink):
                 began = now
                 try:
-                    expired = await self._in_writer(partial(self._work, store, expired, before))
+                    expired = await self._in_writer(partial(self._work, store, expired, before, self._seen()))
                 except HistoryError as error:
                     log.warning("%s", error, extra={"event": "history_failed", "reason": error})
                     self._suspect(error)
@@ -314,36 +339,26 @@ class History:
 
     _may_shrink = False
 
-    def _limit_age(self, store: Store, uptime: float) -> int:
-        """Before which time chunks are to go now.
+    def _work(self, store: Store, expired: int | None, before: list[int], seen: int) -> int | None:
+        """One step of the background work; returns the device up to which old chunks are deleted, None: of all.
 
-        The clock may be wrong, far ahead above all after a start: more than a day of what there is never goes at once,
-        nor in an hour of ``uptime``.
+        ``seen``: rows with orders at or above it do not get into rollups.
         """
-        before = int(self._clock() * 1e9) - self._retention
-        with translated("cannot tidy the history"):
-            oldest = store.oldest()
-        if oldest is None or before - oldest <= DAY_NS:
-            self._behind = 0
-            return before
-        if not self._behind:
-            log.warning("the history is %d days behind its retention: is the clock right?", (before - oldest) // DAY_NS)
-        self._behind = before - oldest
-        return oldest if uptime < EXPIRE_S else oldest + DAY_NS
-
-    def _work(self, store: Store, expired: int | None, before: int) -> int | None:
-        """One step of the background work; returns the device up to which old chunks are deleted, None: of all."""
         with translated("cannot tidy the history"):
             if expired is not None:
-                expired = store.expire(before, expired)
+                expired = store.expire(before, expired, below=seen)
                 if expired is None:
                     store.forget()
+                    store.roller.ready = True
                     self._may_shrink = True
             elif store.salvaging:
                 store.salvage_step()
             elif store.merger.ready:
                 store.merger.step()
+                store.roller.ready = True
                 self._may_shrink = True
+            elif store.roller.ready:
+                store.roller.step(seen)
             else:
                 self._may_shrink = store.shrink()
         return expired
@@ -397,7 +412,39 @@ class History:
         within: tuple[str, ...] = ("*",),
         at: Snapshot | None = None,
     ) -> Awaitable[tuple[list[Row], bool]]:
-        """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, and whether the answer was cut.
+        """As :meth:`ask`, but for the rows, and whether there are more, alone."""
+        later = self.ask(
+            devices=devices,
+            metrics=metrics,
+            start=start,
+            end=end,
+            step=step,
+            agg=agg,
+            limit=limit,
+            within=within,
+            at=at,
+        )
+
+        async def answer() -> tuple[list[Row], bool]:
+            return (await later)[:2]
+
+        return Later(answer)
+
+    def ask(
+        self,
+        *,
+        devices: str | Iterable[str] = "*",
+        metrics: str | Iterable[str] = "*",
+        start: int,
+        end: int,
+        step: int | None = None,
+        agg: str = "mean",
+        limit: int = 100_000,
+        within: tuple[str, ...] = ("*",),
+        at: Snapshot | None = None,
+    ) -> Awaitable[Answer]:
+        """Rows ``(time, device, metric, value)`` with ``start`` <= time < ``end``, whether the answer was cut, and
+        whether something of what was asked for is not kept any more (:class:`Answer`).
 
         The answer holds what was written before the call, whenever it is awaited: offsets below ``end``, as it is then,
         and no others.  ``at``: as if it were called at that moment (see :meth:`now`).
@@ -408,32 +455,24 @@ class History:
 
         With ``step`` one row a bucket of so many nanoseconds: its time is the bucket's start, a multiple of ``step``
         (which may lie before ``start``), its value the ``agg`` (``mean``, ``min``, ``max``, ``last``, ``count``) of the
-        rows asked for.
+        rows asked for.  Rollups are made use of where that gives the same; where readings are not kept any more they
+        answer as well as they can.
 
         Raises ``ValueError`` for a bad ``step``, ``agg`` or ``limit``, :class:`Overloaded` when too many queries wait,
         and :class:`HistoryError` when the file cannot be read.
         """
-        if step is not None and step < 1:
-            raise ValueError("step below 1")
-        if agg not in AGGREGATES:
-            raise ValueError(f"agg is none of {', '.join(AGGREGATES)}")
-        if limit < 1:
-            raise ValueError("limit below 1")
-        # SQLite and the columns hold 64 bits.
-        start = min(max(start, -(1 << 63)), (1 << 63) - 1)
-        end = min(max(end, start), (1 << 63) - 1)
         snapshot = self._snapshot() if at is None else at
-        question = Query(_globs(devices), _globs(metrics), start, end, step, agg, limit, within)
+        question = asked(devices, metrics, start, end, step, agg, limit, within)
 
-        def ask(connection: apsw.Connection, stop: threading.Event) -> tuple[list[Row], bool, int]:
+        def ask(connection: apsw.Connection, stop: threading.Event) -> tuple[Answer, int]:
             return run_query(connection, self._catalogue, snapshot, question, stop)
 
-        async def answer() -> tuple[list[Row], bool]:
-            rows, truncated, damaged = await self._read(ask)
+        async def answer() -> Answer:
+            found, damaged = await self._read(ask)
             self._counts["damaged"] += damaged
-            return rows, truncated
+            return found
 
-        return _Later(answer)
+        return Later(answer)
 
     def now(self) -> Snapshot:
         """This moment, for several questions about it.
@@ -454,12 +493,19 @@ class History:
         within: tuple[str, ...] = ("*",),
     ) -> list[Extent]:
         """How much there is of each series, without reading most of it; arguments and errors as of :meth:`query`."""
-        question = Query(_globs(devices), _globs(metrics), start, end, None, "count", 1, within)
+        question = asked(devices, metrics, start, end, within=within)
         found, damaged = await self._read(
             lambda connection, stop: run_extents(connection, self._catalogue, at, question, stop)
         )
         self._counts["damaged"] += damaged
         return found
+
+    async def names(
+        self, *, at: Snapshot, devices: str | Iterable[str] = "*", within: tuple[str, ...] = ("*",)
+    ) -> list[str]:
+        """The devices of which there is, or was, something; arguments and errors as of :meth:`query`."""
+        question = asked(devices, "*", 0, 0, within=within)
+        return await self._read(lambda connection, stop: run_names(connection, self._catalogue, at, question, stop))
 
     async def latest(self) -> list[Latest]:
         """``(device, metric, time, received, value)`` of the newest row of each series, sorted by device and metric.
@@ -547,6 +593,7 @@ class History:
                 "values_written": store.counts.values,
                 "chunk_bytes_written": store.counts.bytes,
                 "chunks_merged": store.counts.merged,
+                "chunks_rolled": store.counts.rolled,
                 "chunks_expired": store.counts.expired,
                 "chunks_salvaged": store.counts.salvaged,
                 "chunks_left_out": store.counts.left_out,
@@ -554,17 +601,3 @@ class History:
                 "devices": len(store.catalogue.devices),
             }
         return counts
-
-
-def _globs(given: str | Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-class _Later(Awaitable[T]):
-    """A coroutine that begins when it is awaited, and may never be."""
-
-    def __init__(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._begin = begin
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return self._begin().__await__()

@@ -67,7 +67,7 @@ class Merger:
 
     def count(self, key: Key, change: int) -> None:
         """There are so many more chunks of this device, shape and level."""
-        if key[2] == FINAL:
+        if key[2] >= FINAL:
             return
         count = self._small[key] + change
         if count > 0:
@@ -86,12 +86,16 @@ class Merger:
         if len(flushes) >= FAN_IN and shape not in self._sorting:
             self._sorting[shape] = heapq.nsmallest(FAN_IN, flushes)[-1]
 
-    def shared_gone(self) -> None:
-        """Shared chunks were deleted: look which are left."""
-        self._flushes.clear()
-        self._sorting.clear()
-        for shape, flush in fetch(self._connection, "SELECT DISTINCT shape, flush FROM shared"):
-            self.shared(shape, flush)
+    @property
+    def sorting(self) -> bool:
+        """Whether shared chunks are being sorted out."""
+        return bool(self._sorting)
+
+    def sort_old(self, before: int) -> None:
+        """Put shared rows, up to those of the last chunk whose every row is too old, into chunks of each device."""
+        old = "SELECT shape, max(flush) FROM shared WHERE kept < ? GROUP BY shape"
+        for shape, flush in whole(fetch(self._connection, old, (before,))):
+            self._sorting[shape] = max(flush, self._sorting.get(shape, flush))
 
     def step(self) -> bool:
         """Do some of what there is to do; False if there is nothing."""
@@ -142,7 +146,7 @@ class Merger:
         self._counts.merged += len(taken)
         if len(taken) == len(found) and all(stop <= last for _, _, stop in taken):
             del self._sorting[shape]
-            flushes = self._flushes.pop(shape)
+            flushes = self._flushes.pop(shape, set())
             for flush in flushes:
                 if flush > until:
                     self.shared(shape, flush)

@@ -6,6 +6,10 @@ views.  A chunk that was flushed between the two steps, or merged with such a on
 are left out, since the views hold them, or since they came later.  So there is neither a hole nor a repeat, without a
 lock: the answer holds what was written before the question, and nothing else.
 
+A question with a step takes rollups where they give the same answer (``levels``).  Chunks that are in them are left
+out there; all others, and what is in memory, come to it.  A rollup holds no row at or above the bound of a snapshot in
+use, since none is put there (``History``).  In place of one that cannot be read chunks are.
+
 Runs in a reader's thread, one query a connection at a time.
 """
 
@@ -14,8 +18,8 @@ from __future__ import annotations
 import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -29,16 +33,31 @@ from gateway.history.chunks import read_chunk
 from gateway.history.codec import DamagedChunk, decode
 from gateway.history.collector import Collector, Row
 from gateway.history.column import values
-from gateway.history.downsample import Buckets
+from gateway.history.downsample import AGGREGATES, Buckets
 from gateway.history.frame import Frame, sort_rows
+from gateway.history.levels import HOURS, LENGTH, RAW, Segment, plan
 from gateway.history.memtable import Shape
+from gateway.history.rolled import RolledRun
+from gateway.history.roller import read_rollup
+from gateway.history.rollup import LEVELS, rolled_runs
 from gateway.history.runs import Run, join_runs, order_at
-from gateway.history.schema import fetch
-from gateway.history.seal import unseal
+from gateway.history.schema import ROLLED, fetch, whole
+from gateway.history.seal import checksum, unseal
 from gateway.history.shared import SharedChunks, below
 from gateway.reading import Value
 
-__all__ = ["Cancelled", "Extent", "Latest", "Query", "latest", "run_extents", "run_query"]
+__all__ = [
+    "Answer",
+    "Cancelled",
+    "Extent",
+    "Latest",
+    "Query",
+    "asked",
+    "latest",
+    "run_extents",
+    "run_names",
+    "run_query",
+]
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +65,12 @@ Latest = tuple[str, str, int, int, Value]
 
 _decode_row = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
 _FAR: Final = (1 << 63) - 1
+_NEVER: Final = -(1 << 63)
 
 _CHUNKS: Final = "SELECT id, shape, first, last, high, rows FROM chunk WHERE device = ? AND last >= ? AND first < ?"
+_UNROLLED: Final = f"{_CHUNKS} AND level <> {ROLLED}"
+_ROLLED: Final = f"{_CHUNKS} AND level = {ROLLED}"
+_ROLLUPS: Final = "SELECT id, shape, first, last FROM rollup WHERE device = ? AND level = ? AND last >= ? AND first < ?"
 
 
 class Extent(NamedTuple):
@@ -58,6 +81,19 @@ class Extent(NamedTuple):
     rows: int
     first: int
     last: int
+
+
+class Answer(NamedTuple):
+    """Rows in ascending time; whether there are more than the limit (``truncated``).
+
+    ``whole_from``: before that time it is not what was asked for, since that is not kept any more: with a step there
+    are the buckets of a minute or an hour, where they begin, and without one nothing of what those still tell.
+    ``None``: nothing like that.
+    """
+
+    rows: list[Row]
+    truncated: bool
+    whole_from: int | None
 
 
 class Cancelled(Exception):
@@ -80,14 +116,41 @@ class Query(NamedTuple):
     within: tuple[str, ...] = ("*",)
 
 
+def asked(
+    devices: str | Iterable[str],
+    metrics: str | Iterable[str],
+    start: int,
+    end: int,
+    step: int | None = None,
+    agg: str = "count",
+    limit: int = 1,
+    within: tuple[str, ...] = ("*",),
+) -> Query:
+    """The question, as :meth:`History.query` takes it; raises ``ValueError`` where it is none."""
+    if step is not None and step < 1:
+        raise ValueError("step below 1")
+    if agg not in AGGREGATES:
+        raise ValueError(f"agg is none of {', '.join(AGGREGATES)}")
+    if limit < 1:
+        raise ValueError("limit below 1")
+    # SQLite and the columns hold 64 bits.
+    start = min(max(start, -(1 << 63)), (1 << 63) - 1)
+    end = min(max(end, start), (1 << 63) - 1)
+    devices, metrics = ((globs,) if isinstance(globs, str) else tuple(globs) for globs in (devices, metrics))
+    return Query(devices, metrics, start, end, step, agg, limit, within)
+
+
 @dataclass(slots=True)
 class _Piece:
-    """Rows of a device from ``first`` to ``last``: a chunk's, not loaded yet, or a frame of the columns asked for."""
+    """Rows of a device from ``first`` to ``last``: a chunk's, or a rollup's, not loaded yet, or a frame of the columns
+    asked for.  Of it those are asked for that lie within ``spans``, each a start and an end."""
 
     first: int
     last: int
     shape: Shape
-    chunk: int = 0
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    segment: Segment | None = None  # of a rollup
+    chunk: int = 0  # or the rollup's number
     device: int = 0
     high: int = 0
     rows: int = 0
@@ -107,7 +170,10 @@ class _Reader:
         self._breath = Breath()
         self._metric = any_of(query.metrics)
         self._wanted: dict[Shape, list[int]] = {}
+        self._gone = _gone(connection)
+        self._plan = plan(query.start, query.end, query.step, self._gone)
         self.damaged = 0
+        self.whole_from: int | None = None
 
     def extents(self) -> list[Extent]:
         query = self._query
@@ -136,7 +202,7 @@ class _Reader:
             columns = self._columns(piece.shape)
             return [(piece.shape[index], piece.rows, piece.first, piece.last) for index in columns]
         runs = self._load(piece)
-        return [(name, len(run), run.times[run.lo], run.times[run.hi - 1]) for name, run in runs.items() if len(run)]
+        return [(name, len(run), run.times[run.lo], run.times[run.hi - 1]) for name, run in runs if len(run)]
 
     def _shared(self, names: list[tuple[int, str]]) -> SharedChunks:
         numbers = [number for number, _ in names if number]
@@ -151,6 +217,9 @@ class _Reader:
             bound=self._snapshot.bound,
         )
 
+    def names(self) -> list[str]:
+        return [name for _, name in self._names(self._memory())]
+
     def run(self) -> tuple[list[Row], bool]:
         query = self._query
         collector = Collector(query.limit)
@@ -162,6 +231,8 @@ class _Reader:
             if collector.horizon is not None:
                 end = min(end, collector.horizon + (query.step or 1))
             pieces = self._pieces(number, end, shared, memory.get(name, []))
+            if number and not query.step and query.start < self._gone[RAW]:
+                self._look_for_older(number, end)
             if not pieces:
                 continue
             series = self._downsample(pieces) if query.step else self._raw(pieces)
@@ -206,14 +277,7 @@ class _Reader:
         pieces: list[_Piece] = []
         ready: list[tuple[Shape, Frame]] = []
         if number:
-            for chunk, kind, first, last, high, rows in fetch(self._connection, _CHUNKS, (number, start, end)):
-                if not type(first) is type(last) is type(high) is type(rows) is int:
-                    self.damaged += 1
-                    continue
-                # A shape that is gone had nothing but chunks that are too old.
-                shape = self._catalogue.shape_of.get(kind, ())
-                if self._columns(shape):
-                    pieces.append(_Piece(first, last, shape, chunk, number, high, rows))
+            self._find(pieces, number, end)
             ready = shared.of(number, end)
         for shape, frame in frames:
             wanted = self._columns(shape)
@@ -222,7 +286,7 @@ class _Reader:
                 ready.append((shape, sort_rows(Frame(frame.times, frame.times, frame.orders, columns))))
         for shape, frame in ready:
             if frame.times[0] < end and frame.times[-1] >= start:
-                pieces.append(_Piece(frame.times[0], frame.times[-1], shape, frame=frame))
+                pieces.append(_Piece(frame.times[0], frame.times[-1], shape, [(start, self._query.end)], frame=frame))
         pieces.sort(key=lambda piece: piece.first)
         before: _Piece | None = None  # the one of the latest time so far
         for piece in pieces:
@@ -232,10 +296,64 @@ class _Reader:
                 before = piece
         return pieces
 
-    def _load(self, piece: _Piece) -> dict[str, Run]:
-        """The runs of a piece by metric."""
+    def _find(self, pieces: list[_Piece], device: int, end: int) -> None:
+        """Add what the file has of a device, as it is planned."""
+        start, whole_span = self._query.start, [(self._query.start, self._query.end)]
+        if all(segment.level == RAW for segment in self._plan):
+            for row in self._chunks(_CHUNKS, device, start, end):
+                self._add_chunk(pieces, device, row, whole_span)
+            return
+        for row in self._chunks(_UNROLLED, device, start, end):
+            self._add_chunk(pieces, device, row, whole_span)
+        parts: dict[int, tuple[tuple[int, ...], list[tuple[int, int]]]] = {}
+        for segment in self._plan:
+            stop = min(segment.end, end)
+            if segment.level == RAW:
+                for row in self._chunks(_ROLLED, device, segment.start, stop):
+                    parts.setdefault(row[0], (row, []))[1].append((segment.start, segment.end))
+                continue
+            found = fetch(self._connection, _ROLLUPS, (device, segment.level, segment.start, stop))
+            for number, kind, first, last in self._sound(found):
+                shape = self._catalogue.shape_of.get(kind, ())
+                if self._columns(shape):
+                    bounds = max(first, segment.start), last + LENGTH[segment.level] - 1
+                    span = [(segment.start, segment.end)]
+                    pieces.append(_Piece(*bounds, shape, span, segment, number, device))
+        for row, spans in parts.values():
+            self._add_chunk(pieces, device, row, spans)
+
+    def _chunks(self, statement: str, device: int, start: int, end: int) -> list[tuple[int, ...]]:
+        return self._sound(fetch(self._connection, statement, (device, start, end)))
+
+    def _sound(self, found: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        sound: list[tuple[int, ...]] = whole(found)
+        self.damaged += len(found) - len(sound)
+        return sound
+
+    def _add_chunk(self, pieces: list[_Piece], device: int, row: tuple[int, ...], spans: list[tuple[int, int]]) -> None:
+        number, kind, first, last, high, rows = row
+        # A shape that is gone had nothing but chunks that are too old.
+        shape = self._catalogue.shape_of.get(kind, ())
+        if self._columns(shape):
+            first = max(first, spans[0][0])
+            pieces.append(_Piece(first, last, shape, spans, chunk=number, device=device, high=high, rows=rows))
+
+    def _look_for_older(self, device: int, end: int) -> None:
+        """Whether there are rollups of what is not kept as it came any more."""
+        start, end = self._query.start, min(end, self._gone[RAW])
+        found = fetch(self._connection, _ROLLUPS, (device, HOURS, start - LENGTH[HOURS] + 1, end))
+        if any(self._columns(self._catalogue.shape_of.get(kind, ())) for _, kind, _, _ in found):
+            self._note_older(end)
+
+    def _note_older(self, end: int) -> None:
+        self.whole_from = end if self.whole_from is None else max(end, self.whole_from)
+
+    def _load(self, piece: _Piece) -> list[tuple[str, Run | RolledRun]]:
+        """The runs of a piece, each with its metric."""
         wanted = self._columns(piece.shape)
         frame = piece.frame
+        if piece.segment is not None:
+            return self._load_rollup(piece, piece.segment)
         if frame is None:
             bound = self._snapshot.bound
             try:
@@ -244,17 +362,43 @@ class _Reader:
             except DamagedChunk as error:
                 log.warning("history: chunk %d cannot be read: %s", piece.chunk, error)
                 self.damaged += 1
-                return {}
+                return []
             if piece.high >= bound:
                 frame = below(frame, bound)
         times = frame.times
-        lo, hi = bisect_left(times, self._query.start), bisect_left(times, self._query.end)
-        return {
-            piece.shape[index]: Run(times, frame.orders, column, lo, hi)
-            for index, column in zip(wanted, frame.columns, strict=True)
-        }
+        runs: list[tuple[str, Run | RolledRun]] = []
+        for start, end in piece.spans:
+            lo, hi = bisect_left(times, start), bisect_left(times, end)
+            for index, column in zip(wanted, frame.columns, strict=True):
+                runs.append((piece.shape[index], Run(times, frame.orders, column, lo, hi)))
+        return runs
 
-    def _loaded(self, pieces: list[_Piece]) -> Iterator[tuple[dict[str, Run], int]]:
+    def _load_rollup(self, piece: _Piece, segment: Segment) -> list[tuple[str, Run | RolledRun]]:
+        wanted = self._columns(piece.shape)
+        try:
+            body = read_rollup(self._connection, piece.chunk, piece.device)
+            found = rolled_runs(body, wanted, self._query.aggregate, segment.start, segment.end)
+        except DamagedChunk as error:
+            log.warning("history: rollup %d cannot be read: %s", piece.chunk, error)
+            self.damaged += 1
+            return self._instead(piece, segment)
+        if not segment.exact and any(map(len, found)):
+            self._note_older(segment.end)
+        return list(zip([piece.shape[index] for index in wanted], found, strict=True))
+
+    def _instead(self, piece: _Piece, segment: Segment) -> list[tuple[str, Run | RolledRun]]:
+        """The rows from which a rollup was made, as far as they are there."""
+        span = max(piece.first, segment.start), min(piece.last + 1, segment.end)
+        runs: list[tuple[str, Run | RolledRun]] = []
+        for number, kind, first, last, high, _ in self._chunks(_ROLLED, piece.device, *span):
+            if self._catalogue.shape_of.get(kind) == piece.shape:
+                chunk = _Piece(first, last, piece.shape, [span], chunk=number, device=piece.device, high=high)
+                chunk.alone = False
+                runs += self._load(chunk)
+            self._pause()
+        return runs
+
+    def _loaded(self, pieces: list[_Piece]) -> Iterator[tuple[list[tuple[str, Run | RolledRun]], int]]:
         """The runs of each piece, and the time before which no later piece has rows."""
         for index, piece in enumerate(pieces):
             yield self._load(piece), pieces[index + 1].first if index + 1 < len(pieces) else _FAR
@@ -265,8 +409,8 @@ class _Reader:
         # Rows of each metric that are before all rows to come: more than the limit of one are enough.
         sure: dict[str, int] = {}
         for runs, following in self._loaded(pieces):
-            for metric, run in runs.items():
-                if len(run):
+            for metric, run in runs:
+                if len(run) and isinstance(run, Run):  # a question without a step has no others
                     series.setdefault(metric, []).append(run)
                     if run.times[run.hi - 1] < following:
                         sure[metric] = sure.get(metric, 0) + len(run)
@@ -279,7 +423,7 @@ class _Reader:
         assert query.step is not None
         series: dict[str, Buckets] = {}
         for runs, following in self._loaded(pieces):
-            for metric, run in runs.items():
+            for metric, run in runs:
                 buckets = series.get(metric)
                 if buckets is None:
                     buckets = series[metric] = Buckets(query.step, query.aggregate)
@@ -294,17 +438,32 @@ class _Reader:
         return {metric: [buckets.run()] for metric, buckets in series.items()}
 
 
+def _gone(connection: apsw.Connection) -> tuple[int, int, int]:
+    """Of each level the time before which something may have been deleted."""
+    rows = whole(fetch(connection, "SELECT level, before, crc FROM gone"))
+    known = {level: before for level, before, crc in rows if crc == checksum((level, before), b"")}
+    raw, minutes, hours = (known.get(level, _NEVER) for level in (RAW, *LEVELS))
+    return raw, minutes, hours
+
+
 def run_query(
     connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot, query: Query, stop: threading.Event
-) -> tuple[list[Row], bool, int]:
-    """The rows in ascending time, whether there are more than the limit, and how many chunks could not be read.
+) -> tuple[Answer, int]:
+    """The answer, and how many chunks could not be read.
 
     Raises :class:`Cancelled` once ``stop`` is set, and ``apsw.Error``.
     """
     with connection:
         reader = _Reader(connection, catalogue, snapshot, query, stop)
         rows, truncated = reader.run()
-    return rows, truncated, reader.damaged
+    return Answer(rows, truncated, reader.whole_from), reader.damaged
+
+
+def run_names(
+    connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot, query: Query, stop: threading.Event
+) -> list[str]:
+    """The devices asked for, by name.  Raises as :func:`run_query`."""
+    return sorted(_Reader(connection, catalogue, snapshot, query, stop).names())
 
 
 def run_extents(

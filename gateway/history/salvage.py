@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import apsw
 
+from gateway.history.chunks import sealed_over
 from gateway.history.codec import DamagedChunk
 from gateway.history.schema import PLACES, connect, fetch
 from gateway.history.seal import checksum, unseal
@@ -25,6 +26,7 @@ STEP: Final = 32  # rows of chunks at once
 COLUMNS: Final = {
     "chunk": "device, shape, level, first, last, kept, low, high, rows, body",
     "shared": "shape, flush, from_device, to_device, first, last, kept, high, rows, body",
+    "rollup": "device, shape, level, first, last, kept, rows, body",
 }
 _FAR: Final = 1 << 62  # above all numbers of rows
 PROBES: Final = 256  # rows looked for one by one at once
@@ -32,7 +34,7 @@ PROBES: Final = 256  # rows looked for one by one at once
 # the next that can be read is searched for, not every number tried.
 LONG: Final = 4096
 _KEPT: Final = ".damaged-"
-_INDEXES: Final = {"chunk": ("chunk_kept", "chunk_time"), "shared": ()}
+_INDEXES: Final = {"chunk": ("chunk_kept", "chunk_time"), "shared": (), "rollup": ("rollup_kept", "rollup_time")}
 _LATEST: Final = "SELECT device, shape, time, position, received, row FROM latest"
 
 
@@ -45,7 +47,8 @@ class Salvage:
         self._begun: set[str] = set()  # tables of which rows were asked for, without an index
         self._in_vain = 0  # numbers one after the other that could not be read, until now
         try:
-            self._sealed = self._connection.pragma("user_version") > 1
+            version: int = self._connection.pragma("user_version")
+            self._sealed, self._rolled = version > 1, version > 2
             fetch(self._connection, "SELECT count(*) FROM sqlite_schema")
         except BaseException:
             self._connection.close()
@@ -65,14 +68,20 @@ class Salvage:
                     return position, epoch.decode(), shift
         return None
 
-    def rest(self, name: str) -> list[tuple[str, int, int]]:
+    def gone(self) -> list[tuple[int, int]]:
+        """Levels, and the time of each before which something may have been deleted."""
+        rows = self._all("SELECT level, before, crc FROM gone")
+        return [(level, before) for level, before, crc in rows if crc == _checksum((level, before), b"")]
+
+    def rest(self, name: str) -> list[tuple[str, int, int, int]]:
         """What the history, which is kept as ``name``, was itself to take over: as the rows of ``salvage``."""
         stem = name.partition(_KEPT)[0] + _KEPT
+        rollup = "rollup" if self._rolled else "0"  # layout 2 had none
         return [
-            (source, chunk, shared)
-            for source, chunk, shared in self._all("SELECT name, chunk, shared FROM salvage ORDER BY id")
+            (source, *below)
+            for source, *below in self._all(f"SELECT name, chunk, shared, {rollup} FROM salvage ORDER BY id")
             if type(source) is str and source.startswith(stem) and "/" not in source
-            if type(chunk) is type(shared) is int
+            if all(type(number) is int for number in below)
         ]
 
     def names(self) -> list[tuple[int, bytes]]:
@@ -234,5 +243,7 @@ def _is_sound(numbers: tuple[Any, ...], sealed: Any) -> bool:
 
 def _is_chunk(table: str, row: tuple[Any, ...]) -> bool:
     if table == "chunk":
-        return _is_sound((*row[:2], *row[3:-1]), row[-1]) and type(row[2]) is int
+        return _is_sound(sealed_over(row[:-1]), row[-1]) and type(row[2]) is int
+    if table == "rollup":
+        return _is_sound(row[:-1], row[-1])
     return _is_sound((*row[:2], *row[4:-1]), row[-1]) and type(row[2]) is int and type(row[3]) is int

@@ -7,24 +7,30 @@ shape      metrics that come together, and their number; ``metrics`` is MessageP
 chunk      rows of one device and shape, packed (``codec``) and sealed (``seal``, over the columns ``device``, ``shape``
            and ``first`` to ``rows``).  ``first``, ``last``: least and greatest time.
            ``kept``: the greatest time, of a row or of its receipt; retention goes by it.
-           ``low``, ``high``: least and greatest order of a row.  ``level``: how often it was merged; FINAL: no more
+           ``low``, ``high``: least and greatest order of a row.  ``level``: how often it was merged; FINAL: no more;
+           ROLLED: nor that, and its rows are in rollups (that it is so is sealed, too)
 shared     rows of several devices and one shape, from one flush, whose number is ``flush``: of those devices from
            which few rows came.  Only the devices numbered ``from_device`` to ``to_device`` count, the rows of others
            have been put into chunks of their own since.  Sealed over ``shape``, ``flush`` and ``first`` to ``rows``
 latest     the newest row of each device and shape, and its time of receipt; ``row`` is MessagePack, an array of values,
            sealed over the columns before it
+rollup     buckets of one device and shape, packed (``rollup``) and sealed over the columns before ``body``.  ``level``:
+           of a minute or of an hour each (``levels``).  ``first``, ``last``: the buckets' least and greatest time;
+           those of one device, shape and level do not overlap.  ``kept``: that of the chunks whose rows are in it
+gone       the time before which rows of a level may have been deleted, since they were too old; ``crc`` of both
 state      two rows that say the same: ``position``, the journal's offset below which all is in chunks; ``epoch`` of
            that journal; ``shift``, what is added to an offset of that journal to make an order; ``crc`` of these
 place      the same once more, in another page of the file
 salvage    a row for each damaged file put aside from which chunks are still taken over: its name, and below which
-           numbers of both tables chunks are still to be taken
+           numbers of the tables chunks and rollups are still to be taken
 =========  ======================================================================================================
 
 Orders grow over the whole life of the file, also when the journal is another one than before: then ``shift`` grows.
 
 ``PRAGMA user_version`` is the version of this layout, and ``application_id`` says it once more: a file of a later
 version is refused, never guessed at.  Layout 1 had no checksums, one row of state, no salvage; ``place`` is made where
-it is missing, and ``state`` counts before it.  Values and names are always bound, never part of a statement.
+it is missing, and ``state`` counts before it.  Layout 2 had no rollups: they are made in the background, as of all
+chunks that are FINAL and no more than that.  Values and names are always bound, never part of a statement.
 """
 
 from __future__ import annotations
@@ -41,11 +47,24 @@ from gateway.aside import dated, forget
 from gateway.errors import HistoryError
 from gateway.history.seal import checksum
 
-__all__ = ["FINAL", "PLACES", "DamagedFile", "connect", "copy", "create", "fetch", "first_error", "translated", "whole"]
+__all__ = [
+    "FINAL",
+    "PLACES",
+    "ROLLED",
+    "DamagedFile",
+    "connect",
+    "copy",
+    "create",
+    "fetch",
+    "first_error",
+    "translated",
+    "whole",
+]
 
-VERSION: Final = 2
+VERSION: Final = 3
 APPLICATION: Final = 0x67744830  # "gtH0", and the version is added
 FINAL: Final = 9
+ROLLED: Final = 0x70  # no single bit that flips makes another level of it, or it of another
 PLACES: Final = ("state", "place")  # tables that say up to where all is in chunks, that which counts first first
 COPIED_WHOLE: Final = 256 << 20  # bytes of a file that is copied whole before it is migrated
 
@@ -76,13 +95,26 @@ CREATE TABLE latest (
 ) STRICT, WITHOUT ROWID;
 """
 
+_ROLLUP: Final = f"""
+CREATE TABLE rollup (
+    id INTEGER PRIMARY KEY,
+    device INTEGER NOT NULL, shape INTEGER NOT NULL, level INTEGER NOT NULL,
+    first INTEGER NOT NULL, last INTEGER NOT NULL, kept INTEGER NOT NULL, rows INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX rollup_time ON rollup (device, level, last, first, shape);
+CREATE INDEX rollup_kept ON rollup (level, kept);
+CREATE TABLE gone (level INTEGER PRIMARY KEY, before INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE INDEX chunk_unrolled ON chunk (device, shape, high) WHERE level = {FINAL};
+"""
+
 _STATE: Final = """
 CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id IN (1, 2)),
     position INTEGER NOT NULL, epoch TEXT NOT NULL, shift INTEGER NOT NULL, crc INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE salvage (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, chunk INTEGER NOT NULL, shared INTEGER NOT NULL
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, chunk INTEGER NOT NULL, shared INTEGER NOT NULL,
+    rollup INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 """
 
@@ -163,6 +195,7 @@ def create(connection: apsw.Connection, path: Path) -> None:
         _settle(connection)
         with connection:
             connection.execute(_TABLES)
+            connection.execute(_ROLLUP)
             _begin_state(connection, 0, "", 0)
             _say_version(connection)
     elif connection.pragma("application_id") != APPLICATION + version:
@@ -175,12 +208,16 @@ def create(connection: apsw.Connection, path: Path) -> None:
     elif version < VERSION:
         copy(connection, path, version)
         _settle(connection)
-        _migrate(connection)
+        with connection:
+            if version < 2:
+                _add_checksums(connection)
+            else:
+                connection.execute(_PLACE)
+                connection.execute("ALTER TABLE salvage ADD COLUMN rollup INTEGER NOT NULL DEFAULT 0")
+            connection.execute(_ROLLUP)
+            _say_version(connection)
     else:
         _settle(connection)
-        if not connection.table_exists("main", "place"):
-            with connection:
-                connection.execute(_PLACE)
 
 
 def _settle(connection: apsw.Connection) -> None:
@@ -221,15 +258,13 @@ def copy(connection: apsw.Connection, path: Path, version: int) -> Path:
     return target
 
 
-def _migrate(connection: apsw.Connection) -> None:
+def _add_checksums(connection: apsw.Connection) -> None:
     """From layout 1: checksums of names, two rows of state; chunks have no seals and are believed."""
-    with connection:
-        for table, column in (("device", "name"), ("shape", "metrics")):
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
-            for number, content in fetch(connection, f"SELECT id, CAST({column} AS BLOB) FROM {table}"):
-                connection.execute(f"UPDATE {table} SET crc = ? WHERE id = ?", (checksum((number,), content), number))
-        ((position, epoch, shift),) = fetch(connection, "SELECT position, epoch, shift FROM state")
-        connection.execute("CREATE INDEX chunk_kept ON chunk (kept)")
-        connection.execute("DROP TABLE state")
-        _begin_state(connection, position, epoch, shift)
-        _say_version(connection)
+    for table, column in (("device", "name"), ("shape", "metrics")):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+        for number, content in fetch(connection, f"SELECT id, CAST({column} AS BLOB) FROM {table}"):
+            connection.execute(f"UPDATE {table} SET crc = ? WHERE id = ?", (checksum((number,), content), number))
+    ((position, epoch, shift),) = fetch(connection, "SELECT position, epoch, shift FROM state")
+    connection.execute("CREATE INDEX chunk_kept ON chunk (kept)")
+    connection.execute("DROP TABLE state")
+    _begin_state(connection, position, epoch, shift)

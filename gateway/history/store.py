@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +21,13 @@ from gateway.history.catalogue import Catalogue
 from gateway.history.chunks import ALONE, MAX_ROWS, Counts, Sharing, add_chunk
 from gateway.history.column import values
 from gateway.history.frame import Frame, pieces, sort_rows
+from gateway.history.levels import whole_hours
 from gateway.history.memtable import Memtable, Shape
 from gateway.history.merge import Key, Merger
 from gateway.history.regroup import regroup
+from gateway.history.roller import Roller
 from gateway.history.salvage import COLUMNS, Salvage
-from gateway.history.schema import PLACES, DamagedFile, connect, create, fetch, whole
+from gateway.history.schema import PLACES, ROLLED, DamagedFile, connect, create, fetch, whole
 from gateway.history.seal import checksum, seal
 
 __all__ = ["Store"]
@@ -48,13 +51,24 @@ _NAMELESS: Final = (
     " JOIN shared ON lone.id BETWEEN from_device AND to_device GROUP BY 1"
 )
 _EXPIRE: Final = (
-    "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE device = ? AND last < ? AND kept < ? LIMIT ?)"
-    " RETURNING shape, level"
+    "DELETE FROM chunk WHERE id IN"
+    f" (SELECT id FROM chunk WHERE device = ? AND last < ? AND kept < ? AND level = {ROLLED} LIMIT ?)"
 )
+_EXPIRE_ROLLUPS: Final = (
+    "DELETE FROM rollup WHERE id IN (SELECT id FROM rollup WHERE device = ? AND level = ? AND last < ? AND kept < ?"
+    " LIMIT ?)"
+)
+# Where a device has rows in shared chunks still, it keeps its name by its newest row.
+_EXPIRE_NEWEST: Final = (
+    "DELETE FROM latest WHERE device = ? AND max(time, received) < ?"
+    " AND NOT EXISTS (SELECT 1 FROM shared WHERE ? BETWEEN from_device AND to_device)"
+)
+_GONE: Final = "INSERT OR REPLACE INTO gone VALUES (?,?,?)"
 _FORGET: Final = (
-    "DELETE FROM device WHERE id NOT IN (SELECT device FROM chunk) AND id NOT IN (SELECT device FROM latest)",
+    "DELETE FROM device WHERE id NOT IN (SELECT device FROM chunk) AND id NOT IN (SELECT device FROM latest)"
+    " AND id NOT IN (SELECT device FROM rollup)",
     "DELETE FROM shape WHERE id NOT IN (SELECT shape FROM chunk) AND id NOT IN (SELECT shape FROM latest)"
-    " AND id NOT IN (SELECT shape FROM shared)",
+    " AND id NOT IN (SELECT shape FROM shared) AND id NOT IN (SELECT shape FROM rollup)",
 )
 
 
@@ -85,6 +99,7 @@ class Store:
             self.salvaging = bool(self.sources())
             self.counts = Counts()
             self.merger = Merger(connection, self.catalogue, span, self.counts)
+            self.roller = Roller(connection, self.counts)
             if not self.salvaging:
                 self._keep_names()
             self._measure()
@@ -229,45 +244,62 @@ class Store:
             self.merger.count(key, count)
         for number in sharing.shapes:
             self.merger.shared(number, memtable.base)
+        self.roller.ready = True
 
-    def oldest(self) -> int | None:
-        """The least time by which the retention goes, of all chunks; ``None`` without chunks."""
-        rows = fetch(
-            self._connection,
-            "SELECT min(kept) FROM (SELECT min(kept) AS kept FROM chunk UNION ALL SELECT min(kept) FROM shared)",
-        )
+    def oldest(self, level: int) -> int | None:
+        """The least time by which the retention of a level goes; ``None`` where there is nothing."""
+        statement = "SELECT min(kept) FROM (SELECT min(kept) AS kept FROM chunk UNION ALL SELECT min(kept) FROM shared)"
+        if level:
+            statement = f"SELECT min(kept) FROM rollup WHERE level = {int(level)}"
+        rows = fetch(self._connection, statement)
         return rows[0][0] if type(rows[0][0]) is int else None
 
-    def expire(self, before: int, after: int, devices: int = 256, chunks: int = 256) -> int | None:
-        """Delete chunks whose rows all are, and were received, before ``before``, of devices numbered above ``after``.
+    def expire(
+        self, before: Sequence[int], after: int, devices: int = 256, chunks: int = 256, below: int = 1 << 62
+    ) -> int | None:
+        """Delete what is, and was received, before the time that ``before`` has for its level, of devices numbered
+        above ``after``; chunks, which are level 0, once they are in rollups, where those get to now whose orders are
+        all less than ``below``.
 
         At most so many ``devices`` are looked at, and so many ``chunks`` deleted.  Returns the last number that is done
         with, or None when all are.
         """
         connection = self._connection
         numbers = sorted(number for number in self.catalogue.devices.values() if number > after)[:devices]
-        gone: defaultdict[Key, int] = defaultdict(int)
+        fewer: list[tuple[Key, int]] = []
+        deleted = 0
         with connection:
             for number in numbers:
-                room = chunks - sum(gone.values())
-                for shape, level in fetch(connection, _EXPIRE, (number, before, before, room)):
-                    gone[number, shape, level] += 1
-                if sum(gone.values()) == chunks:
+                changes, more = self.roller.roll_old(number, before[0], below)
+                fewer += changes
+                gone = [0] * len(before)
+                connection.execute(_EXPIRE, (number, before[0], before[0], chunks - deleted))
+                gone[0] = connection.changes()
+                for level in range(1, len(before)):
+                    room = chunks - deleted - sum(gone)
+                    connection.execute(_EXPIRE_ROLLUPS, (number, level, before[level], before[level], room))
+                    gone[level] = connection.changes()
+                deleted += sum(gone)
+                for level, count in enumerate(gone):
+                    if count:
+                        self._note_gone(level, before[level])
+                if more or deleted == chunks:
                     # There may be more of this one.
                     after = number - 1
                     break
-                connection.execute("DELETE FROM latest WHERE device = ? AND max(time, received) < ?", (number, before))
+                connection.execute(_EXPIRE_NEWEST, (number, before[0], number))
                 after = number
-            shared = 0
-            if not numbers:
-                connection.execute("DELETE FROM shared WHERE kept < ?", (before,))
-                shared = connection.changes()
-        for key, count in gone.items():
-            self.merger.count(key, -count)
-        if shared:
-            self.merger.shared_gone()
-        self.counts.expired += sum(gone.values()) + shared
+        for key, count in fewer:
+            self.merger.count(key, count)
+        self.counts.expired += deleted
         return after if numbers else None
+
+    def _note_gone(self, level: int, before: int) -> None:
+        """Some of what is before that time has gone."""
+        before = whole_hours(before)
+        known = dict(fetch(self._connection, "SELECT level, before FROM gone"))
+        if known.get(level, before - 1) < before:
+            self._connection.execute(_GONE, (level, before, checksum((level, before), b"")))
 
     def forget(self) -> None:
         """Delete the names of devices and shapes that have nothing left."""
@@ -280,7 +312,7 @@ class Store:
     @property
     def busy(self) -> bool:
         """Whether there is background work."""
-        return self.salvaging or self.merger.ready
+        return self.salvaging or self.merger.ready or self.roller.ready
 
     def begin_salvage(self, source: Salvage, name: str) -> None:
         """Take over what is small from a damaged file, and note that its chunks are to come; it will be ``name``.
@@ -308,8 +340,10 @@ class Store:
             connection.execute(
                 "DELETE FROM latest WHERE device NOT IN (SELECT id FROM device) OR shape NOT IN (SELECT id FROM shape)"
             )
-            rest = [(name, source.last("chunk"), source.last("shared")), *source.rest(name)]
-            connection.executemany("INSERT INTO salvage (name, chunk, shared) VALUES (?,?,?)", rest)
+            rest = [(name, *map(source.last, COLUMNS)), *source.rest(name)]
+            connection.executemany("INSERT INTO salvage (name, chunk, shared, rollup) VALUES (?,?,?,?)", rest)
+            for level, before in source.gone():
+                self._note_gone(level, before)
             if (place := source.place()) is not None:
                 self.place(*place)
         self._load()
@@ -321,23 +355,23 @@ class Store:
     def salvage_step(self) -> None:
         """Take over some chunks from a damaged file."""
         connection = self._connection
-        number, name, *below = fetch(connection, "SELECT id, name, chunk, shared FROM salvage ORDER BY id LIMIT 1")[0]
-        table = "chunk" if below[0] else "shared"
+        number, name, *below = fetch(connection, f"SELECT id, name, {', '.join(COLUMNS)} FROM salvage ORDER BY id")[0]
+        table, start = next((pair for pair in zip(COLUMNS, below, strict=True) if pair[1]), ("rollup", 0))
         rows: list[tuple[Any, ...]] = []
         lost = then = 0
         try:
             if self._source is None:
                 self._source = Salvage(self._path.with_name(name))
-            rows, lost, then = self._source.rows(table, below[0] or below[1])
+            rows, lost, then = self._source.rows(table, start)
         except apsw.Error as error:
             if self._path.with_name(name).is_file() and not isinstance(error, GIVE_UP):
                 raise  # it may go another time
             log.warning("no more can be read of %s: %s", name, error)
-            lost, below = 1, [0, 0]
+            lost, below = 1, [0, 0, 0]
         devices, shapes = set(self.catalogue.devices.values()), self.catalogue.shape_of
         marks = ",".join("?" * len(COLUMNS[table].split(",")))
-        taken = [row for row in rows if row[table == "chunk"] in shapes and (table == "shared" or row[0] in devices)]
-        done = not then and not (table == "chunk" and below[1])
+        taken = [row for row in rows if row[table != "shared"] in shapes and (table == "shared" or row[0] in devices)]
+        done = not then and not any(below[list(COLUMNS).index(table) + 1 :])
         with connection:
             connection.executemany(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", taken)
             connection.execute(f"UPDATE salvage SET {table} = ? WHERE id = ?", (then, number))
@@ -346,7 +380,7 @@ class Store:
         for row in taken:
             if table == "chunk":
                 self.merger.count((row[0], row[1], row[2]), 1)
-            else:
+            elif table == "shared":
                 self.merger.shared(row[0], row[1])
         self.counts.salvaged += len(taken)
         self.counts.left_out += lost + len(rows) - len(taken)
@@ -358,6 +392,7 @@ class Store:
             self.salvaging = bool(self.sources())
             if not self.salvaging:
                 self._keep_names()
+                self.roller.ready = True
         self._measure()
 
     def shrink(self, pages: int = 512) -> bool:

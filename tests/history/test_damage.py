@@ -106,6 +106,21 @@ async def test_layout_2_is_read(tmp_path: Path) -> None:
     shutil.copy(FIXTURE.with_name("history-2.db"), path)
     async with opened(path) as history:
         assert (set(await found(history)), history.position, history.problems()) == (TRUTH, 1112, [])
+    (copy,) = tmp_path.glob("history.db.v2-*")
+    connection = apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READONLY)
+    assert connection.pragma("user_version") == 2
+    connection.close()
+
+
+async def test_layout_3_is_read(tmp_path: Path) -> None:
+    """A file that was written when the layout was new gives what it held, also from its rollups."""
+    path = tmp_path / "history.db"
+    shutil.copy(FIXTURE.with_name("history-3.db"), path)
+    async with opened(path) as history:
+        assert (set(await found(history)), history.position, history.problems()) == (TRUTH, 1112, [])
+        counts, _ = await history.query(start=0, end=1 << 62, step=3600 * 10**9, agg="count")
+        assert sum(row[3] for row in counts) == len(TRUTH)  # type: ignore[misc]
+        assert history.problems() == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["history.db"]
 
 

@@ -92,7 +92,7 @@ def test_bad_questions() -> None:
 @pytest.mark.parametrize("value", [sys.float_info.max, -sys.float_info.max])
 def test_the_mean_of_the_greatest_numbers(value: float, count: int) -> None:
     """However many there are, their mean is one of them and no overflow; alternating signs meet in the middle."""
-    assert downsample._mean(column([value] * count), 0, count) == (value, count)
+    assert downsample.mean_of(column([value] * count), 0, count) == (value, count)
     both = column([value, -value] * count)
-    mean, found = downsample._mean(both, 0, 2 * count)
+    mean, found = downsample.mean_of(both, 0, 2 * count)
     assert (abs(mean) <= sys.float_info.max, found) == (True, 2 * count)

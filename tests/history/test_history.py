@@ -456,10 +456,10 @@ async def test_retention(path: Path) -> None:
     await store.flush()
     await store.write(batch(1, [reading("new", 80 * DAY, {"m": 2.0})]))
     await store.close()
-    store = History(path, retention_days=30, clock=lambda: now)
+    store = History(path, retention_days=30, minutes_days=1, hours_days=1, clock=lambda: now)
     await store.open()
-    await until(lambda: store.stats()["chunks_expired"] == 1)
     await until(lambda: store.stats()["devices"] == 1)
+    assert store.stats()["chunks_expired"] == 3  # and its two rollups
     assert (await store.query(**ALL))[0] == [(80 * DAY, "new", "m", 2.0)]
     assert [row[0] for row in await store.latest()] == ["new"]
     await store.close()
@@ -475,7 +475,7 @@ async def test_retention_spares_an_old_log_that_was_received_lately(path: Path) 
     old = [Reading("gone", "s", 0, 10 * DAY + n, 70 * DAY - 1, {"m": 1.0}) for n in range(200)]
     await store.write(batch(0, [*late, *old]))
     await store.close()
-    store = History(path, retention_days=30, clock=lambda: now)
+    store = History(path, retention_days=30, minutes_days=30, hours_days=30, clock=lambda: now)
     await store.open()
     await until(lambda: store.stats()["devices"] == 2)
     assert {row[1] for row in (await store.query(**ALL))[0]} == {"one", "many"}
@@ -505,10 +505,10 @@ async def test_a_clock_far_ahead_costs_a_day_an_hour(path: Path, caplog: pytest.
     await store.flush()
     assert len((await store.query(**ALL))[0]) == 6
     assert store._store is not None
-    assert store._limit_age(store._store, 3599) == 90 * DAY
-    assert store._limit_age(store._store, 3600) == 91 * DAY
+    assert store._age.limits(store._store, 3599)[0] == 90 * DAY
+    assert store._age.limits(store._store, 3600)[0] == 91 * DAY
     now = 100.0 * 86_400
-    assert store._limit_age(store._store, 3600) == 70 * DAY
+    assert store._age.limits(store._store, 3600) == [70 * DAY, -80 * DAY, -3550 * DAY]
     assert store.problems() == []
     await store.close()
 
@@ -578,7 +578,7 @@ async def test_a_flush_between_snapshot_and_transaction(
 
     def late(connection: apsw.Connection, catalogue: Catalogue, snapshot: Snapshot, *rest: Any) -> Any:
         asyncio.run_coroutine_threadsafe(flush_and_merge(), loop).result(20)
-        broken = snapshot._replace(bound=1 << 62)
+        broken = Snapshot(snapshot.views, 1 << 62)
         return run(connection, catalogue, snapshot if rule == "kept" else broken, *rest)
 
     monkeypatch.setattr(history, "run_query", late)
@@ -632,3 +632,35 @@ async def test_stats_are_numbers(store: History) -> None:
     assert stats["rows_written"] == 10
     assert stats["values_written"] == 20
     assert History(Path("nowhere")).stats()["end"] == 0
+
+
+async def test_extents_and_what_was_at_a_moment(store: History) -> None:
+    """How many rows each series has, and when, as a query would find them, at a moment that is held; chunks of one
+    device and shared ones, late rows and memory included."""
+    items: list[Item] = []
+    for first in range(0, 9000, 3000):
+        for row in range(3000):
+            time = first + row - (2500 if row % 7 == 0 else 0)
+            items.append(
+                reading("abcd"[row % 3 if row % 500 else 3], time, {"m": row, "n": "x"} if row % 5 else {"m": 1})
+            )
+    for start in range(0, 9000, 1000):
+        await store.write(batch(start, items[start : start + 1000]))
+        if start in (2000, 4000, 7000):
+            await store.flush()
+    at = store.now()
+    expected = await store.query(**ALL)
+    await store.write(batch(9000, rows_of(500, first=100)))
+    await store.flush()
+    await store.write(batch(9500, rows_of(500, first=200)))
+    assert await store.query(**ALL, at=at) == expected
+    for start, end in ((0, 1 << 62), (1234, 7654), (-5000, 3), (8990, 1 << 62)):
+        for globs in ({}, {"devices": ["a", "d"]}, {"metrics": "n"}, {"devices": "*", "within": ("b",)}):
+            found = await store.extents(at=at, start=start, end=end, **globs)  # type: ignore[arg-type]
+            rows, _ = await store.query(at=at, start=start, end=end, **globs)  # type: ignore[arg-type]
+            series: dict[tuple[str, str], list[int]] = {}
+            for row_time, device, metric, _ in rows:
+                series.setdefault((device, metric), []).append(row_time)
+            counted = {(one.device, one.metric): (one.rows, one.first, one.last) for one in found}
+            assert counted == {key: (len(times), times[0], times[-1]) for key, times in series.items()}
+    assert await store.extents(at=at, start=1 << 50, end=1 << 60) == []

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.history import History
 from gateway.history.downsample import AGGREGATES
+from gateway.history.levels import HOURS, MINUTES
 from gateway.reading import Batch, Item, Mark, Reading
 from tests.history.model import Model, crashed, exact, reading, strict
 
@@ -32,7 +33,7 @@ QUERIES = st.fixed_dictionaries(
         "metrics": st.sampled_from(["*", "m", "?", "n", ("o", "m")]),
         "start": st.sampled_from([0, 0, 3, 10]),
         "end": st.sampled_from([5000, 5000, 12, 8]),
-        "step": st.sampled_from([None, None, 1, 7, 1000]),
+        "step": st.sampled_from([None, None, 1, 7, 10, 20, 100, 1000]),
         "agg": st.sampled_from(AGGREGATES),
         "limit": st.sampled_from([100_000, 100_000, 10, 1]),
     }
@@ -45,6 +46,8 @@ STEPS = st.lists(
         st.tuples(st.just("flush")),
         st.tuples(st.just("flush")),
         st.tuples(st.just("flushes"), st.integers(14, 18)),
+        st.tuples(st.just("settle")),
+        st.tuples(st.just("settle")),
         st.tuples(st.just("crash")),
         st.tuples(st.just("close")),
         st.tuples(st.just("query"), QUERIES),
@@ -80,6 +83,14 @@ def assert_same(found: tuple[list[tuple[object, ...]], bool], right: tuple[list[
         assert exact(one[3]) == (kind, pytest.approx(value, rel=1e-9, abs=1e-9) if kind == "number" else value)  # type: ignore[arg-type]
 
 
+async def settled(store: History) -> None:
+    """Wait until the background work is done."""
+    for _ in range(10_000):
+        if store._store is None or not store._store.busy:
+            break
+        await asyncio.sleep(0.001)
+
+
 async def play(steps: list[tuple[object, ...]], directory: Path) -> None:
     path = directory / "history.db"
     model, journal, crashes = Model(), Journal(), 0
@@ -112,6 +123,8 @@ async def play(steps: list[tuple[object, ...]], directory: Path) -> None:
                         await write(base, list(items))
                         await store.flush()
                     await asyncio.sleep(0.005)
+                case ("settle",):
+                    await settled(store)
                 case ("crash",) | ("close",):
                     if step == ("crash",):
                         crashes += 1
@@ -124,7 +137,12 @@ async def play(steps: list[tuple[object, ...]], directory: Path) -> None:
                     assert store.end == journal.end
                 case ("query", dict(question)):
                     assert_same(await store.query(**question), model.query(**question))  # type: ignore[arg-type]
-        for question in ({"start": 0, "end": 1 << 62}, {"start": 0, "end": 1 << 62, "step": 100, "agg": "last"}):
+        everything = {"start": 0, "end": 1 << 62}
+        edges = {"start": 23, "end": 4321, "step": 200}
+        for question in (
+            everything,
+            *(span | {"agg": agg} for agg in AGGREGATES for span in (edges, everything | {"step": 100})),
+        ):
             assert_same(await store.query(**question), model.query(**question))  # type: ignore[arg-type]
         assert strict(await store.latest()) == strict(model.latest())
     finally:
@@ -146,6 +164,9 @@ SMALL = {
     "gateway.history.collector._PIECE": 8,
     "gateway.history.memtable._LEAST_ROWS": 3,
     "gateway.history.history.REST": 0,
+    "gateway.history.roller.ROOM": 5,
+    "gateway.history.roller.STEP_ROWS": 30,
+    "gateway.history.roller.CHUNKS": 2,
 }
 
 
@@ -154,6 +175,7 @@ SMALL = {
 def test_same_as_the_model(steps: list[tuple[object, ...]], small: bool) -> None:
     """Whatever is written, given again, flushed, merged, lost in a crash and replayed: answers are those of a list."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        stack.enter_context(patch.dict("gateway.history.levels.LENGTH", {MINUTES: 10, HOURS: 100}))
         for name, value in SMALL.items() if small else ():
             stack.enter_context(patch(name, value))
         asyncio.run(play(steps, Path(directory)))

@@ -177,7 +177,7 @@ async def test_a_wrong_clock_deletes_nothing_from_a_new_file(tmp_path: Path) -> 
     destroy(path, roots(path)["state"])
     async with opened(path, lambda: now() + 400 * DAY_S) as history:
         await salvaged(history)
-        await until(lambda: history._behind > 0)
+        await until(lambda: history._age.behind > 0)
         await asyncio.sleep(0.05)
         assert await found(history) == truth(40)
         assert history.stats()["chunks_expired"] == 0

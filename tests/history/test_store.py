@@ -53,6 +53,14 @@ def tidy(store: Store) -> int:
     return steps
 
 
+def expire(store: Store, before: int, *, rollups: int = 0, devices: int = 256) -> None:
+    """Delete what is old, and names that nothing has."""
+    after: int | None = 0
+    while after is not None:
+        after = store.expire((before, rollups, rollups), after, devices=devices)
+    store.forget()
+
+
 def query(path: Path, statement: str) -> list[tuple[Value, ...]]:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
@@ -219,16 +227,14 @@ def test_old_chunks_are_deleted_whole(store: Store, path: Path) -> None:
     """Chunks whose every row is too old go, with names nobody uses any more; a chunk with a newer row stays."""
     flush(store, rows_of("old", range(ALONE)) + rows_of("both", range(2 * ALONE), "n") + rows_of("few", range(5)))
     flush(store, rows_of("old", range(20, 84)) + rows_of("new", range(200, 300), "n") + rows_of("some", range(5)))
-    after: int | None = 0
-    steps = 0
-    while after is not None:
-        after = store.expire(before=100, after=after, devices=1)
-        steps += 1
-    assert steps == 6
+    store.merger.sort_old(100)
+    tidy(store)
+    expire(store, 100, devices=1)
     assert [times[-1] for _, times in chunks(path)] == [127, 299]
     assert shared(path) == []
     assert query(path, "SELECT name FROM latest JOIN device ON id = device ORDER BY 1") == [("both",), ("new",)]
-    store.forget()
+    assert sorted(store.catalogue.devices) == ["both", "few", "new", "old", "some"]
+    expire(store, 100, rollups=100)
     assert sorted(store.catalogue.devices) == ["both", "new"]
     assert list(store.catalogue.shapes) == [("n",)]
     flush(store, rows_of("old", range(500, 501)))
@@ -241,22 +247,29 @@ def test_deleting_is_bounded(store: Store, path: Path) -> None:
     after: int | None = 0
     left = []
     while after is not None:
-        after = store.expire(before=1 << 60, after=after, chunks=2)
+        after = store.expire((1 << 60, 0, 0), after, chunks=2)
         left.append(len(chunks(path)))
     assert left == [5, 3, 1, 0, 0]
 
 
-def test_rows_of_forgotten_devices_go(store: Store, path: Path) -> None:
-    """Old rows that shared a chunk with newer ones, of a device that is forgotten, are not put into a chunk again."""
-    for number in range(FAN_IN):
+def test_old_rows_that_share_a_chunk_with_newer_ones_stay(store: Store, path: Path) -> None:
+    """Old rows that share a chunk with newer ones stay with it, with their device's name, and then go into a rollup."""
+    for number in range(FAN_IN - 1):
         flush(store, rows_of("old", range(number, number + 1)) + rows_of("new", range(100 + number, 101 + number)))
-    store.expire(before=50, after=0)
-    store.expire(before=50, after=99)
-    store.forget()
-    assert list(store.catalogue.devices) == ["new"]
+    store.merger.sort_old(50)
+    assert tidy(store) == 0
+    expire(store, 50)
+    assert sorted(store.catalogue.devices) == ["new", "old"]
+    flush(store, rows_of("old", range(20, 21)) + rows_of("new", range(130, 131)))
     tidy(store)
-    assert [times for _, times in chunks(path)] == [list(range(100, 100 + FAN_IN))]
     assert shared(path) == []
+    expire(store, 50)
+    assert [times for _, times in chunks(path)] == [[*range(100, 99 + FAN_IN), 130]]
+    assert query(path, "SELECT level, first, rows FROM rollup ORDER BY 1") == [(1, 0, 1), (2, 0, 1)]
+    assert sorted(store.catalogue.devices) == ["new", "old"]
+    expire(store, 50, rollups=50)
+    assert query(path, "SELECT count(*) FROM rollup") == [(0,)]
+    assert list(store.catalogue.devices) == ["new"]
 
 
 def test_space_is_given_back(store: Store, path: Path) -> None:
@@ -266,8 +279,9 @@ def test_space_is_given_back(store: Store, path: Path) -> None:
     before = store.size
     assert before > 2_000_000
     assert not store.shrink()
-    store.expire(before=30_000, after=0)
-    store.forget()
+    store.merger.sort_old(30_000)
+    tidy(store)
+    expire(store, 30_000, rollups=30_000)
     steps = 0
     while store.shrink(64):
         steps += 1

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.history.levels import HOURS, LENGTH, MINUTES, RAW, Segment, plan, whole_hours
+
+MINUTE, HOUR = LENGTH[MINUTES], LENGTH[HOURS]
+NEVER = (-(1 << 63),) * 3
+
+
+def test_without_a_step_rows_are_as_they_are() -> None:
+    """A question for rows takes readings alone, and one of no time nothing."""
+    assert plan(5, 10 * HOUR, None, (7 * HOUR, 0, 0)) == [Segment(RAW, 5, 10 * HOUR)]
+    assert plan(5, 5, None, NEVER) == plan(6, 5, 7, NEVER) == []
+
+
+def test_the_coarsest_level_answers_between_the_edges() -> None:
+    """Hours within minutes within readings, and nothing coarser than what the step is a multiple of."""
+    start, end = HOUR - MINUTE - 1, 5 * HOUR + MINUTE + 7
+    assert plan(start, end, 2 * HOUR, NEVER) == [
+        Segment(RAW, start, HOUR - MINUTE),
+        Segment(MINUTES, HOUR - MINUTE, HOUR),
+        Segment(HOURS, HOUR, 5 * HOUR),
+        Segment(MINUTES, 5 * HOUR, 5 * HOUR + MINUTE),
+        Segment(RAW, 5 * HOUR + MINUTE, end),
+    ]
+    assert plan(0, HOUR, 90 * MINUTE, NEVER) == [Segment(MINUTES, 0, HOUR)]
+    assert plan(0, HOUR, MINUTE + 1, NEVER) == [Segment(RAW, 0, HOUR)]
+    assert plan(1, MINUTE + 1, MINUTE, NEVER) == [Segment(RAW, 1, MINUTE + 1)]
+    assert plan(1, HOUR + 1, HOUR, NEVER) == [
+        Segment(RAW, 1, MINUTE),
+        Segment(MINUTES, MINUTE, HOUR),
+        Segment(RAW, HOUR, HOUR + 1),
+    ]
+
+
+def test_what_is_not_kept_any_more_comes_from_a_coarser_level() -> None:
+    """Before the time up to which a level is gone the next one answers, from where its bucket begins, and says so."""
+    gone = (4 * HOUR, 2 * HOUR, 0)
+    assert plan(HOUR + 5, 5 * HOUR, 7, gone) == [
+        Segment(HOURS, HOUR, 2 * HOUR, False),
+        Segment(MINUTES, 2 * HOUR, 4 * HOUR, False),
+        Segment(RAW, 4 * HOUR, 5 * HOUR),
+    ]
+    assert plan(HOUR + 5, HOUR + 9, HOUR, gone) == [Segment(HOURS, HOUR, HOUR + 9, False)]
+    assert plan(0, 5 * HOUR, HOUR, gone) == [Segment(HOURS, 0, 5 * HOUR)]
+    assert plan(3 * HOUR, 4 * HOUR + MINUTE, MINUTE, gone) == [Segment(MINUTES, 3 * HOUR, 4 * HOUR + MINUTE)]
+
+
+@given(
+    st.integers(0, 9 * HOUR),
+    st.integers(0, 9 * HOUR),
+    st.sampled_from([1, 7, MINUTE, 3 * MINUTE, HOUR, 2 * HOUR, 90 * MINUTE]),
+    st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda hours: sorted(hours, reverse=True)),
+)
+def test_all_is_asked_for_once(start: int, end: int, step: int, hours: list[int]) -> None:
+    """Segments ascend, overlap nowhere, leave nothing out, are aligned, and take nothing from where it is gone."""
+    gone = (hours[0] * HOUR, hours[1] * HOUR, 0)
+    found = plan(start, end, step, gone)
+    done = start
+    for segment in found:
+        length = LENGTH[segment.level]
+        if segment is found[0] and not segment.exact:
+            done = start - start % length
+        assert segment.start % length == 0
+        assert segment.start < segment.end
+        assert segment.start == done
+        if segment.exact:
+            assert step % length == 0
+            assert segment.end % length == 0
+        assert segment.level == HOURS or segment.start >= gone[segment.level]
+        done = whole(segment.end, length)
+    assert done >= end or not found
+    assert bool(found) == (start < end)
+    assert all(segment.exact for segment in found) or start < gone[0]
+
+
+def whole(time: int, length: int) -> int:
+    return -(-time // length) * length
+
+
+def test_whole_hours() -> None:
+    """The full hour at or after a time, within 64 bits."""
+    assert [whole_hours(time) for time in (0, 1, HOUR, HOUR + 1)] == [0, HOUR, HOUR, 2 * HOUR]
+    assert whole_hours((1 << 63) - 1) == (1 << 63) - 1
