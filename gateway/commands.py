@@ -10,8 +10,9 @@ again when its device comes back, and says so (``again``); one whose time is ove
 
 Those that have ended are told to the watchers and forgotten.
 
-Bounds: :data:`WAITING` commands in all and :data:`WAITING_DEVICE` for one device (then :class:`Refusal`
-``queue_full``); their parameters have :data:`PARAMS_BYTES` at the most.  SQLite keeps them (``commands.db``), in one
+Bounds: :data:`WAITING` commands in all and :data:`WAITING_DEVICE` for one device, and :data:`WAITING_BYTES` of
+parameters in all (then :class:`Refusal` ``queue_full``); each has :data:`PARAMS_BYTES` of them at the most.  They are
+held as JSON, since as objects they can take twenty times as much.  SQLite keeps them (``commands.db``), in one
 thread of its own, the only one that has the connection: whoever changes something waits for it, nobody else does.
 """
 
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 QUEUED, SENT, DONE, FAILED, EXPIRED = "queued", "sent", "done", "failed", "expired"
 WAITING = 10_000
 WAITING_DEVICE = 100
+WAITING_BYTES = 16 << 20
 PARAMS_BYTES = 8 * 1024
 NAME_MAX = 64
 REF_MAX = 128
@@ -54,12 +56,12 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One; ``expires`` in milliseconds, ``times`` how often it went out, ``source`` who asked and is told."""
+    """One; ``params`` is JSON, ``expires`` in milliseconds, ``times`` how often it went out, ``source`` who is told."""
 
     id: str
     device: str
     name: str
-    params: dict[str, Any]
+    params: bytes
     expires: int
     source: str
     ref: str = ""
@@ -74,8 +76,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
     def message(self) -> dict[str, object]:
         """What its device is sent (PROTOCOL, section 3)."""
-        message: dict[str, object] = {"type": "command", "id": self.id, "name": self.name, "params": self.params}
-        message["expires"] = self.expires
+        message: dict[str, object] = {"type": "command", "id": self.id, "name": self.name}
+        message |= {"params": _decode(self.params), "expires": self.expires}
         if self.times > 1:
             message["again"] = True
         return message
@@ -105,6 +107,7 @@ class Commands:
         self._now = now
         self._commands: dict[str, Command] = {}  # in the order in which they came
         self._devices: dict[str, dict[str, None]] = {}  # ids, likewise
+        self._bytes = 0  # of their parameters
         self._thread = ThreadPoolExecutor(1, "commands")
         self._connection: apsw.Connection | None = None
         self.counts = {QUEUED: 0, SENT: 0, DONE: 0, FAILED: 0, EXPIRED: 0, "refused": 0}
@@ -147,9 +150,11 @@ class Commands:
         Raises :class:`Refusal` (``bad_command``, ``queue_full``) and :class:`Overloaded` where the disk takes nothing.
         """
         try:
-            params = _check(device, name, params, ttl_s, ref)
+            data = _check(device, name, params, ttl_s, ref)
             if len(self._commands) >= WAITING or len(self._devices.get(device, ())) >= WAITING_DEVICE:
                 raise Refusal("queue_full", f"{WAITING_DEVICE} commands wait for {device}, or {WAITING} in all")
+            if self._bytes + len(data) > WAITING_BYTES:
+                raise Refusal("queue_full", f"the commands that wait have {WAITING_BYTES >> 20} MiB of parameters")
         except Refusal:
             self.counts["refused"] += 1
             raise
@@ -157,7 +162,7 @@ class Commands:
             id=f"c{secrets.token_hex(6)}",
             device=device,
             name=name,
-            params=params,
+            params=data,
             expires=round((self._now() + ttl_s) * 1000),
             source=source,
             ref=ref,
@@ -226,10 +231,12 @@ class Commands:
     def _put(self, command: Command) -> None:
         self._commands[command.id] = command
         self._devices.setdefault(command.device, {})[command.id] = None
+        self._bytes += len(command.params)
 
     def _drop(self, command: Command) -> bool:
         if self._commands.pop(command.id, None) is None:
             return False
+        self._bytes -= len(command.params)
         ids = self._devices[command.device]
         del ids[command.id]
         if not ids:
@@ -290,7 +297,7 @@ class Commands:
                 id=id,
                 device=device,
                 name=name,
-                params=_decode(params),
+                params=_encode(_decode(params)),
                 expires=expires,
                 source=source,
                 ref=ref,
@@ -312,7 +319,7 @@ class Commands:
                 command.id,
                 command.device,
                 command.name,
-                _encode(command.params).decode(),
+                command.params.decode(),
                 command.expires,
                 command.source,
                 command.ref,
@@ -340,8 +347,8 @@ def _fit(value: object) -> object:
         return None
 
 
-def _check(device: object, name: object, params: object, ttl_s: object, ref: object) -> dict[str, Any]:
-    """The parameters; raises :class:`Refusal` for a command that is none."""
+def _check(device: object, name: object, params: object, ttl_s: object, ref: object) -> bytes:
+    """The parameters as JSON; raises :class:`Refusal` for a command that is none."""
     if not isinstance(device, str) or not is_device(device):
         raise Refusal("bad_command", "device: not a device's name")
     if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or not name.isprintable():
@@ -351,7 +358,7 @@ def _check(device: object, name: object, params: object, ttl_s: object, ref: obj
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s <= TTL_MAX_S:
         raise Refusal("bad_command", f"ttl_s: a number of seconds above 0, {TTL_MAX_S:g} at most")
     if params is None:
-        return {}
+        return b"{}"
     if not isinstance(params, dict):
         raise Refusal("bad_command", "params: not an object")
     if is_deep(params):
@@ -362,4 +369,4 @@ def _check(device: object, name: object, params: object, ttl_s: object, ref: obj
         raise Refusal("bad_command", f"params: {error}") from None
     if len(data) > PARAMS_BYTES:
         raise Refusal("bad_command", f"params: {len(data)} bytes, at most {PARAMS_BYTES}")
-    return _decode(data)
+    return data

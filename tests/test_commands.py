@@ -84,7 +84,7 @@ async def test_it_survives_a_restart_and_says_that_it_comes_again(tmp_path: Path
         waiting = opened.waiting("pump-1")
         assert [(command.name, command.state, command.source) for command in waiting] == [
             ("a", "sent", "mqtt"), ("c", "queued", "mqtt")]  # fmt: skip
-        assert waiting[1].params == {"x": [1, {"y": "ü"}]}
+        assert waiting[1].message()["params"] == {"x": [1, {"y": "ü"}]}
         again = await opened.sent(first.id)
         assert again is not None
         assert (again.message()["again"], again.told()["times"]) == (True, 2)
@@ -159,6 +159,22 @@ async def test_what_is_no_command(tmp_path: Path, changed: dict[str, Any], words
             await opened.submit("live", **given)
         assert refused.value.code == "bad_command"
         assert (len(opened), told, opened.counts["refused"]) == (0, [], 1)
+
+
+async def test_parameters_are_bounded_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all devices, also after a restart; what has ended makes room."""
+    monkeypatch.setattr(commands, "WAITING_BYTES", 30)
+    params = {"x": "y" * 4}  # twelve bytes
+    async with queue(tmp_path) as (opened, _):
+        await opened.submit("live", "pump-1", "a", params)
+    async with queue(tmp_path) as (opened, _):
+        await opened.submit("live", "pump-2", "a", params)
+        with pytest.raises(Refusal) as refused:
+            await opened.submit("live", "pump-3", "a", params)
+        assert refused.value.code == "queue_full"
+        await opened.forget("pump-1")
+        await opened.submit("live", "pump-3", "a", params)
+        assert len(opened) == 2
 
 
 async def test_deep_parameters(tmp_path: Path) -> None:
