@@ -507,7 +507,7 @@ def _tls(settings: Settings) -> Tls | None:
 async def _open_history(settings: Settings, epoch: str, reserve: Reserve) -> History:
     """Open the history; where it cannot be, with the room that was set aside for that."""
     while True:
-        history = History(settings.state_dir / "history.db", retention_days=settings.history.retention_days)
+        history = History(settings.state_dir / "history.db", **dict(settings.history))
         try:
             await history.open(epoch)
         except HistoryError as error:

@@ -294,6 +294,15 @@ class Heartbeat(Section):
 
 class HistorySettings(Section):
     retention_days: float = Field(30, gt=0, le=36_500, description="Days of readings kept in the embedded history.")
+    minutes_days: float = Field(
+        180,
+        gt=0,
+        le=36_500,
+        description="Days of what each minute amounts to: min, max, mean, count, last; RETENTION_DAYS at least.",
+    )
+    hours_days: float = Field(
+        3650, gt=0, le=36_500, description="Days of the same of each hour; as long as minutes at least."
+    )
 
 
 class Log(Section):

@@ -81,6 +81,7 @@ def file(content_type: str, description: str) -> dict[int, dict[str, Any]]:
 
 
 CUT = {"X-Truncated": {"$ref": "#/components/headers/X-Truncated"}}
+NOT_WHOLE = {**CUT, "X-Whole-From": {"$ref": "#/components/headers/X-Whole-From"}}
 OK = {200: {"description": "All is well: `ok`.", "content": TEXT_BODY}}
 UPGRADE = {
     101: {
@@ -142,7 +143,7 @@ PATHS: dict[str, Address] = {
         {
             200: {
                 "description": "Ascending in time. CSV has the same four columns, with their names in the first line.",
-                "headers": CUT,
+                "headers": NOT_WHOLE,
                 "content": {**rows("ValueRow"), CSV: {"schema": {"type": "string"}}},
             }
         },
@@ -253,6 +254,11 @@ def document() -> dict[str, Any]:
                 "X-Truncated": {
                     "description": f"There are more than {ROWS_MAX:,} rows, and the answer is cut.",
                     "schema": {"type": "string", "enum": ["true"]},
+                },
+                "X-Whole-From": {
+                    "description": "Milliseconds: what was asked for of before is not kept as it came any more. With a"
+                    " step the rows are of a minute or an hour there; without one there are none of then.",
+                    "schema": {"type": "string", "pattern": "^[0-9]+$"},
                 },
             },
             "responses": REFUSALS,

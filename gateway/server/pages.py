@@ -179,7 +179,7 @@ class Pages:
         if faults:
             return request.refuse(400, "; ".join(faults), reason="query")
         try:
-            rows, truncated = await self._history.query(
+            found = await self._history.ask(
                 devices=query.get("device") or "*",
                 metrics=query.get("metric") or "*",
                 start=start,
@@ -192,10 +192,13 @@ class Pages:
         except (HistoryError, Overloaded) as error:
             return request.refuse(503, str(error), headers={"Retry-After": "1"}, reason="query_load")
         if form == "csv":
-            body = await asyncio.to_thread(_csv, rows)
-            return _answer(body, truncated=truncated, content_type="text/csv; charset=utf-8")
-        body = await asyncio.to_thread(_rows, rows)
-        return _answer(body, truncated=truncated)
+            body = await asyncio.to_thread(_csv, found.rows)
+            answer = _answer(body, truncated=found.truncated, content_type="text/csv; charset=utf-8")
+        else:
+            answer = _answer(await asyncio.to_thread(_rows, found.rows), truncated=found.truncated)
+        if found.whole_from is not None:
+            answer.headers["X-Whole-From"] = str(-(-found.whole_from // 1_000_000))
+        return answer
 
     def _refusal(self, request: Request) -> Response | None:
         """Of a list whose question is wrong, or while there is no room for one more."""

@@ -7,6 +7,7 @@ import io
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.history import Answer, History
 from gateway.server import pages
 from tests.running import acked, gateway, receive, send
 
@@ -68,6 +69,23 @@ async def test_many_rows_come_in_order(tmp_path):
         assert [row["value"] for row in rows] == list(range(4000))
         _, _, body = await gw.get("/api/v1/history?from=0&format=csv")
         assert [row[3] for row in csv.reader(io.StringIO(body.decode()))] == ["value", *map(str, range(4000))]
+
+
+async def test_history_that_is_not_kept_whole_says_so(tmp_path, monkeypatch):
+    """Where rollups stand for readings that are not kept any more the answer says before when, in full milliseconds."""
+
+    def ask(history, **question):
+        async def answer():
+            return Answer([(5_000_000, "a", "b", 1.5)], False, 7_000_001)
+
+        return answer()
+
+    async with gateway(tmp_path) as gw:
+        monkeypatch.setattr(History, "ask", ask)
+        for form in ("json", "csv"):
+            status, headers, body = await gw.get(f"/api/v1/history?from=0&format={form}")
+            assert (status, headers.get("x-whole-from")) == (200, "8")
+            assert b"1.5" in body
 
 
 async def test_history_that_is_cut_says_so(tmp_path, monkeypatch):
