@@ -70,12 +70,17 @@ def _plain(word: str, special: str = ",= ") -> str:
 @lru_cache(NAMES)
 def metric(measurement: str, tags: str, field: str) -> str:
     """The metric's name for parts of a line, escaped as they were in it; ``tags`` with the comma before each."""
+    return f"{_series(measurement, tags)}/{_other(_escape, _plain(field))}"
+
+
+@lru_cache(NAMES)
+def _series(measurement: str, tags: str) -> str:
+    """What all fields of a line have in common: made once, however many they are."""
     parts = [_other(_escape, _plain(measurement, ", "))]
     for key, value in sorted((_plain(key), _plain(value)) for key, value in _tags(tags)):
         parts.append(f"{_other(_escape, key).replace('.', ':2E')}.{_other(_escape, value)}")
-    parts.append(_other(_escape, _plain(field)))
-    name = "/".join(parts)
-    return name if name[0].isalnum() else f"0::{name}"
+    series = "/".join(parts)
+    return series if series[0].isalnum() else f"0::{series}"
 
 
 def _number(text: str) -> Value:

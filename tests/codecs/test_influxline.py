@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.codecs import codec_for
+from gateway.codecs import codec_for, influxline
 from gateway.codecs.influxline import TEXT, metric
 from gateway.codecs.model import Draft
 from gateway.errors import Refusal
@@ -152,6 +152,17 @@ def test_every_byte_costs_alike() -> None:
         with contextlib.suppress(Refusal):
             TEXT.decode(bomb)
     assert time.process_time() - begin < 2  # measured: 0.03
+
+
+def test_tags_are_read_once_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not once a field: many fields with many tags would cost their product."""
+    read: list[str] = []
+    tags = influxline._tags
+    monkeypatch.setattr(influxline, "_tags", lambda text: read.append(text) or tags(text))
+    (draft,) = TEXT.decode("once,a=1,b=2 " + ",".join(f"f{number}=1" for number in range(100)))
+    assert isinstance(draft, Draft)
+    assert list(draft.values)[::99] == ["once/a.1/b.2/f0", "once/a.1/b.2/f99"]
+    assert read == [",a=1,b=2"] * 2  # are there two alike, and the series
 
 
 word = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n"), min_size=1, max_size=6)
