@@ -1,7 +1,7 @@
 """The doctor: looks at everything that the gateway needs, and tries it.
 
 Each look is a function that yields findings; :func:`examine` runs them one after the other, from the near to the far.
-A look waits for seconds at the most; nothing that it writes stays.
+A look waits for seconds at the most; what it writes does not stay, but for one reading of ``far.DEVICE`` in the store.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib.metadata
@@ -69,7 +70,10 @@ def disk(directory: Path, max_bytes: int, keep_free: int) -> Iterator[Finding]:
             yield fine(part, f"{directory} can be written")
     space = os.statvfs(nearest)
     free = space.f_bavail * space.f_frsize
-    held = sum(entry.stat().st_size for entry in (directory / "journal").glob("*") if entry.is_file())
+    held = 0
+    for entry in (directory / "journal").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # unlinked since it was listed, by the gateway that runs
+            held += entry.stat().st_size if entry.is_file() else 0
     room = f"{_size(free)} free, {_size(max(0, max_bytes - held))} more for the journal at most"
     if free <= keep_free:
         yield error("disk", f"{room}: nothing new is taken", "free some, or lower GATEWAY_JOURNAL__KEEP_FREE_BYTES")

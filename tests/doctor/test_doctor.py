@@ -144,6 +144,21 @@ def test_room_on_the_disk(tmp_path: Path) -> None:
     assert found == {level: level for level in found}
 
 
+def test_a_segment_that_goes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway that runs unlinks what every sink has read: it is not counted, and no fault."""
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "0.seg").write_bytes(bytes(100))
+    is_file = Path.is_file
+
+    def and_goes(path: Path) -> bool:
+        found = is_file(path)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", and_goes)
+    assert [found.part for found in machine.disk(tmp_path, 1 << 20, 0)][:2] == ["state", "disk"]
+
+
 def test_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncs that take longer than a commit's interval are said with the interval that would do; a failing one, too."""
     clock = iter(range(10_000))
