@@ -108,8 +108,7 @@ class Announcer:
             if told is None:
                 told = self._told[name] = _Told()
             if room <= 0:
-                told.metrics = None  # in the next look
-                continue
+                continue  # in the next look
             components = self._tell(runner, device, told)
             room -= components
             made += components
