@@ -35,7 +35,7 @@ from .codecs.depth import MAX_DEPTH, is_deep
 from .errors import GatewayError, Overloaded, Refusal
 from .reading import check_value, is_device
 
-__all__ = ["DONE", "EXPIRED", "FAILED", "QUEUED", "SENT", "Command", "Commands"]
+__all__ = ["DONE", "EXPIRED", "FAILED", "QUEUED", "REF_MAX", "SENT", "Command", "Commands"]
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ..commands import FAILED, Command, Commands
+from ..commands import FAILED, REF_MAX, Command, Commands
 from ..devices import Device, DeviceBook
 from ..errors import Overloaded, Refusal
 from ..reading import is_device
@@ -96,7 +96,10 @@ class Downlink:
         return {**self._commands.stats(), "misaddressed": self._misaddressed}
 
     async def watch(self) -> None:
-        """To be called once a second: what has outlived its time has expired."""
+        """To be called once a second: what has outlived its time has expired, and connections that ended are let go."""
+        if self._went:
+            links = {device.link for device in self._book}
+            self._went = {command: link for command, link in self._went.items() if link in links}
         await self._commands.expire()
 
     async def submit(
@@ -192,12 +195,12 @@ class Downlink:
         try:
             await self.submit(MQTT, device, asked.name, asked.params, ttl_s=asked.ttl_s, ref=asked.ref)
         except (Refusal, Overloaded) as error:
-            self._failed(device, asked.ref[:128], str(error))
+            self._failed(device, asked.ref, str(error))
 
     def _failed(self, device: str, ref: str, reason: str) -> None:
         if self.publish is not None:
             told: dict[str, object] = {"type": "command_state", "device": device, "state": FAILED, "value": reason}
-            self.publish(device, _encode({**told, "ref": ref} if ref else told))
+            self.publish(device, _encode({**told, "ref": ref[:REF_MAX]} if ref else told))
 
     # -- from the command line -----------------------------------------------------------------------------------
 

@@ -82,6 +82,34 @@ async def test_the_same_connection_gets_it_once(tmp_path: Path) -> None:
             assert (await receive(newer, "command"))["again"] is True
 
 
+async def test_connections_that_ended_are_let_go(tmp_path: Path) -> None:
+    """However long what went out on them waits for its answer."""
+    async with gateway(tmp_path) as running, running.live() as live:
+        await send(live, {**COMMAND, "ttl_s": 600})
+        async with running.device("pump-1") as pump:
+            await receive(pump, "command")
+            assert running.app.downlink is not None
+            await running.app.downlink.watch()
+            assert len(running.app.downlink._went) == 1
+        async with asyncio.timeout(10):
+            while running.app.downlink._went:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with running.device("pump-1") as pump:
+            assert (await receive(pump, "command"))["again"] is True
+
+
+async def test_a_long_ref_is_not_sent_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of a command that was not taken is no longer than of one that was."""
+    async with gateway(tmp_path) as running:
+        told: list[bytes] = []
+        assert running.app.downlink is not None
+        running.app.downlink.publish = lambda device, state: told.append(state)
+        monkeypatch.setattr("gateway.server.downlink.INBOUND", 0)
+        running.app.downlink.received("pump-1", json.dumps({"name": "a", "ref": "r" * 100_000}).encode())
+        (state,) = map(json.loads, told)
+        assert (state["value"], state["ref"]) == ("too many commands at once", "r" * 128)
+
+
 async def test_its_time_is_over(tmp_path: Path) -> None:
     """A device that does not come in time never gets it."""
     async with gateway(tmp_path) as running, running.live() as live:
