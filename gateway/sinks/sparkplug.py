@@ -103,6 +103,7 @@ class SparkplugSink:
         self._around = 64 + len(self._node.command_topic.encode()) + 64  # of a packet, beside its payload, at most
         self._bd_seq = 0
         self._born: Link | None = None  # the connection on which the births hold
+        self._listening: Link | None = None  # that on which we have subscribed
         self._rebirth = False
         self._deaf = False
         self._wall_clock = wall_clock
@@ -115,8 +116,9 @@ class SparkplugSink:
         """Connect where we are not connected, and be born where we are not; True when we just connected."""
         new = await self._broker.renew(self._will, self.lost)
         link = self._broker.open_link()
-        if new is not None:
+        if self._listening is not link:
             await self._listen(link)
+            self._listening = link
         if self._host is not None and not self._host.online:
             await self._wait_for(self._host, link, new is not None)
         if self._born is not link or self._rebirth:

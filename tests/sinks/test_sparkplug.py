@@ -208,6 +208,49 @@ async def test_a_broker_without_commands_is_told_of_once(tmp_path: Path, caplog:
         assert caplog.text.count("does not let us subscribe") == 1
 
 
+async def test_a_new_connection_has_to_hear_of_the_primary_host_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier connection heard of it does not count: without a STATE that is retained nothing is published."""
+    monkeypatch.setattr("gateway.sinks.sparkplug.HOST_ANSWER_S", 0.05)
+    async with FakeBroker() as broker:
+        sink = make(broker, tmp_path, primary_host="scada")
+        with pytest.raises(Unavailable, match="scada is offline"):
+            await sink.ready()
+        assert [found.body[3:] for found in broker.subscribes] == [
+            b"\x00\x17spBv1.0/plant/NCMD/barn" + bytes([0b10_0001]),
+            b"\x00\x13spBv1.0/STATE/scada" + bytes([0b00_0001]),  # with what is retained
+        ]
+        state = b"\x00\x13spBv1.0/STATE/scada\x00" + b'{"online":true,"timestamp":5}'
+        broker.send(packet(0x31, state))  # retained
+        await until(lambda: sink._host is not None and sink._host.online)
+        await sink.ready()
+        assert heard(broker).verbs == ["NBIRTH"]
+        link = sink._broker.link
+        assert link is not None
+        broker.writers[-1].close()
+        await until(lambda: link.closed is not None)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await sink.ready()
+        assert len(broker.connects) == 2
+        await sink.close()
+        assert heard(broker).verbs == ["NBIRTH"]
+
+
+async def test_a_subscription_that_is_not_answered_ends_the_connection(tmp_path: Path) -> None:
+    """A broker that answers nothing to SUBSCRIBE is left, and tried again with a new connection."""
+    async with FakeBroker() as broker:
+        broker.suback = None
+        sink = make(broker, tmp_path, ack_s=0.05)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="subscription"):
+                await sink.ready()
+        assert len(broker.connects) == 2
+        assert heard(broker).verbs == []
+        await sink.close()
+
+
 async def test_other_states_and_events_are_not_told(tmp_path: Path) -> None:
     """Only presence is a state here, and there are no events."""
     async with FakeBroker() as broker, connected(broker, tmp_path) as sink:

@@ -159,6 +159,22 @@ def test_backlog_and_late_values_are_historical() -> None:
     assert pair.host.values["a"] == {"x": 9}
 
 
+def test_a_birth_keeps_the_newest_value() -> None:
+    """What comes behind a birth with a newer value does not take its place in the next birth."""
+    pair = Pair()
+    pair.newest["a"] = [("x", NOW - SECOND, 9)]
+    pair.births().presence("a", b"online").data(at(-3, x=2)).births(fresh=False)
+    assert pair.host.values["a"] == {"x": 9}
+
+
+def test_births_begin_anew_where_others_broke_off() -> None:
+    """A device that was born for its data, and whose death was not published any more, is born again for the next."""
+    pair = Pair().births()
+    pair.hear([next(pair.node.data([at(-2, x=1)], 0, NOW, max_bytes=PLENTY, refused={}))])
+    pair.births().data(at(-2, x=1))
+    assert pair.take_verbs() == ["NBIRTH", "DBIRTH a", "NBIRTH", "DBIRTH a", "DDATA a", "DDEATH a"]
+
+
 def test_a_time_in_the_future_makes_no_history() -> None:
     """After a value of a clock that was ahead, those of now are no history."""
     pair = Pair().births().presence("a", b"online").data(at(3600, received=0, x=1)).data(at(-1, x=2))
