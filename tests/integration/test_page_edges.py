@@ -108,6 +108,39 @@ def test_sparkline_is_asked_for_again_when_what_was_late_is_stored(chromium: Chr
     assert length == 5
 
 
+def test_sparkline_that_fails_is_left_alone_for_a_while(chromium: Chrome, shared: Daemon) -> None:
+    """While the history does not answer, a sparkline is tried each ten seconds, not with each drawing of its row."""
+    asked = alone(
+        chromium,
+        shared,
+        """
+        const {askSpark} = await import('/spark.js'), {Store} = await import('/store.js');
+        let clock = 1e12, asked = 0, status = 503;
+        window.fetch = async () => { asked += 1; return new Response('[]', {status}); };
+        const store = new Store(() => clock);
+        store.snapshot({devices: {d: {state: 'online', since: 1, last_seen: clock, values: {m: [clock, 7]}}}});
+        const device = store.get('d'), metric = device.metric('m'), counts = [];
+        store.opened = 1e12 - 60_000;
+        const look = async (at, wanted = true) => {
+          clock = 1e12 + at;
+          askSpark(device, metric, 1e12, store.opened, clock, () => wanted, () => {});
+          await new Promise((next) => setTimeout(next, 20));
+          counts.push(asked);
+        };
+        for (const at of [0, 500, 9000, 10_000, 10_500]) await look(at);
+        store.opened = 1e12 + 11_000;
+        for (const at of [11_000, 11_500]) await look(at);
+        status = 200;
+        for (const at of [20_000, 21_000, 22_000]) await look(at);
+        store.opened = 1e12 + 100_000;
+        await look(200_000, false);
+        for (const at of [200_500, 201_000]) await look(at);
+        return counts;
+        """,
+    )
+    assert asked == [1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5], "a break, and one that nobody wanted, end the wait"
+
+
 def test_greatest_numbers_are_drawn(chromium: Chrome, shared: Daemon) -> None:
     """Numbers near the greatest there is are drawn in the list and in the chart, with their axis, and have a mean."""
     with window(chromium, 1440, 1100), connected(shared, "great") as great:

@@ -137,7 +137,7 @@ export class Sparks {
 
   constructor(together = 2) { this.together = together; }
 
-  /** Asks for the `span` milliseconds before `end`. `wanted()` is asked again before the request leaves: when false, and when it fails, `done` gets null. */
+  /** Asks for the `span` milliseconds before `end`. `wanted()` is asked again before the request leaves: when false, `done` gets null; when it fails, undefined. */
   ask(device, metric, { end, span, step }, wanted, done) {
     this.#queue.push({ device, metric, end, span, step, wanted, done });
     this.#next();
@@ -154,7 +154,7 @@ export class Sparks {
       const { rows } = await rowsOf(params);
       job.done(rows.map((row) => [row.time, row.value]));
     } catch {
-      job.done(null);
+      job.done(undefined);
     }
     this.#running -= 1;
     this.#next();

@@ -5,18 +5,20 @@ import { usualStep } from "./series.js";
 import { SPARK, sparkOf } from "./store.js";
 
 const LATE_MS = 15_000; // until when devices have sent what they held, and the history has it
+const AGAIN_MS = 10_000; // between two tries of one that failed
 const sparks = new Sparks();
 
 /**
  * Asks the history for a metric's sparkline once, and again after each break: the feed's, which ends with another `opened`, and the
  * device's own. What came late stands in the store, but not at once: when `now` is so soon after the break, it is asked once more later.
- * `wanted()`: whether anybody still looks; `done()` when it is there.
+ * One that fails is tried again after a while, and after the next break. `wanted()`: whether anybody still looks; `done()` when it is there.
  */
 export function askSpark(device, metric, end, opened, now, wanted, done) {
   const spark = sparkOf(metric), back = Math.max(opened, device.returned), asking = now - back < LATE_MS ? back : back + 0.5;
-  if (spark.asked === asking) return;
+  if (spark.asked === asking || (spark.failed === asking && now - spark.failedAt < AGAIN_MS)) return;
   spark.asked = asking;
   sparks.ask(device.name, metric.name, { end: end + SPARK.step, ...SPARK }, wanted, (points) => {
+    if (points === undefined) { spark.failed = asking; spark.failedAt = now; }
     if (!points) { spark.asked = -1; return; }
     for (const [time, v] of points) if (typeof v === "number" && (time < end || time < spark.first)) spark.add(time, v);
     done();

@@ -283,7 +283,7 @@ export class Store extends EventTarget {
 export function sparkOf(metric) {
   if (!metric.spark) {
     metric.spark = new Ring(SPARK_MS / SPARK_STEP + 4);
-    metric.spark.asked = -1;
+    metric.spark.asked = metric.spark.failed = -1;
     if (typeof metric.value === "number") metric.spark.add(Math.floor(metric.time / SPARK_STEP) * SPARK_STEP, metric.value);
   }
   return metric.spark;
