@@ -141,6 +141,22 @@ def test_sparkline_that_fails_is_left_alone_for_a_while(chromium: Chrome, shared
     assert asked == [1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5], "a break, and one that nobody wanted, end the wait"
 
 
+def test_strip_says_of_a_sink_that_is_away_what_the_problem_says(chromium: Chrome, shared: Daemon) -> None:
+    """All that waits, once the far side is away; what came in the last moment is not behind while all is well."""
+    shown = alone(
+        chromium,
+        shared,
+        """
+        const {stagesOf} = await import('/way.js');
+        return ['ok', 'waiting', 'stopped'].map((state) => {
+          const sinks = [{name: 'mqtt', title: 'MQTT', state, pending: 512, behind: 12}];
+          return stagesOf({sinks}, 0, true).find(({key}) => key === 'sink-mqtt').strong;
+        });
+        """,
+    )
+    assert shown == ["12", "512", "512"]
+
+
 def test_greatest_numbers_are_drawn(chromium: Chrome, shared: Daemon) -> None:
     """Numbers near the greatest there is are drawn in the list and in the chart, with their axis, and have a mean."""
     with window(chromium, 1440, 1100), connected(shared, "great") as great:

@@ -134,8 +134,10 @@ function journalStage(journal) {
   return stage;
 }
 
+/** While all is well what came in the last moment is not behind; once the far side is away all that waits is, as the problem above says. */
 function sinkStage(sink, passed, title, quiet) {
-  const stage = { key: `sink-${sink.name}`, title, strong: count(sink.behind ?? sink.pending ?? 0), tone: "", word: "behind", rest: "", hover: [sink.reason, sink.hint].filter(Boolean).join(". ") };
+  const waits = sink.state === "waiting" || sink.state === "stopped" ? sink.pending : sink.behind ?? sink.pending;
+  const stage = { key: `sink-${sink.name}`, title, strong: count(waits ?? 0), tone: "", word: "behind", rest: "", hover: [sink.reason, sink.hint].filter(Boolean).join(". ") };
   const tail = [];
   if (sink.state === "stopped") {
     stage.tone = "bad";
