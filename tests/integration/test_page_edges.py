@@ -157,6 +157,23 @@ def test_strip_says_of_a_sink_that_is_away_what_the_problem_says(chromium: Chrom
     assert shown == ["12", "512", "512"]
 
 
+def test_lost_connection_is_one_line_with_its_sign_on_a_phone(chromium: Chrome, shared: Daemon) -> None:
+    """The icon of the bar that tells it stands beside the words, not above them."""
+    with window(chromium, 360, 740):
+        page = Page(chromium, shared)
+        page.wait("the page", lambda: page.text("#live-word") == "LIVE")
+        bottom, top, right, left, end = page.run(
+            "document.querySelector('#lost').hidden = false;"
+            "document.querySelector('#lost-what').textContent = 'Connection to the gateway lost.';"
+            "document.querySelector('#lost-why').textContent = 'Connection broken. What is shown is not live.';"
+            "const at = (it) => document.querySelector(`#lost ${it}`).getBoundingClientRect();"
+            "return [at('.icon').bottom, at('p').top, at('.icon').right, at('p').left, at('button').right]"
+        )
+        assert bottom > top
+        assert right < left
+        assert end <= 360
+
+
 def test_greatest_numbers_are_drawn(chromium: Chrome, shared: Daemon) -> None:
     """Numbers near the greatest there is are drawn in the list and in the chart, with their axis, and have a mean."""
     with window(chromium, 1440, 1100), connected(shared, "great") as great:
