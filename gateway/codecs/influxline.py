@@ -52,6 +52,7 @@ _BOOLEANS: dict[str, bool] = {
     **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False),
 }
 NAMES = 4_096  # made-up names remembered, the least used forgotten beyond
+FIELDS = 1_000  # a line
 WRITTEN = 256  # characters of a series in a line; what is longer is no name, since each character makes one or more
 
 
@@ -68,19 +69,19 @@ def _plain(word: str, special: str = ",= ") -> str:
 
 
 @lru_cache(NAMES)
-def metric(measurement: str, tags: str, field: str) -> str:
-    """The metric's name for parts of a line, escaped as they were in it; ``tags`` with the comma before each."""
-    return f"{_series(measurement, tags)}/{_other(_escape, _plain(field))}"
-
-
-@lru_cache(NAMES)
 def _series(measurement: str, tags: str) -> str:
-    """What all fields of a line have in common: made once, however many they are."""
+    """What the names of all fields of a series begin with."""
     parts = [_other(_escape, _plain(measurement, ", "))]
     for key, value in sorted((_plain(key), _plain(value)) for key, value in _tags(tags)):
         parts.append(f"{_other(_escape, key).replace('.', ':2E')}.{_other(_escape, value)}")
-    series = "/".join(parts)
-    return series if series[0].isalnum() else f"0::{series}"
+    begin = "/".join(parts)
+    return begin if begin[0].isalnum() else f"0::{begin}"
+
+
+@lru_cache(NAMES)
+def metric(measurement: str, tags: str, field: str) -> str:
+    """The metric's name for parts of a line, escaped as they were in it; ``tags`` with the comma before each."""
+    return f"{_series(measurement, tags)}/{_other(_escape, _plain(field))}"
 
 
 def _number(text: str) -> Value:
@@ -116,7 +117,10 @@ def _reading(match: re.Match[str], index: int) -> Draft | Refusal:
     if len(set(keys)) < len(keys):
         return Refusal("bad_name", "a tag comes twice", index=index)
     values: dict[str, Value] = {}
-    for key, text in _fields(fields):
+    written = _fields(fields)
+    if len(written) > FIELDS:
+        return Refusal("bad_message", f"{len(written)} fields, at most {FIELDS} a line", index=index)
+    for key, text in written:
         if len(measurement) + len(tags) + len(key) > WRITTEN:
             return Refusal("bad_name", f"{measurement[:40]!r}..: too long to be a metric's name", index=index)
         name = metric(measurement, tags, key)

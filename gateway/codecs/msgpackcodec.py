@@ -7,6 +7,7 @@ import msgspec
 from ..errors import Refusal
 from .depth import too_deep
 from .jsoncodec import TEXT
+from .keys import check_msgpack_keys
 from .model import Part, parts
 
 __all__ = ["BINARY", "BINARY_JSON_REPLIES", "MsgpackCodec"]
@@ -23,6 +24,7 @@ class MsgpackCodec:
 
     def decode(self, data: str | bytes) -> list[Part]:
         """Parts of a message; raises :class:`Refusal`: ``undecodable`` for what is not MessagePack, ``too_deep``."""
+        check_msgpack_keys(data)  # type: ignore[arg-type]
         try:
             return parts(_decode(data))  # type: ignore[arg-type]
         except RecursionError:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ..errors import Refusal
 from ..reading import INT64_MAX, INT64_MIN, Value, check_value
 from . import cborcodec, jsoncodec
+from .keys import check_cbor_keys
 from .model import MAX_READINGS, Draft, Part, name_problem, too_many
 
 __all__ = ["CBOR", "JSON", "SenmlCborCodec", "SenmlJsonCodec", "resolve"]
@@ -195,7 +196,9 @@ class SenmlCborCodec:
 
     def decode(self, data: str | bytes) -> list[Part]:
         """Parts of a pack; raises :class:`Refusal`."""
-        return _parts(cborcodec.decode(data if isinstance(data, bytes) else data.encode(), text_keys=False))
+        data = data if isinstance(data, bytes) else data.encode()
+        check_cbor_keys(data)
+        return _parts(cborcodec.decode(data, text_keys=False))
 
     def encode(self, reply: dict[str, object]) -> str | bytes:
         """CBOR of a reply."""

@@ -25,6 +25,7 @@ import msgspec
 
 from ..auth import ANYBODY, Grant
 from ..codecs.depth import check_depth
+from ..codecs.keys import check_msgpack_keys
 from ..distribution import Distribution
 from ..errors import HistoryError, JournalError, Overloaded, Refusal
 from ..globs import is_pattern
@@ -314,6 +315,8 @@ class Client:
         """One message of the dashboard."""
         try:
             decoder = _from_json if message.kind == "text" else _from_msgpack
+            if message.kind != "text":
+                check_msgpack_keys(message.data)  # type: ignore[arg-type]
             request = decoder.decode(message.data)  # type: ignore[arg-type]
             if type(request) is Command:
                 check_depth(request.params, 1)
