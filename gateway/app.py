@@ -43,6 +43,7 @@ from .server.desk import Desk
 from .server.device import DeviceEndpoint
 from .server.doors import Doors
 from .server.downlink import Downlink
+from .server.exporting import Exporter
 from .server.forgetting import Forgetting
 from .server.guard import Guard
 from .server.health import Health, Problem
@@ -336,6 +337,7 @@ class App:
                 **desk.commands,
                 **token_desk.commands,
                 **forgetting.commands,
+                **Exporter(history, book.is_integer).commands,
                 "settings": reloader.describe,
                 "send": downlink.send,
             },

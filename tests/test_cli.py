@@ -30,7 +30,16 @@ from gateway.server.control import NAME, Control
 from tests.running import Running, acked, gateway, receive, send
 from tools.toolkit.servers import ROOT, Daemon
 
-CONTROL = ("devices", "explain x", "dead-letters list", "dead-letters show", "dead-letters retry", "tail", "top")
+CONTROL = (
+    "devices",
+    "explain x",
+    "dead-letters list",
+    "dead-letters show",
+    "dead-letters retry",
+    "tail",
+    "top",
+    "export",
+)
 
 
 class Cli:

@@ -22,6 +22,7 @@ __all__ = [
     "Silent",
     "Unanswered",
     "add_options",
+    "add_state_dir",
     "dial",
     "state_dir",
 ]
@@ -56,6 +57,11 @@ class Unanswered(GatewayError):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that asks the gateway."""
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    add_state_dir(parser)
+
+
+def add_state_dir(parser: argparse.ArgumentParser) -> None:
+    """Where the gateway is to be found."""
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="the gateway's state directory (default: GATEWAY_STATE_DIR)"
     )

@@ -218,7 +218,8 @@ class _Reader:
         )
 
     def names(self) -> list[str]:
-        return [name for _, name in self._names(self._memory())]
+        memory = self._memory()
+        return [name for number, name in self._names(memory) if number or name in memory]
 
     def run(self) -> tuple[list[Row], bool]:
         query = self._query
