@@ -393,7 +393,8 @@ def test_uninstalling_leaves_settings_and_data(machine: Machine) -> None:
     dropin = machine.unit("gateway.service.d/own.conf")
     dropin.write_text("[Service]\n")
     said = machine.installed("--uninstall")
-    assert "--purge" in said
+    assert f"settings ({machine.top}/etc/gateway) and data ({machine.top}/var/lib/gateway) are still there" in said
+    assert f"--root {machine.top} --uninstall --purge" in said
     assert not (machine.top / "opt/gateway").exists()
     assert not machine.unit("gateway.service").exists()
     assert not machine.unit("gateway.socket").exists()
