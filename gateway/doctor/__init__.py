@@ -56,5 +56,6 @@ def _running(health: Mapping[str, Any] | None) -> Iterator[Finding]:
         level = error if health["status"] == "failing" else warning
         yield level("gateway", str(problem["text"]).rstrip("."), str(problem["hint"]).rstrip("."))
     if not problems:
-        devices = health["devices"]
-        yield fine("gateway", f"it runs, version {health['version']}, with {devices['online']:,} devices online")
+        online = health["devices"]["online"]
+        devices = f"{online:,} device{'' if online == 1 else 's'}"
+        yield fine("gateway", f"it runs, version {health['version']}, with {devices} online")

@@ -22,7 +22,7 @@ from .finding import Finding, error, fine, warning
 
 __all__ = ["clock", "descriptors", "disk", "sync", "versions"]
 
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 SYNCS = 20
 SYNC_BYTES = 4096
 SYNC_S = 5.0  # for all of them
@@ -197,7 +197,7 @@ def _kind(place: Path) -> str:
 
 def _size(count: float) -> str:
     unit = 0
-    while count >= 1024 and unit < len(UNITS) - 1:
+    while count >= 999.5 and unit < len(UNITS) - 1:
         count /= 1024
         unit += 1
     return f"{count:.3g} {UNITS[unit]}"

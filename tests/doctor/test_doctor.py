@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway import __version__
+from gateway import __version__, doctor
 from gateway.auth import Tokens
 from gateway.cli import main
 from gateway.client.histogram import Histogram
@@ -142,6 +142,30 @@ def test_room_on_the_disk(tmp_path: Path) -> None:
         for level, sizes in {"error": (1 << 20, 1 << 60), "warning": (1 << 60, 0), "ok": (1 << 20, 0)}.items()
     }
     assert found == {level: level for level in found}
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "0.977 KiB"),
+        (1020 << 20, "0.996 GiB"),
+        (100 << 20, "100 MiB"),
+        (1 << 60, "1 EiB"),
+    ],
+)
+def test_sizes_are_readable(count: int, said: str) -> None:
+    """Three digits at most, and never an exponent."""
+    assert machine._size(count) == said
+
+
+@pytest.mark.parametrize(("online", "said"), [(0, "0 devices"), (1, "1 device"), (1200, "1,200 devices")])
+def test_how_many_devices_are_online(online: int, said: str) -> None:
+    """One is not several."""
+    health = {"problems": [], "status": "ok", "version": "1", "devices": {"online": online}}
+    (finding,) = doctor._running(health)
+    assert finding.text.endswith(f", with {said} online")
 
 
 def test_a_segment_that_goes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
