@@ -14,6 +14,7 @@ import difflib
 import ipaddress
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _is_host(host: str) -> bool:
+    """Whether it is an IP address or can be a host's name (RFC 1123, 2.1; ``_`` is found in practice)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.removesuffix(".").split(".")
+        return len(host) <= 253 and all(map(_label, labels)) and not labels[-1].isdecimal()
+    return True
+
+
+_label = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)").fullmatch
+
 T = TypeVar("T")
 # A variable that is there and empty means the same as one that is not.
 Unset = Annotated[T | None, BeforeValidator(lambda given: None if given == "" else given)]
@@ -89,6 +102,13 @@ class Section(BaseModel):
 class Listen(Section):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 or :: for all.")
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, host: str) -> str:
+        if not _is_host(host):
+            raise ValueError("not an address or a name; a port is GATEWAY_LISTEN__PORT, and :: stands without brackets")
+        return host
 
 
 class Auth(Section):
@@ -138,7 +158,7 @@ class Mqtt(Section):
     @field_validator("url")
     @classmethod
     def _url(cls, url: str) -> str:
-        return _check_url(url, ("mqtt", "mqtts"))
+        return _check_url(url, ("mqtt", "mqtts"), "GATEWAY_MQTT__PASSWORD")
 
     @field_validator("topic")
     @classmethod
@@ -184,7 +204,7 @@ class Influx(Section):
     @field_validator("url")
     @classmethod
     def _url(cls, url: str) -> str:
-        return _check_url(url, ("http", "https"))
+        return _check_url(url, ("http", "https"), "GATEWAY_INFLUX__TOKEN")
 
 
 _SPARKPLUG_ID = r"^[^+#/\x00]*$"  # Sparkplug 3.0.0, 4.1
@@ -399,7 +419,7 @@ class Settings(BaseSettings):
         insecure = _inner(given, "auth", "allow_insecure", False)
         missing = _lacking(_inner(given, "auth", "mode", "none"), _inner(given, "tls", "cert", None))
         allowed = _is_true(insecure)
-        if missing and not is_loopback(host) and not allowed:
+        if missing and _is_host(host) and not is_loopback(host) and not allowed:
             faults.append(
                 f"GATEWAY_LISTEN__HOST: {host} is reached from other machines, without {' and '.join(missing)}; set "
                 "these, or GATEWAY_AUTH__ALLOW_INSECURE=true if that is meant, or listen on 127.0.0.1"
@@ -438,15 +458,24 @@ class Settings(BaseSettings):
         return tuple(sources)
 
 
-def _check_url(url: str, schemes: tuple[str, ...]) -> str:
+def _check_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
+    """The URL, if it has a place for nothing that would be shown; ``secret`` is the setting for what has to be kept.
+
+    Nothing of a URL that is refused is told: its parts are not where they seem.
+    """
     if not url:
         return url
     accepted = " or ".join(f"{scheme}://host:port" for scheme in schemes)
+    encoded = "/ ? # [ ] in a password are written %2F %3F %23 %5B %5D"
+    if "?" in url or "#" in url:
+        raise ValueError(f"it has a query or fragment, which is not used: give a secret by {secret}; {encoded}")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{error}; accepted: {accepted}") from None
+    except ValueError:
+        raise ValueError(
+            f"its host or port cannot be read; accepted: {accepted}; give a secret by {secret}; {encoded}"
+        ) from None
     if parts.scheme not in schemes or not parts.hostname or port == 0:
         raise ValueError(f"not a URL this takes; accepted: {accepted}")
     return url

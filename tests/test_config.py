@@ -169,6 +169,47 @@ def test_secrets_are_masked(monkeypatch):
     assert set(shown(load())) == set(variables())
 
 
+@pytest.mark.parametrize(
+    ("name", "url", "says"),
+    [
+        ("INFLUX", "http://h:1/?token=canary", "GATEWAY_INFLUX__TOKEN"),
+        ("INFLUX", "http://h:1/#canary", "GATEWAY_INFLUX__TOKEN"),
+        ("MQTT", "mqtt://h:1?password=canary", "GATEWAY_MQTT__PASSWORD"),
+        ("MQTT", "mqtt://user:canary#1@h", "GATEWAY_MQTT__PASSWORD"),
+        ("MQTT", "mqtt://user:canary/1@h", "GATEWAY_MQTT__PASSWORD"),
+        ("MQTT", "mqtt://user:canary[@h", "GATEWAY_MQTT__PASSWORD"),
+    ],
+)
+def test_a_secret_in_a_url_where_it_is_not_masked(monkeypatch, capsys, name, url, says):
+    """In its query or fragment, or cut off there, it is a fault that names where it belongs, and is never shown."""
+    monkeypatch.setenv(f"GATEWAY_{name}__URL", url)
+    for command in (["check-config"], ["config", "show"]):
+        assert main(command) == 78
+        said = "".join(capsys.readouterr())
+        assert f"GATEWAY_{name}__URL: " in said
+        assert says in said
+        assert "canary" not in said
+
+
+@pytest.mark.parametrize(
+    ("host", "works"),
+    [
+        *((host, True) for host in ("127.0.0.1", "::1", "localhost", "gw-1.example.", "my_host", "::", "fe80::1%lo")),
+        *((host, False) for host in ("127.0.0.1:1", "name:1", "[::1]", "a b", "a..b", "-a", "300.1.1.1", "x" * 64)),
+    ],
+)
+def test_a_host_is_an_address_or_a_name(monkeypatch, host, works):
+    """What is neither cannot be listened on, and is said so before the start."""
+    monkeypatch.setenv("GATEWAY_LISTEN__HOST", host)
+    monkeypatch.setenv("GATEWAY_AUTH__ALLOW_INSECURE", "true")
+    if works:
+        assert load().listen.host == host
+        return
+    with pytest.raises(ConfigError, match="GATEWAY_LISTEN__HOST: not an address or a name"):
+        load()
+    assert main(["run"]) == 78
+
+
 def test_commands(monkeypatch, capsys):
     """check-config ends with 0 or 78 and names the faults on stderr; config show prints what is in force."""
     assert main(["check-config"]) == 0

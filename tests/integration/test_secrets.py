@@ -105,6 +105,8 @@ class Scene:
             "MQTT password": "canary-mqtt-45c48cce2e2d7fbd",
             "MQTT password in the URL": "canary-url-d3d9446802a44259",
             "InfluxDB token": "canary-influx-6512bd43d9caa6e0",
+            "InfluxDB token in a query": "canary-query-70efdf2ec9b08607",
+            "MQTT password in a query": "canary-query-d82c8d1619ad8176",
             **{f"TLS key, line {n}": line for n, line in enumerate(server.key.read_text().splitlines()[1:-1])},
         }
         credentials = directory / "credentials"
@@ -191,7 +193,17 @@ class Scene:
         environment |= {**self.settings, "GATEWAY_STATE_DIR": str(self.daemon.state)}
         environment["GATEWAY_LISTEN__PORT"] = str(self.daemon.port)
         faulty = {"GATEWAY_MQTT__QOS": "7", "GATEWAY_INFLUX__URL": "influx"}
-        for words, more in (("config show --json", {}), ("check-config", faulty), ("token list", {})):
+        queries = {
+            "GATEWAY_INFLUX__URL": f"http://127.0.0.1:1/?token={self.secrets['InfluxDB token in a query']}",
+            "GATEWAY_MQTT__URL": f"mqtt://127.0.0.1:1?password={self.secrets['MQTT password in a query']}",
+        }
+        for words, more in (
+            ("config show --json", {}),
+            ("check-config", faulty),
+            ("token list", {}),
+            ("config show", queries),
+            ("check-config --json", queries),
+        ):
             ran = subprocess.run(
                 [sys.executable, "-m", "gateway", *words.split()],
                 env={**environment, **more},
@@ -246,6 +258,8 @@ async def test_secrets_appear_nowhere(tmp_path: Path, store: int) -> None:
     assert " DEBUG " in scene.seen["the log"]
     for what in ("MQTT", "InfluxDB"):
         assert what in scene.seen["GET /healthz " + next(key.split()[2] for key in scene.seen if "/healthz " in key)]
+    for command in ("config show", "check-config --json"):
+        assert "GATEWAY_INFLUX__URL" in scene.seen[f"gateway {command}"]
     assert "GATEWAY_MQTT__QOS" in scene.seen["gateway check-config"]
     assert "pump-9" in scene.seen["control pending"]
     assert not scene.found(), "\n".join(scene.found())
