@@ -42,7 +42,7 @@ class Row(msgspec.Struct, array_like=True):
     name, ``state`` being :data:`GONE`.
 
     ``learned`` is the usual pause between its messages in seconds, ``old`` and ``future`` count times far off;
-    ``heard``, ``held`` and ``gaps`` are the session's, above ``seq``.
+    ``heard``, ``held`` and ``gaps`` are the session's, above ``seq``; ``via`` is a sub-device's concentrator.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Row(msgspec.Struct, array_like=True):
     heard: int = 0
     held: int = 0
     gaps: list[tuple[int, int]] = []
+    via: str = ""
 
 
 class _Payload(msgspec.Struct, array_like=True):

@@ -138,6 +138,10 @@ class Commands:
         """Flat numbers: how many wait, and how often each state was reached since the start."""
         return {"waiting": len(self._commands), **self.counts}
 
+    def get(self, id: object) -> Command | None:
+        """The command of that id, if it has not ended."""
+        return self._commands.get(id) if isinstance(id, str) else None
+
     def waiting(self, device: str) -> list[Command]:
         """The commands of a device that have not ended, in order."""
         return [self._commands[id] for id in self._devices.get(device, ())]

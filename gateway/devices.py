@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,7 @@ from .liveness import Rhythm, Status
 from .reading import ASSIGNED, Batch, Description, Mark, Presence, Reading
 from .session import Session
 
-__all__ = ["SNAPSHOT_S", "Device", "DeviceBook", "Link"]
+__all__ = ["SNAPSHOT_S", "Device", "DeviceBook", "Link", "Relay"]
 
 SNAPSHOT_S = 60.0
 FORGOTTEN = 1_000  # names of devices that were forgotten, the oldest out
@@ -35,7 +36,11 @@ REPLACEMENT_WINDOW_S = 10.0
 
 
 class Link(Protocol):
-    """A device's connection, as the book sees it."""
+    """A device's connection, as the book sees it: its own, or that of the concentrator ``via``."""
+
+    @property
+    def via(self) -> str:
+        """The concentrator's name; empty for a connection of its own."""
 
     def committed(self, seq: int) -> None:
         """Everything up to ``seq`` of the current session is durably decided."""
@@ -73,6 +78,7 @@ class Device:
         "rhythm",
         "session",
         "status",
+        "via",
     )
 
     def __init__(self, name: str, bucket: TokenBucket) -> None:
@@ -87,12 +93,15 @@ class Device:
         self.described: dict[str, object] = {}  # changed by ``describe`` alone
         self.metrics: set[str] = set()  # every metric it has sent; bounded by the endpoint
         self.link: Link | None = None
+        self.via = ""  # the concentrator that it was heard through last, empty where it came by itself
         self.replacements = SlidingWindow(REPLACEMENTS, REPLACEMENT_WINDOW_S)
 
     def committed(self, token: Token) -> None:
         """Called by the journal on the loop, once a commit, with the last token of it."""
         accepted, seq, session = token
-        self.ledger.stored = accepted
+        ledger = self.ledger
+        if accepted > ledger.stored:  # else a relay that was told before knew of later ones
+            ledger.stored = accepted
         if session.decided(seq) and session is self.session and self.link is not None:
             self.link.committed(seq)
 
@@ -114,6 +123,39 @@ class Device:
         """The name it gave itself, else its own."""
         name = self.described.get("name")
         return name if isinstance(name, str) and name else self.name
+
+
+class Relay:
+    """What a concentrator's connection brings of its sub-devices: the journal's waiter for their readings.
+
+    The sequence is the concentrator's (``device``), each ledger its sub-device's.  A token is (readings given, seq,
+    session).  Bound: what the journal holds that is not durable.
+    """
+
+    __slots__ = ("_given", "device", "given")
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.given = 0
+        self._given: deque[tuple[Device, int]] = deque()  # not durable yet: whose, and how many it has had accepted
+
+    def give(self, device: Device) -> None:
+        """A reading of ``device`` was taken by the journal."""
+        self.given += 1
+        accepted = device.ledger.accepted = device.ledger.accepted + 1
+        self._given.append((device, accepted))
+
+    def committed(self, token: Token) -> None:
+        """As :meth:`Device.committed`: all that was given up to the token's count is durable."""
+        count, seq, session = token
+        given = self._given
+        for _ in range(len(given) - (self.given - count)):
+            device, accepted = given.popleft()
+            if accepted > device.ledger.stored:
+                device.ledger.stored = accepted
+        concentrator = self.device
+        if session.decided(seq) and session is concentrator.session and concentrator.link is not None:
+            concentrator.link.committed(seq)
 
 
 class DeviceBook:
@@ -222,6 +264,7 @@ class DeviceBook:
         if row.counts:
             device.ledger = Ledger(row.counts)
         device.describe(row.described or {})
+        device.via = row.via
 
     def replay(self, batch: Batch, skip_below: int = 0) -> None:
         """Take in journalled items that the snapshot does not reflect (offsets from ``skip_below``)."""
@@ -230,7 +273,9 @@ class DeviceBook:
                 continue
             device = self._known(item.device)
             kind = type(item)
-            if kind is Reading or kind is Mark:
+            if kind is Reading:
+                self._replay_reading(device, item)  # type: ignore[arg-type]
+            elif kind is Mark:
                 self._replay_sequence(device, item)  # type: ignore[arg-type]
             elif kind is Presence:
                 device.status = liveness.restored(item.state, item.since, item.reason)  # type: ignore[union-attr]
@@ -246,19 +291,22 @@ class DeviceBook:
     def _replay_sequence(self, device: Device, item: Reading | Mark) -> None:
         self._replay_session(device, item.session)
         session = device.session
-        ledger = device.ledger
         if item.seq > session.highest:
             session.accept(item.seq)
         session.decided(item.seq)
         # What was refused or is missing is counted by the snapshot alone: it may have been counted there when this was
         # still on its way to disk.
-        if type(item) is Reading:
-            ledger.received += 1
-            ledger.accepted += 1
-            ledger.stored += 1
-            device.last_seen = max(device.last_seen, item.received)
-            if item.flags & ASSIGNED:
-                device.clock.last = max(device.clock.last, item.time)
+
+    def _replay_reading(self, device: Device, item: Reading) -> None:
+        self._replay_sequence(self._known(item.via) if item.via else device, item)
+        device.via = item.via
+        ledger = device.ledger
+        ledger.received += 1
+        ledger.accepted += 1
+        ledger.stored += 1
+        device.last_seen = max(device.last_seen, item.received)
+        if item.flags & ASSIGNED:
+            device.clock.last = max(device.clock.last, item.time)
 
     def snapshot(self, epoch: str, offset: int) -> bytes:
         """The snapshot that reflects everything below ``offset`` (the journal's durable end)."""
@@ -281,6 +329,7 @@ class DeviceBook:
                 device.session.heard,
                 device.session.held,
                 device.session.gaps,
+                device.via,
             )
             for device in self._devices.values()
         ]

@@ -66,11 +66,13 @@ class Overloaded(GatewayError):
 class Refusal(GatewayError):
     """A message or reading that is not taken: one ``error`` on the wire.
 
-    ``code`` is the wire's ``code``; ``str(refusal)`` its ``detail``; ``seq`` and ``index`` are set where known.
+    ``code`` is the wire's ``code``; ``str(refusal)`` its ``detail``; ``seq`` and ``index`` are set where known, and
+    ``device`` where the reading named one.
     """
 
-    def __init__(self, code: str, detail: str, *, seq: int = 0, index: int | None = None) -> None:
+    def __init__(self, code: str, detail: str, *, seq: int = 0, index: int | None = None, device: str = "") -> None:
         super().__init__(detail)
         self.code = code
         self.seq = seq
         self.index = index
+        self.device = device

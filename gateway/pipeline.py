@@ -18,7 +18,7 @@ from .reading import Description, Mark, Presence, Reading
 
 if TYPE_CHECKING:
     from .codecs import Draft
-    from .devices import Device
+    from .devices import Device, Relay
     from .hub import Hub
     from .journal import Journal
     from .liveness import Status
@@ -54,16 +54,27 @@ class Pipeline:
         self._damped: dict[Device, float] = {}  # changed and not told, until when
         self.on_presence = on_presence if on_presence is not None else []
 
-    def admit(self, device: Device, draft: Draft, received: int, size: int = 0, *, delay: bool = False) -> float:
+    def admit(
+        self,
+        device: Device,
+        draft: Draft,
+        received: int,
+        size: int = 0,
+        *,
+        delay: bool = False,
+        relay: Relay | None = None,
+    ) -> float:
         """Keep a reading of ``device``; returns 0.0, or the seconds until its rate allows it (nothing is kept then).
 
         With ``delay`` it is kept all the same, and the seconds are how long to take nothing more.  ``size`` is its
-        share of the message's bytes.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room, and
+        share of the message's bytes, ``relay`` that of the concentrator whose sub-device it is, and whose sequence
+        moves.  Raises :class:`~gateway.errors.Overloaded` when the journal has no room, and
         :class:`~gateway.errors.Refusal` for a time that the rules refuse; both have cost the rate.
         """
         values = draft.values
         bucket = device.bucket
-        if not values and draft.seq and draft.seq == device.session.held and bucket.tokens > -bucket.burst:
+        session = device.session if relay is None else relay.device.session
+        if not values and draft.seq and draft.seq == session.held and bucket.tokens > -bucket.burst:
             # Giving up what was held is not made to wait, up to a burst on credit.
             bucket.borrow(1.0)
             wait = 0.0
@@ -73,16 +84,20 @@ class Pipeline:
                 return wait
         time = received + draft.shift if draft.shift else draft.time
         time, flags = device.clock.stamp(time, received, self.clock_rules)
-        session = device.session
         ledger = device.ledger
         seq = draft.seq
-        reading = Reading(device.name, session.id, seq, time, received, values, flags)
-        offset = self._append(reading, device, (ledger.accepted + 1, seq or session.highest, session))
-        ledger.accepted += 1
+        if relay is None:
+            reading = Reading(device.name, session.id, seq, time, received, values, flags)
+            offset = self._append(reading, device, (ledger.accepted + 1, seq or session.highest, session))
+            ledger.accepted += 1
+        else:
+            reading = Reading(device.name, session.id, seq, time, received, values, flags, relay.device.name)
+            offset = self._append(reading, relay, (relay.given + 1, seq or session.highest, session))
+            relay.give(device)
         if seq:
             missing = session.accept(seq)
             if missing:
-                ledger.miss(missing)
+                (ledger if relay is None else relay.device.ledger).miss(missing)
         if values:
             self._hub.publish(reading, offset, size)
         return wait

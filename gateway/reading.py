@@ -47,7 +47,8 @@ INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 class Reading(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """Values of one device at one time.
 
-    ``seq`` is 0 where the device gave none.  ``values`` may be empty (a reading that only moves the sequence).
+    ``seq`` is 0 where the device gave none.  ``values`` may be empty (a reading that only moves the sequence).  ``via``
+    names the concentrator that sent it for a sub-device: ``session`` and ``seq`` are the concentrator's then.
     """
 
     device: str
@@ -57,6 +58,7 @@ class Reading(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     received: int
     values: dict[str, Value]
     flags: int = 0
+    via: str = ""
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):

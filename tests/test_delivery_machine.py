@@ -2,7 +2,8 @@
 
 Real on both sides: :class:`gateway.client.outbox.Outbox`, :class:`gateway.server.connection.Connection` and all behind
 it.  Played by the test: the socket (delays, cuts, loses, never reorders), the journal (commits, crashes, is full) and
-the sinks (what they have taken).
+the sinks (what they have taken).  The device may be a concentrator whose readings are of several; one of these speaks
+for itself as well.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from gateway.ws import Message
 
 EPOCH = "5f" * 16
 NAME = "pump-1"
+NAMES = (NAME, "sub-1", "sub-2")
 OLDEST_MAIL_S = 4.0  # below the ten seconds after which a device counts as one that ignores its mail
 
 
@@ -94,6 +96,8 @@ class Socket:
 class DeviceAndGateway(RuleBasedStateMachine):
     """``values["n"]`` is the reading's number, 1, 2, 3, .. in the order of ``put``; so is ``seq``."""
 
+    names = 1  # of NAMES
+
     @initialize(
         rate=st.sampled_from([(20.0, 2.0), (20.0, 5.0), (1000.0, 100.0)]),
         level=st.sampled_from(["durable", "delivered"]),
@@ -111,7 +115,8 @@ class DeviceAndGateway(RuleBasedStateMachine):
         self.path = Path(self.directory) / "devices.msgpack"
         self.durable: list[Any] = []
         self.taken = 0
-        self.arrived = 0  # readings that came to the gateway, over all its starts
+        self.arrived = dict.fromkeys(NAMES, 0)  # readings of each that came to the gateway, over all its starts
+        self.own: Connection | None = None  # that of the one which speaks for itself
         self.good: list[int] = []
         self.bad: set[int] = set()
         self.named: set[int] = set()  # refused by an error that was sent, whether it arrived or was lost with the link
@@ -164,18 +169,19 @@ class DeviceAndGateway(RuleBasedStateMachine):
     def overload(self, count):
         self.journal.refusals = count
 
-    @rule(up=st.integers(0, 5), again=st.booleans())
-    def crash(self, up, again):
-        """What was not committed is gone; what was told is not more than what is true."""
+    @rule(up=st.integers(0, 5), commit=st.booleans(), again=st.booleans())
+    def crash(self, up, commit, again):
+        """What was not committed is gone, and what was may not have been acked; no more was told than is true."""
         self._arrive_up(up)
-        stored = sum(type(item) is Reading for item in self.durable)
+        if commit:
+            self.journal.commit()
+        self.own = None
         self._end(told=False)
         self._start()
-        device = self.book.get(NAME)
-        counts = device.ledger.as_dict() if device is not None else dict.fromkeys(FIELDS, 0)
-        assert counts["stored"] == stored
-        assert counts["received"] <= self.arrived
-        self.arrived = counts["received"]
+        for name, counts in self._ledgers().items():
+            assert counts["stored"] == self._stored(name)
+            assert counts["received"] <= self.arrived[name]
+            self.arrived[name] = counts["received"]
         if again:
             self.connect()
 
@@ -184,17 +190,24 @@ class DeviceAndGateway(RuleBasedStateMachine):
         """A clean stop and a start: the counts are what they were."""
         self.endpoint.stopping = True
         self._end(told=True)
+        if self.own is not None:
+            self.own.closed()
+            self.own = None
         self.journal.commit()
         self._save()
-        before = self._ledger()
+        before = self._ledgers()
         self._start()
-        assert self._ledger() == before
+        assert self._ledgers() == before
         if again:
             self.connect()
 
-    def _ledger(self):
-        device = self.book.get(NAME)
-        return device.ledger.as_dict() if device is not None else None
+    def _ledgers(self):
+        devices = {name: self.book.get(name) for name in NAMES}
+        nothing = dict.fromkeys((*FIELDS, "missing"), 0)
+        return {name: nothing if device is None else device.ledger.as_dict() for name, device in devices.items()}
+
+    def _stored(self, name):
+        return sum(type(item) is Reading and item.device == name for item in self.durable)
 
     # The device
 
@@ -211,8 +224,10 @@ class DeviceAndGateway(RuleBasedStateMachine):
             if self.outbox.full:
                 break
             seq = self.outbox.next_seq
-            values = {"bad": [seq]} if bad else {"n": seq}
-            payload = msgspec.json.encode({"seq": seq, "values": values})
+            reading = {"seq": seq, "values": {"bad": [seq]} if bad else {"n": seq}}
+            if (name := NAMES[seq % self.names]) != NAME:
+                reading["device"] = name
+            payload = msgspec.json.encode(reading)
             assert self.outbox.put(payload, self.now) == seq
             if bad:
                 self.bad.add(seq)
@@ -244,7 +259,8 @@ class DeviceAndGateway(RuleBasedStateMachine):
             self.now += gap
             message = self.up.popleft()
             decoded = msgspec.json.decode(message)
-            self.arrived += len(decoded) if isinstance(decoded, list) else 1
+            for reading in decoded if isinstance(decoded, list) else [decoded]:
+                self.arrived[reading.get("device", NAME)] += 1
             self.connection.message(Message.text(message.decode()))
             if self.socket.closed_with is not None:
                 # Overloaded for long: sent away, to come again later.
@@ -268,6 +284,20 @@ class DeviceAndGateway(RuleBasedStateMachine):
                 self.outbox.refuse(reply["seq"])
         if not out:
             self.mail_age = 0.0
+
+    @precondition(lambda self: self.names > 1)
+    @rule(count=st.integers(0, 3), hang_up=st.booleans())
+    def speak_for_itself(self, count, hang_up):
+        """A sub-device has a connection of its own for a while, with a sequence of its own."""
+        name = NAMES[1]
+        if self.own is None:
+            self.own = Connection(self.endpoint, Socket({}, set()), self.book.open(name))  # type: ignore[arg-type]
+        for _ in range(count):
+            self.arrived[name] += 1
+            self.own.message(Message.text('{"own":1}'))
+        if hang_up:
+            self.own.closed()
+            self.own = None
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 0.5, 3.0]))
     def wait(self, seconds):
@@ -322,10 +352,11 @@ class DeviceAndGateway(RuleBasedStateMachine):
     @invariant()
     def what_is_durable_is_in_order_and_there_once(self):
         if hasattr(self, "durable"):
-            readings = [item for item in self.durable if type(item) is Reading and item.values]
+            readings = [item for item in self.durable if type(item) is Reading and "n" in item.values]
             stored = [reading.seq for reading in readings]
             assert stored == sorted(set(stored))
             assert all(reading.values == {"n": reading.seq} for reading in readings)
+            assert all(reading.device == NAMES[reading.seq % self.names] for reading in readings)
 
     @invariant()
     def what_the_device_let_go_of_is_decided(self):
@@ -337,13 +368,26 @@ class DeviceAndGateway(RuleBasedStateMachine):
 
     @invariant()
     def the_ledger_adds_up(self):
-        device = self.book.get(NAME) if hasattr(self, "book") else None
-        if device is not None:
-            counts = device.ledger.as_dict()
+        for name, counts in self._ledgers().items() if hasattr(self, "book") else ():
             assert counts["received"] == sum(counts[field] for field in FIELDS[1:])
             assert all(count >= 0 for count in counts.values())
-            assert counts["received"] == self.arrived
-            assert counts["stored"] == sum(type(item) is Reading for item in self.durable)
+            assert counts["received"] == self.arrived[name]
+            assert counts["stored"] == self._stored(name)
+
+    @invariant()
+    def presence_is_that_of_the_connection(self):
+        if not hasattr(self, "book"):
+            return
+        for name in NAMES[1:]:
+            device = self.book.get(name)
+            if device is not None and device.link is not None:
+                assert device.status.state == "online"
+                assert (
+                    (device.link is self.own) if self.own is not None and name == NAMES[1] else device.link.via == NAME
+                )
+                assert self.socket is not None or device.link is self.own
+            elif device is not None and device.status is not None and device.status.confirmed:
+                assert device.status.state == "offline"
 
     def teardown(self):
         """On a link that holds, all is decided in the end."""
@@ -368,10 +412,18 @@ class DeviceAndGateway(RuleBasedStateMachine):
             self.now += 0.01 if wait is None else wait + 1e-6
             self._write(4)
         assert len(self.outbox) == 0
-        assert [i.seq for i in self.durable if type(i) is Reading and i.values] == self.good
+        assert [i.seq for i in self.durable if type(i) is Reading and "n" in i.values] == self.good
         assert self.named >= self.bad
         self.the_ledger_adds_up()
 
 
+class ConcentratorAndGateway(DeviceAndGateway):
+    """Two readings of three are of sub-devices."""
+
+    names = 3
+
+
 TestDeviceAndGateway = DeviceAndGateway.TestCase
 TestDeviceAndGateway.settings = settings(max_examples=150, stateful_step_count=100, deadline=None)
+TestConcentratorAndGateway = ConcentratorAndGateway.TestCase
+TestConcentratorAndGateway.settings = settings(max_examples=100, stateful_step_count=100, deadline=None)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from ..codecs import SUBPROTOCOLS
 from ..hub import MSGPACK
 from ..messages import device, live
+from ..messages.fields import DeviceName
 from ..reading import DEVICE
 from ..server import live as feed
 from ..server.describing import Described
@@ -28,7 +31,9 @@ __all__ = [
 
 
 class Describe(Described, tag="describe", tag_field="type", frozen=True):
-    """What the device is; kept, shown, and used for units and staleness."""
+    """What the device is, or the sub-device that ``device`` names; kept, shown, and used for units and staleness."""
+
+    device: DeviceName | UnsetType | None = UNSET
 
 
 def ws_binding(query: dict[str, Any] | None, subprotocols: tuple[str, ...]) -> dict[str, Any]:

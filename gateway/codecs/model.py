@@ -110,17 +110,18 @@ def _reading(element: object, index: int | None) -> Draft | Refusal:
         values = element.pop("values")
         prefix = "values."
         if type(values) is not dict:
-            return _refused("bad_message", "values: not an object", seq, index, element, values)
+            return _refused("bad_message", "values: not an object", seq, index, element, values, device)
         if element:
             stray = _shown(next(iter(element)))
             detail = f"{stray} beside values: move it into values"
-            return _refused("bad_message", detail, seq, index, element, values)
+            return _refused("bad_message", detail, seq, index, element, values, device)
     elif "type" in element:
         return _refused("bad_message", "a typed message inside an array", seq, index, element)
     absent = False
     for name, value in values.items():
         if name not in _known and not _learn(name):
-            return _refused("bad_name", f"{prefix}{_shown(name)}: not a metric's name", seq, index, element, values)
+            detail = f"{prefix}{_shown(name)}: not a metric's name"
+            return _refused("bad_name", detail, seq, index, element, values, device)
         kind = type(value)
         if kind is float:
             if value - value == 0.0:  # finite
@@ -135,20 +136,24 @@ def _reading(element: object, index: int | None) -> Draft | Refusal:
             continue
         problem = check_value(value)
         if problem:
-            return _refused("bad_value", f"{prefix}{name}: {problem}", seq, index, element, values)
+            return _refused("bad_value", f"{prefix}{name}: {problem}", seq, index, element, values, device)
     if absent:
         values = {name: value for name, value in values.items() if value is not None}
     return Draft(values, seq, time, device)
 
 
-def _refused(code: str, detail: str, seq: int, index: int | None, element: object, taken: object = None) -> Refusal:
-    """The refusal of a reading, ``element`` without what was ``taken`` out of it; raises that of the whole message for
-    one that is nested too deeply."""
+def _refused(
+    code: str, detail: str, seq: int, index: int | None, element: object, taken: object = None, device: object = ""
+) -> Refusal:
+    """The refusal of a reading (of ``device``, if that was read already), ``element`` without what was ``taken`` out of
+    it; raises that of the whole message for one that is nested too deeply."""
     around = 0 if index is None else 1
     check_depth(element, around)
     if taken is not element:
         check_depth(taken, around + 1)
-    return Refusal(code, detail, seq=seq, index=index)
+    if not device and type(element) is dict and code != "bad_device":
+        device = element.get("device", "")
+    return Refusal(code, detail, seq=seq, index=index, device=device if isinstance(device, str) else "")
 
 
 # Names that passed the grammar, so that a stream's regular expression runs once a name.

@@ -62,7 +62,7 @@ class MetricAbout(msgspec.Struct, frozen=True):
 
 
 class DeviceRow(msgspec.Struct, frozen=True):
-    """A device; ``metrics`` and ``interval_s`` where it said so."""
+    """A device; ``metrics`` and ``interval_s`` where it said so, ``via`` the concentrator that it was heard through."""
 
     device: DeviceName
     name: str
@@ -76,6 +76,7 @@ class DeviceRow(msgspec.Struct, frozen=True):
     clock: ClockDetail
     metrics: dict[MetricName, MetricAbout] | UnsetType = UNSET
     interval_s: float | UnsetType = UNSET
+    via: DeviceName | UnsetType = UNSET
 
 
 class ValueRow(msgspec.Struct, frozen=True):

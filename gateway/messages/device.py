@@ -72,15 +72,18 @@ Readings = Annotated[
 
 
 class DeviceHeartbeat(msgspec.Struct, tag="heartbeat", tag_field="type", frozen=True):
-    """Alive, nothing to report."""
+    """Alive, nothing to report; of a sub-device, if ``device`` names one."""
+
+    device: DeviceName | UnsetType | None = UNSET
 
 
 class Result(msgspec.Struct, tag="result", tag_field="type", frozen=True):
-    """The answer to a command: whether it was carried out, and what came of it."""
+    """The answer to a command: whether it was carried out, and what came of it; ``device`` as in the command."""
 
     id: Id
     ok: bool
     value: Any = None
+    device: DeviceName | UnsetType | None = UNSET
 
 
 class SenmlRecord(msgspec.Struct, frozen=True):
@@ -157,20 +160,22 @@ class Throttled(msgspec.Struct, tag="throttled", tag_field="type", frozen=True):
 class DeviceError(msgspec.Struct, tag="error", tag_field="type", frozen=True):
     """A message or reading was refused for good; with ``retry_after_ms`` (code ``overloaded``) it is to come again.
 
-    ``index`` is its place in an array.
+    ``index`` is its place in an array, ``device`` the sub-device whose it was.
     """
 
     code: Annotated[str, Meta(examples=["bad_value", "bad_name", "bad_message", "undecodable", "overloaded"])]
     detail: Annotated[str, Meta(max_length=512)]
     seq: Sequence | UnsetType = UNSET
     index: Count | UnsetType = UNSET
+    device: DeviceName | UnsetType = UNSET
     retry_after_ms: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
 
 
 class DeviceCommand(msgspec.Struct, tag="command", tag_field="type", frozen=True):
     """To be carried out before ``expires``, and answered by a ``result``.
 
-    ``again``: it went out before and was not answered, so that it may have been carried out already.
+    ``again``: it went out before and was not answered, so that it may have been carried out already.  ``device``: it is
+    for that sub-device.
     """
 
     id: Id
@@ -178,3 +183,4 @@ class DeviceCommand(msgspec.Struct, tag="command", tag_field="type", frozen=True
     params: Params
     expires: Milliseconds
     again: bool = False
+    device: DeviceName | UnsetType = UNSET

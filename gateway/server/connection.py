@@ -31,9 +31,10 @@ from ..ws import Connection as WebSocket
 from ..ws import Message
 from .describing import check_description, metrics_described, with_units
 from .outcome import Outcome
+from .subdevices import SubDevices
 
 if TYPE_CHECKING:
-    from ..devices import Device
+    from ..devices import Device, Relay
     from .device import DeviceEndpoint
     from .downlink import Downlink
 
@@ -66,11 +67,14 @@ class Connection:
         "_reminded",
         "_replies",
         "_resume",
+        "_subs",
         "_text",
         "_undecodable",
         "_ws",
         "device",
     )
+
+    via = ""
 
     def __init__(self, endpoint: DeviceEndpoint, ws: WebSocket, device: Device) -> None:
         self._endpoint = endpoint
@@ -89,18 +93,24 @@ class Connection:
         self._resume: asyncio.TimerHandle | None = None
         self._undecodable = 0
         self._contested = bool(ws.state.get("contested"))
+        self._subs: SubDevices | None = None  # made for the first one that is named
         self._take_over()
 
     def _take_over(self) -> None:
         device, endpoint = self.device, self._endpoint
         previous, device.link = device.link, self
+        device.via = ""
         if previous is not None:
             previous.replaced(self._contested)
+        if isinstance(previous, Connection):
+            previous._subs, self._subs = None, previous._subs
+            if self._subs is not None:
+                self._subs.pass_on(self, self._ws.state.get("grant"))
         now = endpoint.now()
         resumed = device.begin(self._ws.query.get("session"), secrets.token_hex(4))
         device.last_seen = now
         device.rhythm.begin(endpoint.monotonic())
-        if previous is None:
+        if previous is None or previous.via:
             endpoint.connected += 1
         status, changed = liveness.connected(device.status, now)
         if changed:
@@ -196,6 +206,8 @@ class Connection:
             return
         device.link = None
         endpoint.connected -= 1
+        if self._subs is not None:
+            self._subs.end(reason)
         if endpoint.stopping or device.status is None:
             return
         now = endpoint.monotonic()
@@ -227,7 +239,7 @@ class Connection:
             device.ledger.received += 1
             device.ledger.rejected += 1
             self._undecodable += 1
-            self._error(refusal, "device_undecodable")
+            self._error(device, refusal, "device_undecodable")
             if self._undecodable >= UNDECODABLE_MAX:
                 self.end(1011, f"{UNDECODABLE_MAX} messages in a row that cannot be decoded")
             return
@@ -236,13 +248,17 @@ class Connection:
         size = len(message.data) // (len(parts) or 1)
         for index, part in enumerate(parts):
             if type(part) is Draft:
-                device.ledger.received += 1
-                self._reading(part, index if several else None, received, size, outcome)
+                if part.device and part.device != device.name:
+                    self._reading_of_other(part, index if several else None, received, size, outcome)
+                else:
+                    device.ledger.received += 1
+                    self._reading(device, None, part, index if several else None, received, size, outcome)
             elif isinstance(part, Control):
                 self._control(part, received, outcome)
             elif isinstance(part, Refusal):
-                device.ledger.received += 1
-                self._refuse(part, outcome)
+                whose = self._whose(part, received)
+                whose.ledger.received += 1
+                self._refuse(whose, part, outcome)
         self._answer(outcome)
 
     def _heard(self, now: int) -> None:
@@ -256,34 +272,69 @@ class Connection:
         """Whether nothing is read, for the rate: its silence is ours then."""
         return self._resume is not None
 
-    def _reading(self, draft: Draft, index: int | None, received: int, size: int, outcome: Outcome) -> None:
-        endpoint, device = self._endpoint, self.device
-        ledger, seq = device.ledger, draft.seq
-        if draft.device and draft.device != device.name:
-            refusal = Refusal("bad_device", "device: no sub-device is allowed here", seq=seq, index=index)
-            self._refuse(refusal, outcome)
-            return
+    def _heard_of(self, name: object, received: int) -> Device:
+        """The sub-device of that name, which is heard now; raises :class:`Refusal`."""
+        subs = self._sub_devices()
+        link = subs.find(name)
+        subs.heard(link, received)
+        return link.device
+
+    def _sub_devices(self) -> SubDevices:
+        if self._subs is None:
+            self._subs = SubDevices(self._endpoint, self, self._ws.state.get("grant"))
+        return self._subs
+
+    def _whose(self, refusal: Refusal, received: int) -> Device:
+        """Whose reading was refused: the connection's own where it names none that there may be."""
+        if refusal.device and refusal.device != self.device.name:
+            with suppress(Refusal):
+                return self._heard_of(refusal.device, received)
+        return self.device
+
+    def _reading_of_other(self, draft: Draft, index: int | None, received: int, size: int, outcome: Outcome) -> None:
+        try:
+            device = self._heard_of(draft.device, received)
+        except Refusal as refusal:
+            self.device.ledger.received += 1
+            refusal.seq, refusal.index = draft.seq, index
+            self._refuse(self.device, refusal, outcome)
+        else:
+            device.ledger.received += 1
+            self._reading(device, self._sub_devices().relay, draft, index, received, size, outcome)
+
+    def _reading(
+        self,
+        device: Device,
+        relay: Relay | None,
+        draft: Draft,
+        index: int | None,
+        received: int,
+        size: int,
+        outcome: Outcome,
+    ) -> None:
+        """A reading of ``device``, a sub-device where there is a ``relay``; the sequence is this connection's own."""
+        endpoint, ledger, seq = self._endpoint, device.ledger, draft.seq
         metrics = device.metrics
         if not metrics.issuperset(draft.values):
             metrics = metrics.union(draft.values)
             if len(metrics) > endpoint.settings.max_metrics:
                 detail = f"more than {endpoint.settings.max_metrics} metrics of one device"
-                self._refuse(Refusal("too_many_metrics", detail, seq=seq, index=index), outcome)
+                self._refuse(device, Refusal("too_many_metrics", detail, seq=seq, index=index), outcome)
                 return
             if endpoint.series + len(metrics) - len(device.metrics) > endpoint.settings.max_series:
                 detail = f"more than {endpoint.settings.max_series} metrics of all devices"
-                self._refuse(Refusal("too_many_series", detail, seq=seq, index=index), outcome)
+                self._refuse(device, Refusal("too_many_series", detail, seq=seq, index=index), outcome)
                 return
         if seq:
-            verdict = device.session.judge(seq, endpoint.monotonic())
+            verdict = self.device.session.judge(seq, endpoint.monotonic())
             if verdict is Verdict.DUPLICATE:
                 ledger.duplicate += 1
                 outcome.duplicate = True
                 return
             if verdict is Verdict.HELD:
-                self._held_behind(outcome)
+                self._held_behind(device, outcome)
                 return
-        elif outcome.blocked:
+        elif outcome.blocked and outcome.stops(device):
             # What has no seq cannot come again: dropped, and counted as what stopped it.
             if outcome.overloaded:
                 ledger.dropped += 1
@@ -292,13 +343,13 @@ class Connection:
                 outcome.held += 1
             return
         try:
-            wait = endpoint.pipeline.admit(device, draft, received, size, delay=endpoint.delay)
+            wait = endpoint.pipeline.admit(device, draft, received, size, delay=endpoint.delay, relay=relay)
         except Overloaded as full:
             ledger.dropped += 1
             self._overloaded(full, seq, outcome)
             return
         except Refusal as refusal:
-            self._refuse(Refusal(refusal.code, str(refusal), seq=seq, index=index), outcome, paid=True)
+            self._refuse(device, Refusal(refusal.code, str(refusal), seq=seq, index=index), outcome, paid=True)
             return
         if not wait or endpoint.delay:
             if metrics is not device.metrics:
@@ -306,59 +357,61 @@ class Connection:
                 device.metrics = metrics
             self._undecodable = 0
             self._overloaded_since = 0.0
-            outcome.debt = wait
+            if wait > outcome.debt:
+                outcome.debt = wait
             if draft.units is not None:
-                self._measured_in(draft.units, received)
+                self._measured_in(device, draft.units, received)
         else:
-            self._hold(seq, wait, outcome)
+            self._hold(device, seq, wait, outcome)
 
-    def _held_behind(self, outcome: Outcome) -> None:
+    def _held_behind(self, device: Device, outcome: Outcome) -> None:
         """A reading came behind one that could not be kept: not kept for the same cause."""
         if self.device.session.held_full:
-            self.device.ledger.dropped += 1
+            device.ledger.dropped += 1
         else:
-            self.device.ledger.throttled += 1
+            device.ledger.throttled += 1
         outcome.held += 1
 
-    def _refuse(self, refusal: Refusal, outcome: Outcome, *, paid: bool = False) -> None:
+    def _refuse(self, device: Device, refusal: Refusal, outcome: Outcome, *, paid: bool = False) -> None:
         """A reading is refused for good, unless it cannot be told or is beyond the rate: then it has to come again.
 
         ``paid``: it has cost the rate already.
         """
-        endpoint, device = self._endpoint, self.device
+        endpoint = self._endpoint
         seq = refusal.seq
-        verdict = device.session.judge(seq, endpoint.monotonic()) if seq else Verdict.NEW
+        verdict = self.device.session.judge(seq, endpoint.monotonic()) if seq else Verdict.NEW
         if verdict is Verdict.DUPLICATE:
             device.ledger.duplicate += 1
             outcome.duplicate = True
             return
         if verdict is Verdict.HELD:
-            self._held_behind(outcome)
+            self._held_behind(device, outcome)
             return
         if not paid:
             wait = device.bucket.borrow(1.0) if endpoint.delay else device.bucket.take(1.0)
             if endpoint.delay:
-                outcome.debt = wait
+                outcome.debt = max(outcome.debt, wait)
             elif wait:
-                self._hold(seq, wait, outcome)
+                self._hold(device, seq, wait, outcome)
                 return
         if seq and self._ws.pending_bytes > REPLIES_MAX:
-            self._hold(seq, 0.0, outcome)
+            self._hold(device, seq, 0.0, outcome)
             return
         if seq:
             try:
-                endpoint.pipeline.refuse(device, seq)
+                endpoint.pipeline.refuse(self.device, seq)
             except Overloaded as full:
                 device.ledger.dropped += 1
                 self._overloaded(full, seq, outcome)
                 return
         device.ledger.rejected += 1
-        self._error(refusal)
+        self._error(device, refusal)
 
-    def _hold(self, seq: int, wait: float, outcome: Outcome) -> None:
+    def _hold(self, device: Device, seq: int, wait: float, outcome: Outcome) -> None:
         """A reading is not kept now; what has a seq may come again after ``wait`` seconds."""
-        self.device.ledger.throttled += 1
+        device.ledger.throttled += 1
         outcome.held += 1
+        outcome.stop(device)
         if seq:
             self.device.session.hold(seq, self._endpoint.monotonic())
         if not outcome.blocked:
@@ -433,36 +486,50 @@ class Connection:
         self._send(notice)
 
     def _control(self, control: Control, received: int, outcome: Outcome) -> None:
-        if control.type == "heartbeat":
+        device, named, unknown = self.device, control.body.get("device"), None
+        if named is not None and named != device.name:
+            try:
+                if control.type == "heartbeat":
+                    self._heard_of(named, received)
+                else:  # what is said of it is no word from it
+                    device = self._sub_devices().find(named).device
+            except Refusal as refusal:
+                unknown = refusal
+        if unknown is None and control.type == "heartbeat":
             return
-        if self.device.bucket.take(1.0):
-            self._error(Refusal("rate", f"{control.type}: beyond the rate, not taken"))
+        if device.bucket.take(1.0):
+            self._error(device, Refusal("rate", f"{control.type}: beyond the rate, not taken"))
+        elif unknown is not None:
+            self._error(device, unknown)
         elif control.type == "describe":
             try:
-                self._describe(check_description(control.body), received)
+                self._describe(device, check_description(control.body), received)
             except ValueError as error:
-                self._error(Refusal("bad_description", f"describe: {error}"))
+                self._error(device, Refusal("bad_description", f"describe: {error}"))
             except Refusal as refusal:
-                self._error(refusal)
+                self._error(device, refusal)
             except Overloaded as full:
                 self._overloaded(full, 0, outcome)
         elif (downlink := self._endpoint.downlink) is not None:
-            task = asyncio.create_task(self._result(downlink, control.body))
+            task = asyncio.create_task(self._result(downlink, device, control.body))
             self._endpoint.results.add(task)
             task.add_done_callback(self._endpoint.results.discard)
         else:
-            self._error(Refusal("unknown_command", "no command of that id is waiting"))
+            self._error(device, Refusal("unknown_command", "no command of that id is waiting"))
 
-    async def _result(self, downlink: Downlink, body: dict[str, object]) -> None:
+    async def _result(self, downlink: Downlink, device: Device, body: dict[str, object]) -> None:
         """An answer to a command; as many at once as the rate lets through."""
+        name = device.name
+        if device is self.device and self._subs is not None and (asked := downlink.asked(body)) in self._subs:
+            name = asked  # ids are told apart without the name, too
         try:
-            await downlink.answered(self.device.name, body)
+            await downlink.answered(name, body)
         except Refusal as refusal:
-            self._error(refusal)
+            self._error(device, refusal)
 
-    def _describe(self, body: dict[str, object], received: int) -> None:
+    def _describe(self, device: Device, body: dict[str, object], received: int) -> None:
         """Raises :class:`Refusal` for metrics that are too many for all devices together, and ``Overloaded``."""
-        endpoint, device = self._endpoint, self.device
+        endpoint = self._endpoint
         more = metrics_described(body) - metrics_described(device.described)
         if more > 0 and endpoint.described + more > endpoint.settings.max_series:
             detail = f"describe: more than {endpoint.settings.max_series} metrics of all devices"
@@ -470,20 +537,22 @@ class Connection:
         endpoint.pipeline.describe(device, body, received)
         endpoint.described += more
 
-    def _measured_in(self, units: dict[str, str], received: int) -> None:
+    def _measured_in(self, device: Device, units: dict[str, str], received: int) -> None:
         """Units that came with a reading are a part of the description; what cannot be one is left out."""
-        described = self.device.described
+        described = device.described
         with suppress(ValueError, Overloaded, Refusal):
             body = with_units(described, units)
             if body is not described:
-                self._describe(body, received)
+                self._describe(device, body, received)
 
-    def _error(self, refusal: Refusal, event: str = "device_refused") -> None:
+    def _error(self, device: Device, refusal: Refusal, event: str = "device_refused") -> None:
         detail = str(refusal)[:512]
         self._count(refusal.code)
-        self._endpoint.refused.note(self.device.name, refusal, self._endpoint.now())
-        self._endpoint.complaints.note(event, self.device.name, detail, refusal.code)
+        self._endpoint.refused.note(device.name, refusal, self._endpoint.now())
+        self._endpoint.complaints.note(event, device.name, detail, refusal.code)
         reply: dict[str, object] = {"type": "error", "code": refusal.code, "detail": detail}
+        if device is not self.device:
+            reply["device"] = device.name
         if refusal.seq:
             reply["seq"] = refusal.seq
         if refusal.index is not None:

@@ -31,6 +31,7 @@ from .connection import Connection
 from .describing import metrics_described
 from .downlink import Downlink
 from .refusals import Refusals
+from .subdevices import SubLink
 
 __all__ = ["DeviceEndpoint"]
 
@@ -80,6 +81,7 @@ class DeviceEndpoint:
         self.monotonic = monotonic
         self.stopping = False
         self.connected = 0  # devices that have a connection
+        self.heard_by: dict[Device, list[SubLink]] = {}  # sub-devices that several concentrators hear; the newest last
         self.losses = Losses()
         self._rounds = 0
         self._watched = monotonic()
@@ -188,7 +190,8 @@ class DeviceEndpoint:
             headers = {"Retry-After": str(overloaded.retry_after_ms // 1000)}
             return request.refuse(503, f"{overloaded}", headers, reason="devices")
         device = self.book.get(name)
-        if device is not None and device.link is not None and not device.replacements.allow():
+        link = device.link if device is not None else None
+        if device is not None and link is not None and not link.via and not device.replacements.allow():
             request.state["contested"] = True
             await asyncio.sleep(REPLACEMENT_DELAY_S)
         return await call_next(request)

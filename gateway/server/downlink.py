@@ -154,6 +154,11 @@ class Downlink:
                 self._commands.tell_sent(sent)
             # Else it may or may not have gone out, as far as the disk knows: it goes again, and says so.
 
+    def asked(self, body: dict[str, object]) -> str:
+        """Whose command a ``result`` answers, by its id; empty where there is none."""
+        command = self._commands.get(body.get("id"))
+        return command.device if command is not None else ""
+
     async def answered(self, device: str, body: dict[str, object]) -> None:
         """A device's ``result``; raises :class:`Refusal` where nobody waits for it."""
         id, ok = body.get("id"), body.get("ok")

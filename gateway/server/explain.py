@@ -45,7 +45,8 @@ REFUSED_HINTS = {
     "bad_value": "a value is a finite number, a 64-bit integer, a boolean or a string of at most 1,024 characters",
     "bad_time": "ts is seconds, milliseconds, microseconds or nanoseconds since 1970, below the year 2262",
     "bad_seq": "seq is a positive integer of 63 bits",
-    "bad_device": "a reading on a device's own connection names no other device",
+    "bad_device": "device in a reading names a sub-device; its token has to cover that one as well (device:GLOB)",
+    "too_many_devices": "GATEWAY_LIMITS__MAX_DEVICES bounds the devices that are remembered",
     "too_many_readings": "a message holds 1,000 readings at most",
     "too_many_metrics": "GATEWAY_LIMITS__MAX_METRICS bounds the metrics of a device; are names made up as it goes?",
     "too_many_series": "GATEWAY_LIMITS__MAX_SERIES bounds the metrics of all devices together",
@@ -125,6 +126,8 @@ def _state_notes(device: Device, journal_problem: str) -> Iterable[str]:
         yield f"No readings are taken now: {journal_problem}."
     if status is not None and not status.confirmed:
         yield "Its state is that from before the gateway's restart: it has not been seen since."
+    if device.via:
+        yield f"It was heard last through {device.via}: sequence, acks and what is missing are that one's."
     if session.held:
         why = "the journal had no room" if session.held_full else "it came above the device's rate"
         yield (
@@ -174,6 +177,8 @@ def _dropped(device: Device) -> tuple[str, str]:
 
 def _again(device: Device) -> str:
     session = device.session
+    if device.via:
+        return f"where {device.via}, which sends for it, gave a seq, it was told from which one on to send again"
     if session.highest or session.heard or session.held:
         return "the device was told from which seq on to send again, and what it sent again counts anew"
     return "it sends no seq, so {they_are} lost: with seq it would be told what to send again"

@@ -13,6 +13,8 @@ def device_row(device: Device) -> dict[str, object]:
     row: dict[str, object] = {"device": device.name, "name": device.display_name, "reason": "", "confirmed": True}
     row.update(presence_of(device))
     row["session"] = device.session.id
+    if device.via:
+        row["via"] = device.via
     row["ledger"] = device.ledger.as_dict()
     clock = device.clock
     row["clock"] = {"skew_ms": clock.skew_ms, "old": clock.old, "future": clock.future}

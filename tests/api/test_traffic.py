@@ -140,6 +140,17 @@ async def _commands(recorder: Recorder, gw: Running) -> None:
                 pass
             await one.send({"type": "result", "id": "none", "ok": False})
             await one.receive("error")
+        async with device(recorder, gw, "hub") as one:
+            await one.send({"type": "describe", "device": "arm", "name": "Arm"})
+            await one.send({"type": "heartbeat", "device": "arm"})
+            await wire.send({**command, "device": "arm"})
+            asked = await one.receive("command")
+            await one.send({"type": "result", "id": asked["id"], "device": asked["device"], "ok": True})
+            while (await wire.receive("command_state"))["state"] != "done":
+                pass
+            await one.send({"seq": 1, "device": "arm", "values": {"t": LARGE}})
+            await one.ws.send('{"seq": 2, "device": "arm", "t": []}')
+            await one.receive("error")
         await wire.send({"type": "command", "device": "worker", "name": "go", "ttl_s": 0.01})
         while (await wire.receive("command_state"))["state"] != "expired":
             pass
@@ -325,6 +336,7 @@ async def test_answers_are_what_is_described(tmp_path: Path, monkeypatch: pytest
             wire = Wire(recorder, "device", ws)
             await wire.send(described)
             await wire.send({"seq": 1, "values": {"t": 22.5, "n": LARGE, "door": True, "text": "a"}})
+            await wire.send({"type": "heartbeat", "device": "d-sub"})
             await wire.receive("ack")
             await get("/api/v1/devices")
         await get("/v1/devices/{device}", headers={}, upgrade=True)

@@ -25,6 +25,7 @@ from gateway.devices import DeviceBook
 from gateway.pipeline import Pipeline
 from gateway.server import connection, control, desk, device, guard, live, pages
 from gateway.server.downlink import Downlink
+from gateway.server.subdevices import SubDevices
 from gateway.ws import reception, request
 from gateway.ws.server import Server
 from tests.ws.test_conformance import take_out as layer
@@ -170,7 +171,7 @@ CHECKS: dict[str, Out] = {
     "time": without(model, _reading, ('return _refused("bad_time", f"ts: {error}", seq, index, element, ts)', "pass")),
     "device type": both(
         without(model, _reading, ("if type(named) is not str or not named:", "if False:")),
-        without(_connection, _reading, ("if draft.device and draft.device != device.name:", "if False:")),
+        put(_connection, "_reading_of_other", lambda *_: None),
     ),
     "name": both(
         put(model, "_known", set()),
@@ -190,7 +191,8 @@ CHECKS: dict[str, Out] = {
         ('return "not a number, boolean or string"', 'return ""'),
     ),
     # devices
-    "own name": without(_connection, _reading, ("if draft.device and draft.device != device.name:", "if False:")),
+    "sub-device": without(SubDevices, "find", ("if not is_device(name):", "if False:")),
+    "sub-device type": put(_connection, "_heard_of", lambda *_: None),
     "metrics": without(_connection, _reading, ("if len(metrics) > endpoint.settings.max_metrics:", "if False:")),
     "series": without(
         _connection,
@@ -211,7 +213,7 @@ CHECKS: dict[str, Out] = {
         "_refuse",
         ("wait = device.bucket.borrow(1.0) if endpoint.delay else device.bucket.take(1.0)", "wait = 0.0"),
     ),
-    "rate of controls": without(_connection, "_control", ("if self.device.bucket.take(1.0):", "if False:")),
+    "rate of controls": without(_connection, "_control", ("if device.bucket.take(1.0):", "if False:")),
     "devices": put(DeviceBook, "check_room", lambda self, name: None),
     "device name": without(device.DeviceEndpoint, "_admit", ("if not is_device(name):", "if False:")),
     "session": without(device.DeviceEndpoint, "_admit", ("if session is not None and (", "if False and (")),

@@ -161,9 +161,9 @@ CASES = [
             "d": "x,y=1 z=2",
         },
     ),
-    refused("names", "another device", '{"device":"somebody","a":1}', "bad_device", "own name"),
-    refused("names", "a device that is no name", '{"device":"a/#","a":1}', "bad_device", "own name"),
+    refused("names", "a device that is no name", '{"device":"a/#","a":1}', "bad_device", "sub-device"),
     refused("names", "a device that is a number", '{"device":7,"a":1}', "bad_device", "device type"),
+    refused("names", "a heartbeat of no name", '{"type":"heartbeat","device":[7]}', "bad_device", "sub-device type"),
     # size
     json_case("size", "a message too long", lambda: "[" + " " * 70_000 + "]", "close 1009", check="message size"),
     json_case("size", "a message much too long", lambda: " " * 3_000_000, "close 1009", check="message size"),
