@@ -110,7 +110,8 @@ class Commands:
         self._bytes = 0  # of their parameters
         self._thread = ThreadPoolExecutor(1, "commands")
         self._connection: apsw.Connection | None = None
-        self.counts = {QUEUED: 0, SENT: 0, DONE: 0, FAILED: 0, EXPIRED: 0, "refused": 0}
+        self.counts = {QUEUED: 0, SENT: 0, DONE: 0, FAILED: 0, EXPIRED: 0}
+        self.refusals = {"bad_command": 0, "queue_full": 0, "overloaded": 0}  # by code
 
     async def open(self) -> None:
         """Read what waits; a file that is damaged is set aside, and said so in the log.
@@ -135,8 +136,9 @@ class Commands:
         return len(self._commands)
 
     def stats(self) -> dict[str, float]:
-        """Flat numbers: how many wait, and how often each state was reached since the start."""
-        return {"waiting": len(self._commands), **self.counts}
+        """Flat numbers: how many wait, how often each state was reached since the start, what was refused by code."""
+        refused = {f"refused_{code}": count for code, count in self.refusals.items()}
+        return {"waiting": len(self._commands), **self.counts, **refused}
 
     def get(self, id: object) -> Command | None:
         """The command of that id, if it has not ended."""
@@ -159,8 +161,8 @@ class Commands:
                 raise Refusal("queue_full", f"{WAITING_DEVICE} commands wait for {device}, or {WAITING} in all")
             if self._bytes + len(data) > WAITING_BYTES:
                 raise Refusal("queue_full", f"the commands that wait have {WAITING_BYTES >> 20} MiB of parameters")
-        except Refusal:
-            self.counts["refused"] += 1
+        except Refusal as refusal:
+            self.refusals[refusal.code] = self.refusals.get(refusal.code, 0) + 1
             raise
         command = Command(
             id=f"c{secrets.token_hex(6)}",
@@ -175,6 +177,7 @@ class Commands:
         try:
             await self._write(command)
         except Overloaded:
+            self.refusals["overloaded"] += 1
             self._drop(command)
             raise
         self._tell(command)
@@ -360,7 +363,7 @@ def _check(device: object, name: object, params: object, ttl_s: object, ref: obj
     if not isinstance(ref, str) or len(ref) > REF_MAX or check_value(ref):
         raise Refusal("bad_command", f"ref: a string of at most {REF_MAX} characters")
     if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s <= TTL_MAX_S:
-        raise Refusal("bad_command", f"ttl_s: a number of seconds above 0, {TTL_MAX_S:g} at most")
+        raise Refusal("bad_command", f"ttl_s: a number of seconds above 0, {TTL_MAX_S:.0f} at most")
     if params is None:
         return b"{}"
     if not isinstance(params, dict):

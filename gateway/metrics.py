@@ -80,7 +80,6 @@ TABLE: dict[str, dict[str, Known]] = {
         "done": _counter("done", "Commands that their device has carried out."),
         "failed": _counter("failed", "Commands that their device could not carry out."),
         "expired": _counter("expired", "Commands whose time was over before their device answered."),
-        "refused": _counter("refused", "Commands that were none, or more than wait for a device."),
         "misaddressed": _counter("misaddressed", "Commands published for what cannot be a device."),
     },
     "refusals": {"messages": _counter("messages", "Errors sent to devices, by code.")},
@@ -238,6 +237,7 @@ PREFIXES: dict[str, list[tuple[str, str, str, str]]] = {
     "refusals": [("messages_", "messages", "code", "Errors sent to devices, by code.")],
     "dashboards": [("refused_", "refused", "code", "Errors sent to dashboards, by code.")],
     "control": [("refused_", "refused", "reason", "Requests on the control socket that were refused, by reason.")],
+    "downlink": [("refused_", "refused", "reason", "Commands for devices that were not taken, by reason.")],
     "access": [("refused_", "refused", "reason", "Of the refusals, those for one reason.")],
 }
 

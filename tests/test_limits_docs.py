@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from gateway import metrics
+from gateway import commands, metrics
 from gateway.capacity import HANDSHAKES
 from gateway.codecs import depth, model
 from gateway.config import variables
@@ -67,6 +67,10 @@ def test_fixed_numbers_are_those_of_the_code() -> None:
     assert f"{live.MAX_SUBSCRIPTIONS}, of {live.MAX_GLOBS:,} globs, {live.MAX_PATTERNS} " in row(
         "subscriptions of a dashboard"
     )
+    assert row("commands that wait for devices") == (
+        f"{commands.WAITING_DEVICE} for one, {commands.WAITING:,} in all, with {commands.WAITING_BYTES >> 20} MiB of "
+        "parameters"
+    )
     assert row("questions to `/api` at once") == (
         f"{pages.LISTS_MAX} lists; {history.MAX_QUERIES} of the history, {history.READERS} at a time"
     )
@@ -88,6 +92,10 @@ def test_every_count_is_there() -> None:
         for room, table in metrics.TABLE.items()
         for one in table.values()
     }
+    families |= {f"gateway_{room}_{family}_total" for room, of in metrics.PREFIXES.items() for _, family, _, _ in of}
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"`(gateway_\w+_total)[`{]", text):
+        assert name in families, name
     for cells in rows():
         for name in re.findall(r"`([^`]+)`", cells[3]):
             assert name in known or name in families or name.isdigit(), name

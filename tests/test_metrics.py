@@ -134,6 +134,7 @@ async def test_a_running_gateway_has_no_number_without_its_words(tmp_path: Path)
         await running.rows("pump-1", "t", 5)
         body = (await running.get("/metrics"))[2].decode()
         health = await running.json("/healthz")
+    assert 'gateway_downlink_refused_total{reason="queue_full"} 0.0' in body
     assert [line for line in body.splitlines() if "not described" in line] == []
     found = samples(parse_text(body))
     assert found["gateway_readings_stored_total"] == 5
