@@ -18,6 +18,7 @@ from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol
 
 from .connection import Connection
+from .gone import GONE
 from .handlers import cancelled_from_outside
 from .pending import unsent
 from .request import BadRequest, Headers, Request, Response, split_path, split_target
@@ -143,6 +144,7 @@ class Reception(asyncio.BufferedProtocol):
         if self._task is not None:
             self._task.cancel()
         self._server.left(self)
+        self._transport = GONE
 
     # From head to answer
 

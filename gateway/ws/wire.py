@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectionClosed
+from .gone import GONE
 from .message import OPCODES, Message, Prepared, check_close, deflate, encode, frame
 from .pending import in_kernel, unsent
 
@@ -174,6 +175,7 @@ class Wire(asyncio.BufferedProtocol, ABC):
                     if not waiter.done():
                         waiter.set_result(None)
         self._host.lost(self)
+        self._transport = GONE
 
     # Writing
 
