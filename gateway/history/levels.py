@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["HOURS", "LENGTH", "MINUTES", "RAW", "Segment", "plan", "whole_hours"]
+__all__ = ["HOURS", "LENGTH", "MINUTES", "RAW", "Segment", "fitting", "plan", "whole_hours"]
 
 RAW: Final = 0
 MINUTES: Final = 1
@@ -32,6 +32,15 @@ class Segment(NamedTuple):
 def whole_hours(time: int) -> int:
     """The full hour at or after ``time``."""
     return min(-(-time // LENGTH[HOURS]) * LENGTH[HOURS], _LAST)
+
+
+def fitting(step: int) -> int:
+    """A step that rollups answer, up to a tenth longer; the same where there is none."""
+    for level in (HOURS, MINUTES):
+        length = LENGTH[level]
+        if step >= 10 * length:
+            return -(-step // length) * length
+    return step
 
 
 def plan(start: int, end: int, step: int | None, gone: tuple[int, int, int]) -> list[Segment]:

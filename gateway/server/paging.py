@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 from ..history import Extent, Row
 from ..history.column import column
 from ..history.downsample import Buckets
+from ..history.levels import fitting
 from ..history.runs import Run
 from ..hub import Names, Selection, Subscription, text_weight, wire_value
 from ..reading import Value
@@ -94,7 +95,7 @@ class Pages:
             self.complete = False  # what is in updates can be taken out of rows, not out of their means
         length = self._join.end - self._join.start
         for buckets in BUCKETS:
-            step = max(1_000_000, length // buckets)
+            step = fitting(max(1_000_000, length // buckets))
             if sum(_buckets(one, step) for series in devices.values() for one in series.values()) <= ROWS_MAX:
                 break
         self._pack(devices, step)
@@ -139,7 +140,7 @@ class Pages:
         ):
             self.complete = False
         step = (one.last - one.first) // (POINTS_DOWNSAMPLED - 1) + 1
-        self.todo.append(Page((one.device,), (one.metric,), max(1_000_000, step)))
+        self.todo.append(Page((one.device,), (one.metric,), fitting(max(1_000_000, step))))
 
     def told(
         self, page: Page, rows: list[Row], texts: list[Row], tail: Points, missed: Counter[Row]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.history.levels import HOURS, LENGTH, MINUTES, RAW, Segment, plan, whole_hours
+from gateway.history.levels import HOURS, LENGTH, MINUTES, RAW, Segment, fitting, plan, whole_hours
 
 MINUTE, HOUR = LENGTH[MINUTES], LENGTH[HOURS]
 NEVER = (-(1 << 63),) * 3
@@ -78,6 +78,13 @@ def test_all_is_asked_for_once(start: int, end: int, step: int, hours: list[int]
 
 def whole(time: int, length: int) -> int:
     return -(-time // length) * length
+
+
+def test_a_step_that_fits() -> None:
+    """From ten minutes on whole minutes, from ten hours on whole hours, none shorter."""
+    steps = (1, 10 * MINUTE - 1, 10 * MINUTE, 10 * MINUTE + 1, 9 * HOUR + 1, 10 * HOUR - 1, 10 * HOUR, 10 * HOUR + 1)
+    fit = [1, 10 * MINUTE - 1, 10 * MINUTE, 11 * MINUTE, 9 * HOUR + MINUTE, 10 * HOUR, 10 * HOUR, 11 * HOUR]
+    assert [fitting(step) for step in steps] == fit
 
 
 def test_whole_hours() -> None:

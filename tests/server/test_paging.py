@@ -145,6 +145,17 @@ def test_a_plan_has_whole_series_and_pages_of_some_size() -> None:
     assert pages.complete
 
 
+def test_long_steps_are_whole_minutes() -> None:
+    """A long time is asked for in steps that rollups answer, in hardly fewer points."""
+    minute = 60_000 * MS
+    pages = Pages(ALL, Join(0, 30 * 1440 * minute))
+    pages.plan([Extent("a", "m", 3000, 0, 9), Extent("a", "n", 150_000, 0, 30 * 1440 * minute)])
+    assert [page.step for page in pages.todo] == [22 * minute, 0]
+    pages = Pages(ALL, Join(0, 30 * 1440 * minute))
+    pages.plan([Extent(f"d{n}", "m", 150_000, 0, 30 * 1440 * minute) for n in range(50)])
+    assert {page.step for page in pages.todo} == {22 * minute}
+
+
 def test_only_what_is_covered_is_planned() -> None:
     """Devices and metrics that are not subscribed, or not allowed, are in no page."""
     subscription = Subscription("main", ("a*",), ("m",), "every", 1, "json", ("*1",))
