@@ -182,12 +182,7 @@ class Node:
 
     def _birth(self, device: _Device, now: int, max_bytes: int, *, fresh: bool) -> Message:
         """Raises ``_TooLarge``, and no number is taken then."""
-        for name, time, value in self._latest(device.name):
-            known = device.metrics.get(name)
-            if known is None:
-                self._meet(device, name, value, time)
-            elif fresh:
-                self._renew(device, name, known, value, time)
+        self._catch_up(device, fresh=fresh)
         made = Maker(now)
         for name, metric in sorted(device.metrics.items(), key=lambda one: one[1].time):
             made.born(name, metric.kind, metric.value, metric.time, metric.alias)
@@ -201,14 +196,20 @@ class Node:
         self.born += 1
         return self._message(self._topic("DBIRTH", device.name), made)
 
+    def _catch_up(self, device: _Device, *, fresh: bool) -> None:
+        """Take what is newest of metrics that are not known yet; ``fresh``: of all."""
+        for name, time, value in self._latest(device.name):
+            known = device.metrics.get(name)
+            if known is None:
+                self._meet(device, name, value, time)
+            elif fresh:
+                known.kind = datatype(value, self._integer(device.name, name), known.kind)
+                known.value, known.time = value, time
+
     def _meet(self, device: _Device, name: str, value: Value, time: int) -> None:
         self._aliases += 1
         kind = datatype(value, self._integer(device.name, name))
         device.metrics[name] = _Metric(self._aliases, kind, value, time)
-
-    def _renew(self, device: _Device, name: str, metric: _Metric, value: Value, time: int) -> None:
-        metric.kind = datatype(value, self._integer(device.name, name), metric.kind)
-        metric.value, metric.time = value, time
 
     def _data(
         self,
@@ -233,11 +234,14 @@ class Node:
                     yield self._message(device.data, made)
                     made = Maker(now)
                 if first:
-                    # All that is new in this batch, so that it takes one birth where it can.
+                    # All that is new in this batch, so that it takes one birth where it can; no old value is present.
+                    if reading.received < before:
+                        self._catch_up(device, fresh=False)
                     for _, other in some[at:]:
                         for name, value in other.values.items():
                             if name not in metrics and not _too_large(other, max_bytes):
                                 self._meet(device, name, value, other.time)
+                    self._changed(device, reading)
                     first = False
                 try:
                     yield self._birth(device, now, max_bytes, fresh=False)

@@ -167,6 +167,19 @@ def test_a_birth_keeps_the_newest_value() -> None:
     assert pair.host.values["a"] == {"x": 9}
 
 
+def test_a_backlog_of_an_unknown_device_leaves_the_newest_value() -> None:
+    """After a restart the birth for a backlog has the newest values, and only another type puts an old one in place."""
+    pair = Pair()
+    pair.newest["a"] = [("x", NOW - SECOND, 9), ("y", NOW - SECOND, "off")]
+    pair.births().data(at(-60, x=1), at(-59, x=2, z=True))
+    assert pair.host.verbs == ["NBIRTH", "DBIRTH a", "DDATA a", "DDEATH a"]
+    assert pair.host.values["a"] == {"x": 9, "y": "off", "z": True}
+    assert [value.historical for value in pair.host.data["a"]] == [True, True, True]
+    pair.data(at(-58, y=3), at(-1, y="off"))
+    assert pair.host.values["a"]["y"] == "off"
+    assert [value.value for value in pair.host.data["a"][-2:]] == [3, "off"]
+
+
 def test_births_begin_anew_where_others_broke_off() -> None:
     """A device that was born for its data, and whose death was not published any more, is born again for the next."""
     pair = Pair().births()
@@ -266,6 +279,7 @@ STEP = st.one_of(
         ),
     ),
     st.tuples(st.just("births"), st.booleans()),
+    st.tuples(st.just("newest"), st.sampled_from("abc"), st.dictionaries(st.sampled_from("xyz"), VALUE)),
 )
 
 
@@ -282,6 +296,9 @@ def test_any_course_keeps_the_rules(steps: list[tuple[object, ...]]) -> None:
             readings = [at(seconds, device, **values) for device, seconds, values in step[1]]  # type: ignore[attr-defined]
             pair.data(*readings)
             sent += [(one.device, name, value) for one in readings for name, value in one.values.items()]
+        elif step[0] == "newest":
+            known = step[2].items()  # type: ignore[attr-defined]
+            pair.newest[str(step[1])] = [(name, NOW - SECOND, value) for name, value in known]
         else:
             pair.births(0, fresh=bool(step[1]))
     heard = [(device, value.name, value.value) for device, values in pair.host.data.items() for value in values]
