@@ -336,7 +336,6 @@ class _Reader:
         # A shape that is gone had nothing but chunks that are too old.
         shape = self._catalogue.shape_of.get(kind, ())
         if self._columns(shape):
-            first = max(first, spans[0][0])
             pieces.append(_Piece(first, last, shape, spans, chunk=number, device=device, high=high, rows=rows))
 
     def _look_for_older(self, device: int, end: int) -> None:
