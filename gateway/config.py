@@ -266,6 +266,13 @@ class Limits(Section):
     )
 
 
+class Subdevices(Section):
+    senml_base_name: bool = Field(False, description="Base names of SenML name sub-devices, and n alone the metric.")
+    influx_tag: str = Field(
+        "", max_length=64, description="Tag of line protocol whose value names the sub-device: host; default: none."
+    )
+
+
 class ClockSection(Section):
     old: Literal["flag", "correct", "refuse"] = Field(
         "flag",
@@ -364,6 +371,7 @@ class Settings(BaseSettings):
     sparkplug: Sparkplug = Sparkplug()
     influx: Influx = Influx()
     limits: Limits = Limits()
+    subdevices: Subdevices = Subdevices()
     clock: ClockSection = ClockSection()
     journal: Journal = Journal()
     batch: BatchSettings = BatchSettings()

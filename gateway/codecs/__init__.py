@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from . import cborcodec, influxline, jsoncodec, msgpackcodec, senml
 from .model import Control, Draft, Part
 
-__all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Control", "Draft", "Part", "codec_for"]
+__all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Control", "Draft", "Naming", "Part", "codec_for", "codecs_by"]
 
 
 class Codec(Protocol):
@@ -47,7 +49,23 @@ SUBPROTOCOLS: tuple[str, ...] = tuple(CODECS)
 _WITHOUT: dict[bool, Codec] = {True: jsoncodec.TEXT, False: msgpackcodec.BINARY_JSON_REPLIES}
 
 
-def codec_for(subprotocol: str | None, text: bool) -> Codec | None:
+class Naming(msgspec.Struct, frozen=True):
+    """What names a sub-device, in formats that have no ``device``: by settings."""
+
+    senml_base_name: bool = False
+    influx_tag: str = ""
+
+
+def codecs_by(naming: Naming) -> dict[str, Codec]:
+    """The table, with sub-devices named so."""
+    return CODECS | {
+        "gateway.v1.senml-cbor": senml.SenmlCborCodec(base_names=naming.senml_base_name),
+        "gateway.v1.senml-json": senml.SenmlJsonCodec(base_names=naming.senml_base_name),
+        "gateway.v1.influx": influxline.InfluxCodec(tag=naming.influx_tag),
+    }
+
+
+def codec_for(subprotocol: str | None, text: bool, codecs: dict[str, Codec] = CODECS) -> Codec | None:
     """The codec for a frame, or None where the subprotocol does not allow this kind of frame (close code 1003)."""
-    codec = CODECS.get(subprotocol) if subprotocol else _WITHOUT[text]
+    codec = codecs.get(subprotocol) if subprotocol else _WITHOUT[text]
     return codec if codec is not None and codec.text in (text, None) else None

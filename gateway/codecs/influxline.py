@@ -16,6 +16,10 @@ A metric's name is made of all that names a series::
 Other characters than letters, digits, ``_``, ``-`` and ``.`` are written ``:XX``, a byte of UTF-8 each; so is a ``.``
 in a tag's key.  A name that would not begin with a letter or digit has ``0::`` before it.  So two series never share a
 name, and each name tells its series.  What becomes longer than a metric's name may be is refused.
+
+Where a tag names sub-devices (a setting), it is no part of the metric's name: a line that has it is of the device whose
+name is its value, written in the same way, and one without it of the connection's own.  What is no device's name
+(64 characters) then is refused.
 """
 
 from __future__ import annotations
@@ -24,11 +28,11 @@ import re
 from functools import lru_cache
 
 from ..errors import Refusal
-from ..reading import INT64_MAX, INT64_MIN, Value, check_value, is_metric, time_to_ns
+from ..reading import INT64_MAX, INT64_MIN, Value, check_value, is_device, is_metric, time_to_ns
 from . import jsoncodec
 from .model import MAX_READINGS, Draft, Part, too_many
 
-__all__ = ["TEXT", "InfluxCodec", "metric"]
+__all__ = ["TEXT", "InfluxCodec", "device_name", "metric"]
 
 # Possessive quantifiers: nothing here can be matched in two ways, so nothing is tried twice.
 _word = r"(?:\\[,= ]|[^,= \n])++"
@@ -53,6 +57,7 @@ _BOOLEANS: dict[str, bool] = {
 }
 NAMES = 4_096  # made-up names remembered, the least used forgotten beyond
 FIELDS = 1_000  # a line
+MAX_DEVICE = 64  # characters of a device's name
 WRITTEN = 256  # characters of a series in a line; what is longer is no name, since each character makes one or more
 
 
@@ -84,6 +89,13 @@ def metric(measurement: str, tags: str, field: str) -> str:
     return f"{_series(measurement, tags)}/{_other(_escape, _plain(field))}"
 
 
+@lru_cache(NAMES)
+def device_name(value: str) -> str:
+    """The sub-device of a tag's value; no device's name where it is too long for one."""
+    name = _other(_escape, value)
+    return name if name[0].isalnum() else f"0::{name}"
+
+
 def _number(text: str) -> Value:
     """Raises ``ValueError`` in words."""
     known = _BOOLEANS.get(text)
@@ -105,7 +117,7 @@ def _text(quoted: str) -> str:
     return re.sub(r'\\(["\\])', r"\1", inner) if "\\" in inner else inner
 
 
-def _reading(match: re.Match[str], index: int) -> Draft | Refusal:
+def _reading(match: re.Match[str], index: int, naming: str) -> Draft | Refusal:
     measurement, tags, fields, timestamp = match.groups()
     time = -1
     if timestamp is not None:
@@ -113,34 +125,50 @@ def _reading(match: re.Match[str], index: int) -> Draft | Refusal:
             time = time_to_ns(int(timestamp)) if len(timestamp) <= 20 else time_to_ns(INT64_MAX * 10)
         except ValueError as error:
             return Refusal("bad_time", f"timestamp: {error}", index=index)
-    keys = [key for key, _ in _tags(tags)]
-    if len(set(keys)) < len(keys):
+    pairs = _tags(tags)
+    if len({key for key, _ in pairs}) < len(pairs):
         return Refusal("bad_name", "a tag comes twice", index=index)
+    device = ""
+    if naming and (named := [value for key, value in pairs if _plain(key) == naming]):
+        device = _plain(named[0])
+        if len(device) > MAX_DEVICE or not is_device(device := device_name(device)):
+            return Refusal("bad_device", f"{naming}: {device[:40]}..: more than {MAX_DEVICE} characters", index=index)
+        tags = "".join([f",{key}={value}" for key, value in pairs if _plain(key) != naming])
     values: dict[str, Value] = {}
     written = _fields(fields)
     if len(written) > FIELDS:
-        return Refusal("bad_message", f"{len(written)} fields, at most {FIELDS} a line", index=index)
+        return Refusal("bad_message", f"{len(written)} fields, at most {FIELDS} a line", index=index, device=device)
     for key, text in written:
         if len(measurement) + len(tags) + len(key) > WRITTEN:
-            return Refusal("bad_name", f"{measurement[:40]!r}..: too long to be a metric's name", index=index)
+            return Refusal(
+                "bad_name", f"{measurement[:40]!r}..: too long to be a metric's name", index=index, device=device
+            )
         name = metric(measurement, tags, key)
         if not is_metric(name):
-            return Refusal("bad_name", f"{name[:40]}..: {len(name)} characters, at most 128 as a metric", index=index)
+            return Refusal(
+                "bad_name",
+                f"{name[:40]}..: {len(name)} characters, at most 128 as a metric",
+                index=index,
+                device=device,
+            )
         try:
             value = _text(text) if text[0] == '"' else _number(text)
         except ValueError as error:
-            return Refusal("bad_value", f"{name}: {error}", index=index)
+            return Refusal("bad_value", f"{name}: {error}", index=index, device=device)
         if problem := check_value(value):
-            return Refusal("bad_value", f"{name}: {problem}", index=index)
+            return Refusal("bad_value", f"{name}: {problem}", index=index, device=device)
         values[name] = value
-    return Draft(values, time=time)
+    return Draft(values, time=time, device=device)
 
 
 class InfluxCodec:
-    """Line protocol in text or binary frames (Telegraf sends either), JSON replies."""
+    """Line protocol in text or binary frames (Telegraf sends either), JSON replies; ``tag`` names sub-devices."""
 
     text = None
     reply_text = True
+
+    def __init__(self, *, tag: str = "") -> None:
+        self.tag = tag
 
     def decode(self, data: str | bytes) -> list[Part]:
         """Parts of a message, a reading a line; raises :class:`Refusal`."""
@@ -158,7 +186,7 @@ class InfluxCodec:
             if len(found) == MAX_READINGS:
                 raise too_many(data.count("\n", at) + MAX_READINGS)
             if match := _line(data, at):
-                found.append(_reading(match, len(found)))
+                found.append(_reading(match, len(found), self.tag))
                 at = match.end()
                 continue
             end = data.find("\n", at) + 1 or len(data)

@@ -9,20 +9,25 @@ values (``vd``), and values of another type than their label says.  Unknown labe
 ``_`` has to be understood: then, and for a ``bver`` beyond 10 or a base field of another type, the whole pack is
 refused (4.4), since what it means is not known.  ``ut`` and links say nothing of the value and are ignored.
 
+Where base names name sub-devices (a setting), ``n`` alone is the metric, and the device is ``bn``; without a ``bn`` it
+is the connection's own.  A device's name has no ``/``: it is written ``::2F``, and a colon before another colon or a
+slash ``::3A``, so that two base names never are one device.  One of more than 64 characters then is refused.
+
 Labels in CBOR are the integers of table 4, or text.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from ..errors import Refusal
-from ..reading import INT64_MAX, INT64_MIN, Value, check_value
+from ..reading import INT64_MAX, INT64_MIN, Value, check_value, is_device
 from . import cborcodec, jsoncodec
 from .keys import check_cbor_keys
 from .model import MAX_READINGS, Draft, Part, name_problem, too_many
 
-__all__ = ["CBOR", "JSON", "SenmlCborCodec", "SenmlJsonCodec", "resolve"]
+__all__ = ["CBOR", "JSON", "SenmlCborCodec", "SenmlJsonCodec", "device_name", "resolve"]
 
 VERSION = 10
 RELATIVE_S = 2**28  # below it a time is one from now on
@@ -39,21 +44,32 @@ _REGULAR = {"n": _TEXT, "u": _TEXT, "t": _NUMBER, "s": _NUMBER, "ut": _NUMBER}
 _VALUE = {"v": _NUMBER, "vs": _TEXT, "vb": (bool,)}
 _KNOWN = {*_BASE, *_REGULAR, *VALUES, "bver"}
 Number = int | float
+_escaped = re.compile(r":(?=[:/])|/").sub
 
 
 class Record(NamedTuple):
-    """One, resolved (4.6): ``time`` in nanoseconds, since the epoch or, if ``relative``, from now on."""
+    """One, resolved (4.6): ``time`` in nanoseconds, since the epoch or, if ``relative``, from now on.
+
+    ``device`` where the base name is that of a sub-device.
+    """
 
     name: str
     time: int
     relative: bool
     unit: str
     value: Value
+    device: str = ""
 
 
-def resolve(pack: object) -> list[Record | Refusal | None]:
+def device_name(base_name: str) -> str:
+    """The sub-device of a base name; no device's name where it is too long for one."""
+    return _escaped(lambda match: "::2F" if match[0] == "/" else "::3A", base_name)
+
+
+def resolve(pack: object, *, base_names: bool = False) -> list[Record | Refusal | None]:
     """The pack's records, resolved, with a refusal for each that cannot be taken and None for one of base fields alone.
 
+    ``base_names``: they name sub-devices.
     Raises :class:`Refusal` (``bad_message``, ``too_many_readings``) for a pack that cannot be.
     """
     if type(pack) is not list:
@@ -61,7 +77,7 @@ def resolve(pack: object) -> list[Record | Refusal | None]:
     if len(pack) > MAX_READINGS:
         raise too_many(len(pack))
     base: dict[str, object] = {}
-    return [_record(_labelled(given, index), base, index) for index, given in enumerate(pack)]
+    return [_record(_labelled(given, index), base, index, base_names) for index, given in enumerate(pack)]
 
 
 def _labelled(given: object, index: int) -> dict[str, object]:
@@ -80,7 +96,9 @@ def _labelled(given: object, index: int) -> dict[str, object]:
     return record
 
 
-def _record(record: dict[str, object], base: dict[str, object], index: int) -> Record | Refusal | None:
+def _record(
+    record: dict[str, object], base: dict[str, object], index: int, base_names: bool
+) -> Record | Refusal | None:
     """Resolve one, and keep its base fields in ``base``; raises :class:`Refusal` for the whole pack."""
     version = record.get("bver", VERSION)
     if type(version) is not int or version < 1:
@@ -97,32 +115,49 @@ def _record(record: dict[str, object], base: dict[str, object], index: int) -> R
             base[label] = value
     if not record.keys() - _BASE.keys() - {"bver"}:
         return None
+    prefix = str(base.get("bn", ""))
+    if not (base_names and prefix):
+        return _measurement(record, base, index, prefix, "")
+    device = device_name(prefix)
+    if not is_device(device):
+        return Refusal("bad_device", f"record {index}: bn: {prefix[:40]!r} is no device's name", index=index)
+    return _measurement(record, base, index, "", device)
+
+
+def _measurement(
+    record: dict[str, object], base: dict[str, object], index: int, prefix: str, device: str
+) -> Record | Refusal:
+    """One that is of ``device``, by the base fields that hold for it, ``prefix`` in place of the base name."""
+
+    def refused(code: str, detail: str) -> Refusal:
+        return Refusal(code, detail, index=index, device=device)
+
     for label, kinds in _REGULAR.items():
         if label in record and not _is(record[label], kinds):
-            return Refusal("bad_value", f"record {index}: {label}: not a {_word(kinds)}", index=index)
-    name = f"{base.get('bn', '')}{record.get('n', '')}"
+            return refused("bad_value", f"record {index}: {label}: not a {_word(kinds)}")
+    name = f"{prefix}{record.get('n', '')}"
     if problem := name_problem(name):
-        return Refusal("bad_name", f"record {index}: {problem}", index=index)
+        return refused("bad_name", f"record {index}: {problem}")
     if "s" in record or "bs" in base:
-        return Refusal("bad_value", f"{name}: a sum is not kept here", index=index)
+        return refused("bad_value", f"{name}: a sum is not kept here")
     found = [label for label in VALUES if label in record]
     if len(found) != 1:
         what = f"{' and '.join(found)} in one record" if found else "no value"
-        return Refusal("bad_value", f"{name}: {what}", index=index)
+        return refused("bad_value", f"{name}: {what}")
     (label,) = found
     if label == "vd":
-        return Refusal("bad_value", f"{name}: a data value is not kept here", index=index)
+        return refused("bad_value", f"{name}: a data value is not kept here")
     if not _is(record[label], _VALUE[label]):
-        return Refusal("bad_value", f"{name}: {label}: not a {_word(_VALUE[label])}", index=index)
+        return refused("bad_value", f"{name}: {label}: not a {_word(_VALUE[label])}")
     value = _sum(base.get("bv", 0), record[label]) if label == "v" and "bv" in base else record[label]
     if problem := check_value(value):
-        return Refusal("bad_value", f"{name}: {problem}", index=index)
+        return refused("bad_value", f"{name}: {problem}")
     try:
         time, relative = _time(_sum(base.get("bt", 0), record.get("t", 0)))
     except ValueError as error:
-        return Refusal("bad_time", f"{name}: {error}", index=index)
+        return refused("bad_time", f"{name}: {error}")
     unit = record.get("u", base.get("bu", ""))
-    return Record(name, time, relative, str(unit), value)  # type: ignore[arg-type]
+    return Record(name, time, relative, str(unit), value, device)  # type: ignore[arg-type]
 
 
 def _is(value: object, kinds: tuple[type, ...]) -> bool:
@@ -153,19 +188,25 @@ def _time(seconds: Number) -> tuple[int, bool]:
     return time, seconds < RELATIVE_S
 
 
-def _parts(pack: object) -> list[Part]:
-    """Readings of a pack: records of one time in a row together."""
+def _parts(pack: object, base_names: bool) -> list[Part]:
+    """Readings of a pack: records of one device and time in a row together."""
     found: list[Part] = []
     draft: Draft | None = None
-    for record in resolve(pack):
+    for record in resolve(pack, base_names=base_names):
         if record is None:
             continue
         if isinstance(record, Refusal):
             found.append(record)
             continue
         time, shift = (-1, record.time) if record.relative else (record.time, 0)
-        if draft is None or draft.time != time or draft.shift != shift or record.name in draft.values:
-            draft = Draft({}, time=time, shift=shift)
+        if (
+            draft is None
+            or draft.time != time
+            or draft.shift != shift
+            or draft.device != record.device
+            or record.name in draft.values
+        ):
+            draft = Draft({}, time=time, device=record.device, shift=shift)
             found.append(draft)
         draft.values[record.name] = record.value
         if record.unit:
@@ -174,14 +215,17 @@ def _parts(pack: object) -> list[Part]:
 
 
 class SenmlJsonCodec:
-    """``application/senml+json`` (5) in text frames, JSON replies."""
+    """``application/senml+json`` (5) in text frames, JSON replies; ``base_names`` may name sub-devices."""
 
     text = True
     reply_text = True
 
+    def __init__(self, *, base_names: bool = False) -> None:
+        self.base_names = base_names
+
     def decode(self, data: str | bytes) -> list[Part]:
         """Parts of a pack; raises :class:`Refusal`."""
-        return _parts(jsoncodec.decode(data))
+        return _parts(jsoncodec.decode(data), self.base_names)
 
     def encode(self, reply: dict[str, object]) -> str | bytes:
         """JSON text of a reply."""
@@ -189,16 +233,19 @@ class SenmlJsonCodec:
 
 
 class SenmlCborCodec:
-    """``application/senml+cbor`` (6) in binary frames, CBOR replies."""
+    """``application/senml+cbor`` (6) in binary frames, CBOR replies; ``base_names`` may name sub-devices."""
 
     text = False
     reply_text = False
+
+    def __init__(self, *, base_names: bool = False) -> None:
+        self.base_names = base_names
 
     def decode(self, data: str | bytes) -> list[Part]:
         """Parts of a pack; raises :class:`Refusal`."""
         data = data if isinstance(data, bytes) else data.encode()
         check_cbor_keys(data)
-        return _parts(cborcodec.decode(data, text_keys=False))
+        return _parts(cborcodec.decode(data, text_keys=False), self.base_names)
 
     def encode(self, reply: dict[str, object]) -> str | bytes:
         """CBOR of a reply."""

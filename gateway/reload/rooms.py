@@ -7,6 +7,7 @@ from typing import Any
 
 from ..capacity import max_connections
 from ..clock import ClockRules
+from ..codecs import Naming
 from ..config import Settings
 from ..devices import DeviceBook
 from ..journal import Journal
@@ -39,6 +40,7 @@ def device_settings(settings: Settings) -> DeviceSettings:
         max_series=limits.max_series,
         heartbeat_s=settings.heartbeat.interval_s,
         drops_oldest=settings.journal.on_full == "drop_oldest",
+        naming=Naming(settings.subdevices.senml_base_name, settings.subdevices.influx_tag),
     )
 
 

@@ -81,8 +81,8 @@ class Connection:
         self._ws = ws
         self.device = device
         subprotocol = ws.subprotocol or ws.query.get("format")
-        self._text = codec_for(subprotocol, True)
-        self._binary = codec_for(subprotocol, False)
+        self._text = codec_for(subprotocol, True, endpoint.codecs)
+        self._binary = codec_for(subprotocol, False, endpoint.codecs)
         # Replies before the first message, and after one of a kind that needs JSON, are in the format agreed on.
         self._replies: Codec = CODECS[subprotocol] if subprotocol else CODECS["gateway.v1.json"]
         self._level = ws.query.get("ack", "durable")

@@ -15,7 +15,7 @@ import msgspec
 
 from .. import liveness
 from ..clock import CLOCK_OFF_MS
-from ..codecs import CODECS, SUBPROTOCOLS
+from ..codecs import CODECS, SUBPROTOCOLS, Naming, codecs_by
 from ..delivery import Delivery
 from ..devices import Device, DeviceBook
 from ..errors import Overloaded
@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_series: int = 200_000
     heartbeat_s: float = 20.0
     drops_oldest: bool = False  # the journal may drop what a sink still lacks: then nothing can be promised of sinks
+    naming: Naming = Naming()
 
 
 class DeviceEndpoint:
@@ -77,6 +78,7 @@ class DeviceEndpoint:
         self.downlink = downlink
         self.results: set[asyncio.Task[None]] = set()  # answers to commands that are not on disk yet
         self.configure(settings)
+        self.codecs = codecs_by(settings.naming)
         self.now = now
         self.monotonic = monotonic
         self.stopping = False
@@ -95,7 +97,7 @@ class DeviceEndpoint:
         self.complaints = Complaints(monotonic)
 
     def configure(self, settings: Settings) -> None:
-        """Other settings from now on; ``max_message_bytes`` is that of the start all the same."""
+        """Other settings from now on; ``max_message_bytes`` and ``naming`` are those of the start all the same."""
         self.settings = settings
         self.delay = settings.policy == "delay"
 

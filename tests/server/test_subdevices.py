@@ -146,6 +146,32 @@ async def test_each_has_the_rate_of_a_device(tmp_path: Path) -> None:
             assert ((await gw.ledger("c"))["stored"], (await gw.ledger("d"))["stored"]) == (4, 1)
 
 
+async def test_named_by_formats_that_have_no_device(tmp_path: Path) -> None:
+    """Base names of SenML and a tag of line protocol, by settings, where the token covers them."""
+    async with gate(tmp_path, subdevices={"senml_base_name": True, "influx_tag": "host"}) as gw:
+        headers = bearer(gw.token("device:hub", "device:web-*", "live:read"))
+        async with gw.device("hub", "?format=gateway.v1.senml-json", additional_headers=headers) as ws:
+            await receive(ws, "welcome")
+            await send(ws, [{"bn": "web-3", "n": "t", "u": "Cel", "v": 1}, {"bn": "urn:x:", "n": "t", "v": 2}])
+            error = await receive(ws, "error")
+            assert (error["code"], "device" in error) == ("bad_device", False)
+        async with gw.device("hub", "?format=gateway.v1.influx", additional_headers=headers) as ws:
+            await receive(ws, "welcome")
+            await ws.send(
+                "cpu,host=web-1 idle=1\ncpu,host=web-2 idle=2\ncpu,host=db idle=3\ncpu idle=4\ncpu,host=hub i=5"
+            )
+            assert (await receive(ws, "error"))["index"] == 2
+        _, _, body = await gw.get("/api/v1/devices", headers)
+        rows = {row["device"]: row for row in msgspec.json.decode(body)}
+        assert {name: row["ledger"]["received"] for name, row in rows.items()} == {
+            "hub": 4,
+            "web-1": 1,
+            "web-2": 1,
+            "web-3": 1,
+        }
+        assert rows["web-3"]["metrics"] == {"t": {"unit": "Cel"}}
+
+
 async def test_presence(tmp_path: Path) -> None:
     """Online once heard, on a connection that replaces its concentrator's too; offline with the reason at the end."""
     async with gateway(tmp_path) as gw:
