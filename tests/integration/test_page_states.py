@@ -47,6 +47,7 @@ def test_appears_goes_stale_goes_offline(chromium: Chrome, daemon: Daemon) -> No
             rows = "return ['other', 'pump-1'].map((name) => colour(`.row[data-device=${name}] .v`))"
             fresh, stale = page.run(dim + rows)
             assert fresh != stale, "and dimmed"
+            assert "level" in page.text('.chart.aged[data-metric="level"]').lower(), "in its chart too"
             strip = "return document.querySelectorAll('.strip rect.stale').length"
             page.wait("its stretch of the strip", lambda: page.run(strip) == 1)
             page.wait("it is said", lambda: said("Boiler pump is stale: nothing for"))

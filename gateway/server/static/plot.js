@@ -57,13 +57,13 @@ export class Card {
   get now() { return this.former ? "" : `, now ${this.metric.text}`; }
 
   /**
-   * The newest value and, when it is old, its age: a number after three of its intervals; what stands until it changes, booleans and
+   * The newest value and, when it is old or its device not online, its age: a number after three of its intervals; what stands until it changes, booleans and
    * texts, only with its device.
    */
   current(now, device) {
     const { metric } = this, { patience: least } = device;
-    const patience = device.state !== "online" ? least : metric.kind !== "number" ? Infinity : Math.max(least, metric.pace ? metric.pace * 3 : UNPACED_MS);
-    const aged = metric.value !== undefined && now - metric.time > patience;
+    const patience = metric.kind !== "number" ? Infinity : Math.max(least, metric.pace ? metric.pace * 3 : UNPACED_MS);
+    const aged = metric.value !== undefined && (device.state !== "online" || device.unsure || now - metric.time > patience);
     setText(this.number, this.former ? "–" : metric.text);
     setText(this.unit, this.former ? "" : unit(metric.unit));
     setText(this.old, this.former ? `now ${KINDS[metric.kind]}` : aged ? `${span(now - metric.time)} ago` : "");
