@@ -35,11 +35,15 @@ CERTIFICATE = "cert:"
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """Who somebody is: ``id`` a token's, or ``cert:`` and a certificate's CN; ``expires`` in milliseconds."""
+    """Who somebody is: ``id`` a token's, or ``cert:`` and a certificate's CN; ``expires`` in milliseconds.
+
+    ``session``: the name of the browser's session that it comes from, if it does.
+    """
 
     id: str
     scopes: tuple[str, ...]
     expires: int | None = None
+    session: str = ""
 
     def may_device(self, name: str) -> bool:
         """Whether it may be, or speak for, the device of that name."""

@@ -2,11 +2,13 @@
 
 Layout of version 1 of ``tokens.json``::
 
-    {"version": 1, "crc32": "<8 hex digits>", "tokens": {"tokens": [record, ..], "gone": ["<sha256>", ..]}}
+    {"version": 1, "crc32": "<8 hex digits>", "tokens": {"tokens": [record, ..], "gone": ["<sha256>", ..],
+        "ended": {"sessions": ["<name>", ..], "before": {"<id>": <seconds>, ..}}}}
 
 ``crc32`` is that of the bytes of the value of ``tokens`` as they stand there.  No token can be had from it: a record
 holds its SHA-256.  ``gone``: the hashes of the newest :data:`MAX_GONE` that were revoked or rotated, so that what was
-taken from somebody is never let in again.  A later version keeps ``version``.
+taken from somebody is never let in again.  ``ended``: sessions that ended before their time (:mod:`.sessions`); files
+of before have none.  A later version keeps ``version``.
 
 Both files are of their owner alone (mode 0600); written by root they are the state directory's owner's.  Unlike what
 can be made anew from the journal, a damaged file of tokens is never put aside: without it everybody would be locked
@@ -27,6 +29,7 @@ import msgspec
 
 from ..aside import remove, sync_directory
 from ..errors import AuthError
+from .sessions import Ended
 
 __all__ = ["MAX_GONE", "Content", "Record", "TokenFile", "read_key"]
 
@@ -72,6 +75,7 @@ class Content(msgspec.Struct, frozen=True):
 
     tokens: list[Record] = []
     gone: list[str] = []
+    ended: Ended = Ended()
 
 
 class _Version(msgspec.Struct):

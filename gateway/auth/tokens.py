@@ -1,10 +1,12 @@
 """Tokens: made, revoked, rotated, verified; and the browser sessions that are traded for them.
 
 A token is ``<id>.<43 characters of base64url>``: 12 hex digits that name it, and 256 random bits that nobody can guess,
-so that a plain SHA-256 of it gives nothing away.  A session is ``<id>.<issued>.<signature>``, the signature an
-HMAC-SHA256 over the two and the token's hash: it ends with its token, after :data:`SESSION_S` at the latest.
+so that a plain SHA-256 of it gives nothing away.  A session is ``<id>.<issued>-<digits>.<signature>``, the signature an
+HMAC-SHA256 over what stands before it and the token's hash: it ends with its token, when it is ended, and after
+:data:`SESSION_S` at the latest.
 
-What is verified is answered from memory; what changes is on disk, synced, before it is in force.  Verifying belongs to
+What is verified is answered from memory; what changes is on disk, synced, before it is in force.  What ends is in force
+at once, also where the disk takes nothing: then it is tried again until it is there.  Verifying belongs to
 the loop; the methods that write may be called from any thread, one at a time goes on, and ``call`` carries their news
 to where :attr:`Tokens.on_change` are to be called.  When a token was last used is written at most once a minute, and
 then only where it was not used within the hour before: a scraper must not wear a flash card out.
@@ -26,6 +28,7 @@ import msgspec
 from ..errors import AuthError
 from .knocks import Knocks
 from .scopes import ANYBODY, CERTIFICATE, Grant, check_scopes
+from .sessions import SESSION_S, Ended, issued_at
 from .tokenfile import MAX_GONE, Content, Record, TokenFile, read_key
 
 __all__ = ["MAX_TOKENS", "SESSION_S", "Record", "Tokens"]
@@ -34,7 +37,6 @@ MAX_TOKENS = 10_000  # one more is refused
 MAX_NAME = 128
 MAX_TOKEN_CHARACTERS = 512  # what is longer is no token
 MAX_EXPIRES_S = 100 * 366 * 86_400
-SESSION_S = 30 * 86_400
 AHEAD_S = 300  # by how much a session may be of later, after the clock was set back
 SAVE_S = 60.0
 USE_KEPT_MS = 3_600_000
@@ -49,6 +51,7 @@ class _State(msgspec.Struct, frozen=True):
     own: dict[str, Record]  # by hash: devices' own secrets have no id in them
     gone: tuple[str, ...] = ()
     hashes: frozenset[str] = frozenset()  # of all these
+    ended: Ended = Ended()
 
 
 class Tokens:
@@ -73,6 +76,7 @@ class Tokens:
         self._state = _State({}, {})
         self._used: dict[str, int] = {}  # what is not written yet; at most as many as there are tokens
         self._saved = now()
+        self._behind = False  # the file lacks something that has ended
         self._key: bytes | None = None
         self.on_change: list[Callable[[], None]] = []
         self.pending = Knocks(now, self._known)
@@ -94,7 +98,7 @@ class Tokens:
         with self._lock:
             content = self._file.read()
             self._key = self._read_key(make=sessions)
-            self._state = _state(content.tokens, content.gone)
+            self._state = _state(content.tokens, content.gone, content.ended.joined(self._state.ended))
             self._changed()
 
     def reload(self) -> bool:
@@ -106,18 +110,22 @@ class Tokens:
             return True
 
     def save_if_due(self) -> None:
-        """Write when tokens were last used, where it is time to.  Blocks for a sync; what fails is logged."""
+        """Write when tokens were last used, where it is time to, and what has ended and is not written yet.
+
+        Blocks for a sync; what fails is logged."""
         now = self._now()
         if 0 <= now - self._saved < SAVE_S:
             return
         self._saved = now
         records, used = self._state.records, dict(self._used)
-        if any(ms - (records[id].last_used or 0) >= USE_KEPT_MS for id, ms in used.items() if id in records):
+        if self._behind or any(
+            ms - (records[id].last_used or 0) >= USE_KEPT_MS for id, ms in used.items() if id in records
+        ):
             self._save()
 
     def close(self) -> None:
         """Write when tokens were last used."""
-        if self._used:
+        if self._used or self._behind:
             self._save()
 
     def _save(self) -> None:
@@ -125,15 +133,18 @@ class Tokens:
             with self._lock:
                 self._put(self._state.records.values(), self._state.gone)
         except (OSError, AuthError) as error:
-            log.warning("when tokens were last used cannot be saved: %s", error)
+            what = "what has ended" if self._behind else "when tokens were last used"
+            log.warning("%s cannot be saved, and is tried again: %s", what, error, extra={"event": "access_changed"})
 
     def _put(self, records: Iterable[Record], gone: Iterable[str]) -> None:
         """Write, then put in force; under the lock.  Raises ``OSError`` and :class:`AuthError`."""
         used = dict(self._used)
         written = [_with_use(record, used.get(record.id)) for record in records]
         kept = [*gone][-MAX_GONE:]
-        self._file.write(Content(written, kept))
-        self._state = _state(written, kept)
+        ended = self._state.ended
+        self._file.write(Content(written, kept, ended))
+        self._behind = False
+        self._state = _state(written, kept, ended)
         of = self._state.records
         for id, ms in used.items():
             # What was used meanwhile waits for the next time; of what has ended nothing is kept.
@@ -275,7 +286,11 @@ class Tokens:
         record = self._state.records.get(grant_id)
         return record is not None and (record.expires is None or self._now() * 1000 < record.expires)
 
-    def _granted(self, record: Record, until: int | None = None) -> Grant | None:
+    def holds(self, grant: Grant) -> bool:
+        """As :meth:`alive`, and the session that it comes from has not been ended."""
+        return self.alive(grant.id) and not (grant.session and self._state.ended.covers(grant.session))
+
+    def _granted(self, record: Record, until: int | None = None, session: str = "") -> Grant | None:
         """``until``: what else ends it, in milliseconds."""
         now = int(self._now() * 1000)
         ends = [end for end in (record.expires, until) if end is not None]
@@ -283,7 +298,7 @@ class Tokens:
         if expires is not None and now >= expires:
             return None
         self._used[record.id] = now
-        return Grant(record.id, record.scopes, expires)
+        return Grant(record.id, record.scopes, expires, session)
 
     # -- browsers ----------------------------------------------------------------------------------------------------
 
@@ -298,24 +313,39 @@ class Tokens:
         if self._key is None:
             self._key = self._read_key(make=True)
         assert self._key is not None
-        issued = int(self._now() if now is None else now)
-        return f"{record.id}.{issued}.{_signature(self._key, record, issued)}"
+        session = f"{record.id}.{int(self._now() if now is None else now)}-{secrets.randbelow(10**9):09}"
+        return f"{session}.{_signature(self._key, record, session)}"
 
     def verify_session(self, cookie: str) -> Grant | None:
         """Whose session it is; ``None`` for one that is none, or has ended."""
         if self._key is None or len(cookie) > MAX_TOKEN_CHARACTERS or not cookie.isascii():
             return None
-        id, _, rest = cookie.partition(".")
-        text, _, signature = rest.partition(".")
-        record = self._state.records.get(id)
-        if record is None or not text.isdecimal() or len(text) > 15:
+        session, _, signature = cookie.rpartition(".")
+        record = self._state.records.get(session.partition(".")[0])
+        issued = issued_at(session)
+        if record is None or issued < 0:
             return None
-        issued = int(text)
-        if not hmac.compare_digest(_signature(self._key, record, issued), signature):
+        if not hmac.compare_digest(_signature(self._key, record, session), signature):
             return None
-        if issued > self._now() + AHEAD_S:
+        if issued > self._now() + AHEAD_S or self._state.ended.covers(session):
             return None
-        return self._granted(record, (issued + SESSION_S) * 1000)
+        return self._granted(record, (issued + SESSION_S) * 1000, session)
+
+    def end_session(self, cookie: str) -> None:
+        """End it, and every connection that it let in, nothing else of its token; nothing where it is none.
+
+        Blocks for a sync.  It is in force at once; what cannot be written is logged, and tried again.
+        """
+        with self._lock:
+            grant = self.verify_session(cookie)
+            if grant is None:
+                return
+            state = self._state
+            ended = state.ended.plus(grant.session, self._now(), state.records)
+            self._state = msgspec.structs.replace(state, ended=ended)
+            self._behind = True
+            self._changed()
+            self._save()
 
     def _read_key(self, *, make: bool) -> bytes | None:
         try:
@@ -326,11 +356,11 @@ class Tokens:
             ) from None
 
 
-def _state(records: Iterable[Record], gone: Iterable[str]) -> _State:
+def _state(records: Iterable[Record], gone: Iterable[str], ended: Ended) -> _State:
     by_id = {record.id: record for record in records}
     own = {record.sha256: record for record in by_id.values() if record.own}
     gone = tuple(gone)
-    return _State(by_id, own, gone, frozenset([*gone, *(record.sha256 for record in by_id.values())]))
+    return _State(by_id, own, gone, frozenset([*gone, *(record.sha256 for record in by_id.values())]), ended)
 
 
 def _with_use(record: Record, used: int | None) -> Record:
@@ -348,5 +378,5 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _signature(key: bytes, record: Record, issued: int) -> str:
-    return hmac.digest(key, f"{record.id}.{issued}.{record.sha256}".encode(), "sha256").hex()
+def _signature(key: bytes, record: Record, session: str) -> str:
+    return hmac.digest(key, f"{session}.{record.sha256}".encode(), "sha256").hex()

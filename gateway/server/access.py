@@ -116,7 +116,7 @@ class Access:
         self._insecure = insecure
         self._needs = {**dict.fromkeys(open_paths, Need.NOTHING), **NEEDS}
         self._attempts = Attempts(monotonic)
-        self._guests = Guests(tokens.alive, now, max_per_token)
+        self._guests = Guests(tokens.alive, now, max_per_token, tokens.holds)
         self._refused: dict[str, int] = {}
         # Told of what is refused after the upgrade: the peer's address, the reason, words.
         self.on_refused: Callable[[object, str, str], None] = lambda remote, reason, words: None
@@ -248,10 +248,16 @@ class Access:
         grant: Grant | None = request.state["grant"]
         if grant is None or grant is ANYBODY:
             return None
-        if not self.tokens.alive(grant.id):
+        if not self.tokens.holds(grant):
             headers = {"WWW-Authenticate": 'Bearer realm="gateway", error="invalid_token"'}
             return self._refuse(request, "bad_token", 401, "the token is not valid any more", headers)
         return self._full(request, grant)
+
+    def log_out(self, request: Request) -> None:
+        """End the sessions whose cookies the request has, and what they have open.  Blocks for a sync."""
+        if self.asks:
+            for text in sessions(request.headers.get("cookie", "")):
+                self.tokens.end_session(text)
 
     # -- connections -------------------------------------------------------------------------------------------------
 

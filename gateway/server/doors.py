@@ -7,6 +7,8 @@ along.
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from ..auth import ANYBODY, Grant
@@ -44,7 +46,8 @@ class Doors:
             headers["Set-Cookie"] = _cookie(request, session, SESSION_S)
         return Response(204, headers=headers)
 
-    def _logout(self, request: Request) -> Response:
+    async def _logout(self, request: Request) -> Response:
+        await asyncio.to_thread(self._access.log_out, request)
         headers = {"Cache-Control": "no-store", "Set-Cookie": _cookie(request, "", 0)}
         return Response(204, headers=headers)
 

@@ -22,15 +22,24 @@ SLICE = 200  # connections ended in one step of the loop
 
 
 class Guests:
-    """``alive`` says of a grant's id whether it still holds; ``now`` gives seconds."""
+    """``alive`` says of a grant's id whether it still holds, ``holds`` of a grant that comes from a session; ``now``
+    gives seconds."""
 
-    def __init__(self, alive: Callable[[str], bool], now: Callable[[], float], max_per_grant: int | None) -> None:
+    def __init__(
+        self,
+        alive: Callable[[str], bool],
+        now: Callable[[], float],
+        max_per_grant: int | None,
+        holds: Callable[[Grant], bool] = lambda grant: True,
+    ) -> None:
         self._alive = alive
+        self._holds = holds
         self._now = now
         self.most = max_per_grant  # of a grant, from now on; None: no bound
         self._guests: dict[str, dict[Hashable, End]] = {}
         # Milliseconds, of each connection: a session ends before the token that it was traded for.
         self._expiring: dict[_Which, int] = {}
+        self._sessions: dict[_Which, Grant] = {}
         self.ended = 0
 
     def __len__(self) -> int:
@@ -45,9 +54,13 @@ class Guests:
         """A connection is open; ``end(code, reason)`` will be called when the grant ends.  What it gives back is to be
         called when it is closed.  One of the same ``key`` is replaced."""
         self._guests.setdefault(grant.id, {})[key] = end
-        self._expiring.pop((grant.id, key), None)
+        which = (grant.id, key)
+        self._expiring.pop(which, None)
+        self._sessions.pop(which, None)
         if grant.expires is not None:
-            self._expiring[grant.id, key] = grant.expires
+            self._expiring[which] = grant.expires
+        if grant.session:
+            self._sessions[which] = grant
 
         def leave() -> None:
             if self._guests.get(grant.id, {}).get(key) is end:
@@ -57,6 +70,7 @@ class Guests:
 
     def _forget(self, id: str, key: Hashable) -> End:
         self._expiring.pop((id, key), None)
+        self._sessions.pop((id, key), None)
         ends = self._guests[id]
         end = ends.pop(key)
         if not ends:
@@ -64,20 +78,26 @@ class Guests:
         return end
 
     def changed(self) -> None:
-        """Tokens have changed: end what has no token any more."""
+        """Tokens or sessions have changed: end what has none any more."""
         now = self._now() * 1000
         gone = [(id, key) for id, ends in self._guests.items() if not self._alive(id) for key in ends]
-        self._end([(which, "expired" if self._expiring.get(which, math.inf) <= now else "revoked") for which in gone])
+        self._end(
+            [
+                (which, f"token {'expired' if self._expiring.get(which, math.inf) <= now else 'revoked'}")
+                for which in gone
+            ]
+        )
+        self._end([(which, "signed out") for which, grant in self._sessions.items() if not self._holds(grant)])
 
     def expire(self) -> None:
         """To be called once a second: end what has expired."""
         if self._expiring:
             now = self._now() * 1000
-            self._end([(which, "expired") for which, expires in self._expiring.items() if expires <= now])
+            self._end([(which, "token expired") for which, expires in self._expiring.items() if expires <= now])
 
     def _end(self, gone: list[tuple[_Which, str]]) -> None:
         self.ended += len(gone)
-        self._step([(self._forget(*which), f"token {how}") for which, how in gone])
+        self._step([(self._forget(*which), how) for which, how in gone])
 
     def _step(self, ends: list[tuple[End, str]]) -> None:
         """In slices: a token may be that of all devices there are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from gateway.auth import Tokens
@@ -24,3 +25,8 @@ def tokens_in(directory: Path, clock: Clock | None = None) -> Tokens:
     tokens = Tokens(directory / "tokens.json", clock or Clock())
     tokens.load(sessions=True)
     return tokens
+
+
+def no_room(path: Path, data: bytes) -> None:
+    """In the place of what writes: a disk that is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")

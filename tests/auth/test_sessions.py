@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.auth import ANYBODY, Grant
+from gateway.auth import ANYBODY, Grant, Tokens, sessions, tokenfile
 from gateway.auth.tokenfile import Content, TokenFile
 from gateway.auth.tokens import SESSION_S
 from gateway.errors import AuthError
-from tests.auth.support import START, Clock, tokens_in
+from tests.auth.support import START, Clock, no_room, tokens_in
 
 
 def test_a_session_stands_for_its_token(tmp_path: Path) -> None:
@@ -24,7 +24,10 @@ def test_a_session_stands_for_its_token(tmp_path: Path) -> None:
     cookie = tokens.mint_session(grant)
     ends = int(START + SESSION_S) * 1000
     for some in (tokens, tokens_in(tmp_path, clock)):
-        assert some.verify_session(cookie) == Grant(record.id, ("live:read:pump-*",), ends)
+        found = some.verify_session(cookie)
+        assert found is not None
+        assert found == Grant(record.id, ("live:read:pump-*",), ends, found.session)
+        assert found.session == cookie.rpartition(".")[0]
     for at in range(len(cookie)):
         wrong = cookie[:at] + ("1" if cookie[at] != "1" else "2") + cookie[at + 1 :]
         assert tokens.verify_session(wrong) is None, at
@@ -127,3 +130,89 @@ def test_a_session_is_bound_to_the_very_token(tmp_path: Path) -> None:
     tokens.load()
     assert tokens.alive(record.id)
     assert tokens.verify_session(cookie) is None
+
+
+def logged_in(tokens: Tokens) -> tuple[str, str]:
+    """A new token and a session of it."""
+    _, token = tokens.create(["live:read"])
+    grant = tokens.verify(token)
+    assert grant is not None
+    return token, tokens.mint_session(grant)
+
+
+def another(tokens: Tokens, token: str) -> str:
+    """Another session of the token."""
+    grant = tokens.verify(token)
+    assert grant is not None
+    return tokens.mint_session(grant)
+
+
+def test_a_session_that_is_ended_stays_so(tmp_path: Path) -> None:
+    """After restarts, too, and told at once; another of the same token and second goes on, and the token itself."""
+    clock = Clock()
+    tokens = tokens_in(tmp_path, clock)
+    token, cookie = logged_in(tokens)
+    other = another(tokens, token)
+    assert other != cookie
+    grant = tokens.verify_session(cookie)
+    assert grant is not None
+    told: list[bool] = []
+    tokens.on_change.append(lambda: told.append(tokens.holds(grant)))
+    tokens.end_session(cookie)
+    assert told == [False]
+    for some in (tokens, tokens_in(tmp_path, clock)):
+        assert some.verify_session(cookie) is None
+        assert some.verify_session(other) is not None
+        assert some.verify(token) is not None
+    for none in (cookie, "rubbish"):
+        tokens.end_session(none)
+    assert told == [False]
+
+
+def test_ended_sessions_are_forgotten_in_time(tmp_path: Path) -> None:
+    """When they would have ended anyway."""
+    clock = Clock()
+    tokens = tokens_in(tmp_path, clock)
+    token, cookie = logged_in(tokens)
+    tokens.end_session(cookie)
+    clock.at += SESSION_S / 2
+    tokens.end_session(another(tokens, token))
+    assert len(TokenFile(tmp_path / "tokens.json").read().ended.sessions) == 2
+    clock.at += SESSION_S / 2 + 1
+    tokens.end_session(last := another(tokens, token))
+    clock.at += SESSION_S / 2
+    assert len(TokenFile(tmp_path / "tokens.json").read().ended.sessions) == 2
+    assert tokens.verify_session(last) is None
+
+
+def test_more_ended_sessions_than_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the token that has most are over then, so that none comes back; those of other tokens go on."""
+    monkeypatch.setattr(sessions, "MAX_ENDED", 3)
+    clock = Clock()
+    tokens = tokens_in(tmp_path, clock)
+    token, first = logged_in(tokens)
+    elsewhere, ended_there = logged_in(tokens)
+    cookies = [first, *(another(tokens, token) for _ in range(3))]
+    staying, there = cookies.pop(), another(tokens, elsewhere)
+    for cookie in (ended_there, *cookies):
+        tokens.end_session(cookie)
+    for some in (tokens, tokens_in(tmp_path, clock)):
+        assert [cookie for cookie in (*cookies, staying, ended_there) if some.verify_session(cookie)] == []
+        assert some.verify_session(there) is not None
+    clock.at += 1
+    assert tokens.verify_session(another(tokens, token)) is not None
+
+
+def test_a_session_ends_without_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In force at once, and written as soon as it can be."""
+    clock = Clock()
+    tokens = tokens_in(tmp_path, clock)
+    _, cookie = logged_in(tokens)
+    with monkeypatch.context() as full:
+        full.setattr(tokenfile, "replace_private", no_room)
+        tokens.end_session(cookie)
+    assert tokens.verify_session(cookie) is None
+    assert tokens_in(tmp_path, clock).verify_session(cookie) is not None
+    clock.at += 61
+    tokens.save_if_due()
+    assert tokens_in(tmp_path, clock).verify_session(cookie) is None

@@ -433,6 +433,33 @@ async def test_a_session_ends_with_its_token(tmp_path):
         assert (await ask(gw.port, "/healthz", cookie(session))).status == 401
 
 
+async def test_logout_ends_the_session(tmp_path):
+    """The very session, wherever its cookie was copied to, and what it has open; not its token, nor another of it."""
+    async with gate(tmp_path) as gw:
+        token = gw.token("live:read")
+        mine, other = [
+            (await login(gw, token)).headers["set-cookie"].partition(";")[0].partition("=")[2] for _ in range(2)
+        ]
+        async with (
+            gw.live(additional_headers=cookie(mine)) as ws,
+            gw.live(additional_headers=cookie(other)) as going_on,
+            gw.live(additional_headers=bearer(token)) as program,
+        ):
+            for one in (ws, going_on, program):
+                await receive(one, "hello")
+            assert (await ask(gw.port, "/logout", cookie(mine), method="POST")).status == 204
+            assert await closing(ws) == (1008, "signed out")
+            assert (await ask(gw.port, "/healthz", cookie(mine))).status == 401
+            assert (await ask(gw.port, "/v1/live", cookie(mine), upgrade=True)).status == 101  # to say who it is
+            for one in (going_on, program):
+                await send(one, {"type": "subscribe"})
+                await receive(one, "snapshot")
+            assert (await ask(gw.port, "/healthz", cookie(other))).status == 200
+    async with gate(tmp_path) as gw:
+        assert (await ask(gw.port, "/healthz", cookie(mine))).status == 401
+        assert (await ask(gw.port, "/healthz", cookie(other))).status == 200
+
+
 async def test_logout_takes_the_cookie_away(tmp_path):
     """Whoever asks, from our own page."""
     async with gate(tmp_path) as gw:

@@ -140,7 +140,7 @@ async def visitors(gw: Gate, pki: dict[str, Pair]) -> dict[str, Visitor]:
     read, pumps = gw.token("live:read"), gw.token("device:pump-*")
     everything = gw.token("device:*", "live:read", "live:command", "metrics")
     gone, rotated, brief = gw.token("live:read"), gw.token("device:*"), gw.token("device:*", expires_s=1.0)
-    of_gone, of_read, of_all = [await session(gw, pki, token) for token in (gone, read, everything)]
+    of_gone, of_read, of_all, beside = [await session(gw, pki, token) for token in (gone, read, everything, read)]
     gw.revoke(gone)
     gw.app.tokens.rotate(rotated.partition(".")[0])
     record = next(record for record in gw.app.tokens.list() if record.id == everything.partition(".")[0])
@@ -182,7 +182,7 @@ async def visitors(gw: Gate, pki: dict[str, Pair]) -> dict[str, Visitor]:
         "certificate of two names": Visitor({}, shown["two"]),
         "certificate pump-1, token wrong": Visitor(bearer("x"), shown["pump-1"]),
         "certificate pump-1, token of live:read": Visitor(bearer(read), shown["pump-1"]),
-        "certificate pump-1, session of live:read": Visitor(cookie(of_read), shown["pump-1"]),
+        "certificate pump-1, session of live:read": Visitor(cookie(beside), shown["pump-1"]),
     }
     assert found.keys() == MAY.keys()
     return found
