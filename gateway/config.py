@@ -222,6 +222,9 @@ class Sparkplug(Section):
         pattern=_SPARKPLUG_ID,
         description="Id of the host application without which nothing is published; empty: none.",
     )
+    aliases: bool = Field(
+        True, description="Values have aliases; false: name and data type, for hosts that do not keep those of births."
+    )
 
 
 class Limits(Section):

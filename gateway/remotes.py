@@ -83,6 +83,7 @@ def sparkplug(settings: Settings, series: Mapping[str, Series], *, integer: Inte
         node=settings.sparkplug.node or settings.id,
         session=settings.state_dir / "sparkplug.json",
         primary_host=settings.sparkplug.primary_host,
+        aliases=settings.sparkplug.aliases,
         latest=lambda device: series[device].newest() if device in series else (),
         integer=integer,
         username=settings.mqtt.username,

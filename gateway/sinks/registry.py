@@ -78,6 +78,7 @@ def sparkplug_sink(
     node: str,
     session: Path,
     primary_host: str = "",
+    aliases: bool = True,
     latest: Callable[[str], Iterable[tuple[str, int, Value]]] = lambda device: (),
     integer: Integer = never,
     username: str = "",
@@ -87,7 +88,8 @@ def sparkplug_sink(
     """The gateway as a Sparkplug B edge node on an MQTT 5 broker; ``gateway`` is this gateway's id.
 
     ``session`` is a file of the sink's own; ``latest`` gives the newest values of a device, each as metric, time in
-    nanoseconds, value.  Raises ``ValueError`` for a URL that is none, ``OSError`` for a ``ca`` that cannot be read.
+    nanoseconds, value.  Without ``aliases`` data has names and data types.  Raises ``ValueError`` for a URL that is
+    none, ``OSError`` for a ``ca`` that cannot be read.
     """
     from gateway.sinks.sparkplug import SparkplugSink
 
@@ -98,6 +100,7 @@ def sparkplug_sink(
         node=node,
         session=session,
         primary_host=primary_host,
+        aliases=aliases,
         latest=latest,
         integer=integer,
         username=username,

@@ -56,7 +56,7 @@ class SparkplugSink:
 
     ``group`` and ``node`` name the edge node, which has to be one alone on the broker, as has ``client_id``.
     ``session`` is the file of the session's number.  ``primary_host`` is the id of the host application without which
-    nothing is published, empty: none.  ``latest`` and ``integer`` are asked as ``sparkplug_node`` says.  For the
+    nothing is published, empty: none.  ``latest``, ``integer`` and ``aliases`` are as ``sparkplug_node`` says.  For the
     others, and what is raised, see ``mqtt_broker``.
     """
 
@@ -71,6 +71,7 @@ class SparkplugSink:
         node: str,
         session: Path,
         primary_host: str = "",
+        aliases: bool = True,
         latest: Latest = lambda device: (),
         integer: Callable[[str, str], bool] = lambda device, metric: False,
         username: str = "",
@@ -96,7 +97,7 @@ class SparkplugSink:
             connect_s=connect_s,
             clock=clock,
         )
-        self._node = Node(group, node, latest=latest, integer=integer)
+        self._node = Node(group, node, latest=latest, integer=integer, aliases=aliases)
         self._sessions = Sessions(session)
         self._host = PrimaryHost(primary_host) if primary_host else None
         self._told = asyncio.Event()  # a STATE was heard on this connection

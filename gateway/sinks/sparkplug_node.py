@@ -74,7 +74,7 @@ class _Device:
 
 class Node:
     """``group`` and ``node`` name it; ``latest`` is asked for what a device sent last; ``integer`` says which metrics
-    their device declared integers.
+    their device declared integers.  Without ``aliases`` each value has name and data type in place of one.
 
     Bound: a device for each that the gateway knows, with its metrics; ``presence`` None forgets one.
     """
@@ -86,9 +86,10 @@ class Node:
         *,
         latest: Latest = lambda device: (),
         integer: Callable[[str, str], bool] = lambda device, metric: False,
+        aliases: bool = True,
     ) -> None:
         self._group, self._node = group, node
-        self._latest, self._integer = latest, integer
+        self._latest, self._integer, self._with_aliases = latest, integer, aliases
         self._devices: dict[str, _Device] = {}
         self._seq = 0
         self._aliases = 0
@@ -185,7 +186,8 @@ class Node:
         self._catch_up(device, fresh=fresh)
         made = Maker(now)
         for name, metric in sorted(device.metrics.items(), key=lambda one: one[1].time):
-            made.born(name, metric.kind, metric.value, metric.time, metric.alias)
+            alias = metric.alias if self._with_aliases else None
+            made.born(name, metric.kind, metric.value, metric.time, alias)
         size = len(made.encode(self._seq))
         if size > max_bytes:
             raise _TooLarge(
@@ -255,10 +257,13 @@ class Node:
                 metric = metrics[name]
                 # A time in the future is some clock's fault: what comes after it is no history for that.
                 late = time < metric.told <= now
-                if made.size + most_bytes(value) > most and len(made):
+                if made.size + most_bytes(value, name) > most and len(made):
                     yield self._message(device.data, made)
                     made = Maker(now)
-                made.told(metric.alias, metric.kind, value, time, old or late)
+                if self._with_aliases:
+                    made.told(metric.alias, metric.kind, value, time, old or late)
+                else:
+                    made.named(name, metric.kind, value, time, old or late)
                 if not late:
                     metric.told = time
                     if not time < metric.time <= now:
@@ -285,6 +290,6 @@ def _too_large(reading: Reading, max_bytes: int) -> str:
     if max_bytes > 5 * MAX_STRING:
         return ""
     for name, value in reading.values.items():
-        if type(value) is str and 32 + most_bytes(value) > max_bytes:
+        if type(value) is str and 32 + most_bytes(value, name) > max_bytes:
             return f"{name} alone has more than the {max_bytes} bytes that the broker takes"
     return ""

@@ -97,6 +97,14 @@ class Maker:
         self._set(metric, kind, value)
         self.size += most_bytes(value)
 
+    def named(self, name: str, kind: int, value: Value, time: int, historical: bool) -> None:
+        """A metric of data that says all of itself, with no alias."""
+        metric = self._add(name=name, timestamp=time // _MS, datatype=kind)
+        if historical:
+            metric.is_historical = True
+        self._set(metric, kind, value)
+        self.size += most_bytes(value, name)
+
     @staticmethod
     def _set(metric: Payload.Metric, kind: int, value: Value) -> None:
         if kind == DOUBLE:

@@ -116,8 +116,8 @@ class Host:
     ``values`` what a screen would show; ``verbs`` all that was heard, such as ``DBIRTH pump-1``.
     """
 
-    def __init__(self, group: str, node: str) -> None:
-        self.group, self.node = group, node
+    def __init__(self, group: str, node: str, *, aliases: bool = True) -> None:
+        self.group, self.node, self.aliases = group, node, aliases
         self.verbs: list[str] = []
         self.data: dict[str, list[Value]] = {}
         self.values: dict[str, dict[str, Any]] = {}
@@ -125,7 +125,8 @@ class Host:
         self.bd_seqs: list[int] = []  # of each birth
         self.seqs: list[int] = []
         self.online = False
-        self.born: dict[str, dict[int, Metric]] = {}  # the devices that live, with what their births said, by alias
+        # The devices that live, with what their births said, by alias (by name where there are none).
+        self.born: dict[str, dict[Any, Metric]] = {}
         self._aliases: dict[int, tuple[str, str]] = {}
 
     def feed(self, messages: Iterable[Any]) -> Host:
@@ -201,9 +202,13 @@ class Host:
 
     def _is_born(self, device: str, payload: Payload) -> None:
         self._in_order(payload.metrics)
-        known: dict[int, Metric] = {}
+        known: dict[Any, Metric] = {}
         for metric in payload.metrics:
             self._check_born(metric)
+            if not self.aliases:
+                assert metric.alias is None
+                known[metric.name] = metric
+                continue
             assert metric.alias is not None
             assert metric.alias not in known
             owner = self._aliases.setdefault(metric.alias, (device, str(metric.name)))
@@ -219,11 +224,14 @@ class Host:
         assert payload.metrics
         self._in_order(payload.metrics)
         for metric in payload.metrics:
-            assert metric.name is None
-            assert metric.datatype is None
             assert metric.timestamp is not None
-            assert metric.alias in self.born[device], f"an alias that {device} did not tell"
-            said = self.born[device][metric.alias]
+            key = metric.alias if self.aliases else metric.name
+            assert key in self.born[device], f"a metric that {device} did not tell"
+            said = self.born[device][key]
+            if self.aliases:
+                assert (metric.name, metric.datatype) == (None, None)
+            else:
+                assert (metric.alias, metric.datatype) == (None, said.datatype)
             assert metric.field == FIELD_OF[said.datatype or 0]
             name = str(said.name)
             self.data.setdefault(device, []).append(Value(name, metric.value, metric.timestamp, metric.historical))

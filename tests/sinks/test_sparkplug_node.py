@@ -24,13 +24,17 @@ PLENTY = 1 << 28
 class Pair:
     """A node and its host; ``newest`` is what is known of the devices beside what the node is given."""
 
-    def __init__(self, integers: Iterable[str] = ()) -> None:
+    def __init__(self, integers: Iterable[str] = (), aliases: bool = True) -> None:
         self.newest: dict[str, list[tuple[str, int, Value]]] = {}
         declared = set(integers)
         self.node = Node(
-            "g", "n", latest=lambda device: self.newest.get(device, ()), integer=lambda _, metric: metric in declared
+            "g",
+            "n",
+            latest=lambda device: self.newest.get(device, ()),
+            integer=lambda _, metric: metric in declared,
+            aliases=aliases,
         )
-        self.host = Host("g", "n")
+        self.host = Host("g", "n", aliases=aliases)
         self.refused: dict[int, str] = {}
         self.sizes: list[int] = []
         self.max_bytes = PLENTY
@@ -284,10 +288,10 @@ STEP = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(STEP, max_size=25))
-def test_any_course_keeps_the_rules(steps: list[tuple[object, ...]]) -> None:
+@given(st.booleans(), st.lists(STEP, max_size=25))
+def test_any_course_keeps_the_rules(aliases: bool, steps: list[tuple[object, ...]]) -> None:
     """Whatever comes and goes, the host finds no fault, and hears each value once and with its own type."""
-    pair = Pair().births(0)
+    pair = Pair(aliases=aliases).births(0)
     sent: list[tuple[str, str, Value]] = []
     for step in steps:
         if step[0] == "presence":
@@ -316,6 +320,17 @@ def test_types_that_the_host_knows() -> None:
     pair = Pair().births().presence("a", b"online").data(at(-1, i=-5, d=0.5, b=False, s="é"))
     assert pair.host.types["a"] == {"i": INT64, "d": DOUBLE, "b": BOOLEAN, "s": STRING}
     assert pair.host.values["a"] == {"i": -5, "d": 0.5, "b": False, "s": "é"}
+
+
+def test_without_aliases_values_say_all_of_themselves() -> None:
+    """Births have no aliases then, and each value has its name and data type."""
+    pair = Pair(aliases=False).births().presence("a", b"online").data(at(-30, x=1.5, s="é"), at(-1, x=2))
+    assert pair.host.values["a"] == {"x": 2.0, "s": "é"}
+    assert [(value.name, value.value, value.historical) for value in pair.host.data["a"]] == [
+        ("x", 1.5, True),
+        ("s", "é", True),
+        ("x", 2.0, False),
+    ]
 
 
 def test_the_primary_host_is_believed_by_its_newest_word() -> None:
