@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -73,7 +74,7 @@ def test_a_rollup_answers_as_its_rows_do(
         for time, value in rows_of(frames, metric):
             if start <= time < end:
                 right.setdefault(time - time % step, []).append(value)
-        expected = {time: reduced for time, each in right.items() if (reduced := reduce(each, aggregate)) is not None}
+        expected = {time: reduced for time, each in right.items() if (reduced := right_of(each, aggregate)) is not None}
         assert list(found.times) == sorted(expected)
         for time, value in zip(found.times, values(found.column), strict=True):
             kind, wanted = exact(expected[time])
@@ -82,6 +83,14 @@ def test_a_rollup_answers_as_its_rows_do(
                 assert math.isclose(value, wanted, rel_tol=1e-9, abs_tol=size * 1e-12)  # type: ignore[arg-type]
             else:
                 assert exact(value) == (kind, wanted)
+
+
+def right_of(values_of: list[Value], aggregate: str) -> Value | None:
+    """As the model's, but for means of numbers whose sum no float holds."""
+    numbers = [Fraction(value) for value in values_of if type(value) is not str]
+    if aggregate == "mean" and numbers:
+        return float(sum(numbers) / len(numbers))
+    return reduce(values_of, aggregate)
 
 
 def assert_alike(one: Frame, other: Frame) -> None:
