@@ -116,7 +116,10 @@ class App:
         async with AsyncExitStack() as stack:
             stack.enter_context(Lock(settings.state_dir))
             loop = asyncio.get_running_loop()
-            tokens = self.tokens = Tokens(settings.state_dir / "tokens.json", call=loop.call_soon_threadsafe)
+            reserve = self._reserve = Reserve(settings.state_dir / "reserve")
+            tokens = self.tokens = Tokens(
+                settings.state_dir / "tokens.json", call=loop.call_soon_threadsafe, reserve=reserve
+            )
             tokens.load(sessions=True)
             stack.callback(tokens.close)
             book = DeviceBook(
@@ -126,7 +129,6 @@ class App:
                 max_devices=settings.limits.max_devices,
             )
             book.check()
-            reserve = self._reserve = Reserve(settings.state_dir / "reserve")
             stack.callback(reserve.make)  # once all that stands below has given its room back
             journal = Journal(
                 settings.state_dir / "journal",
@@ -465,6 +467,13 @@ class App:
     def _problems(self) -> Iterator[Problem]:
         for text, hint in self.reloader.problems():
             yield {"part": "settings", "text": text, "hint": hint}
+        if owing := self.tokens.owing:
+            yield {
+                "part": "tokens",
+                "text": f"{owing} token{'' if owing == 1 else 's'} revoked would be good again after a restart: the "
+                "disk took nothing.",
+                "hint": "Make room on the state directory's disk: it is written within a minute.",
+            }
         if self.tls is not None:
             for text, hint in self.tls.problems():
                 yield {"part": "tls", "text": text, "hint": hint}

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway.auth import Tokens
+from gateway.auth import Tokens, tokenfile
 from gateway.cli import keys, main
 from gateway.cli.arguments import token_in
 from gateway.client import DeviceClient
 from gateway.client.simulate import Options
 from gateway.server.control import Control
 from gateway.server.tokendesk import TokenDesk
+from tests.auth.support import no_room
 from tests.running import gateway, receive
 from tests.server.test_control_app import ask
 from tests.test_cli import Cli
@@ -83,6 +84,18 @@ async def test_tokens_are_listed(tmp_path: Path, cli: Cli) -> None:
     ]
     (row,) = await cli.json("token", "list")
     assert sorted(row) == ["created", "expires", "id", "last_used", "name", "scopes"]
+
+
+async def test_a_revocation_without_a_gateway_or_a_disk(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is in force where nothing runs: it is said that the token is not revoked."""
+    id = (await cli.json("token", "create", "pump-1"))["id"]
+    with monkeypatch.context() as full:
+        full.setattr(tokenfile, "replace_private", no_room)
+        assert await cli.status("token", "revoke", id) == 1
+    assert f"token {id} is not revoked" in cli.err
+    assert [row["id"] for row in await cli.json("token", "list")] == [id]
 
 
 async def test_a_token_is_rotated_and_revoked(tmp_path: Path, cli: Cli) -> None:

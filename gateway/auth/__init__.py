@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .knocks import Knock, Knocks
 from .scopes import ALL_SCOPES, ANYBODY, Grant, certificate_grant, check_scopes
-from .tokens import MAX_TOKENS, SESSION_S, Record, Tokens
+from .tokens import MAX_TOKENS, SESSION_S, NotKept, Record, Tokens
 
 __all__ = [
     "ALL_SCOPES",
@@ -18,6 +18,7 @@ __all__ = [
     "Grant",
     "Knock",
     "Knocks",
+    "NotKept",
     "Record",
     "Tokens",
     "certificate_grant",

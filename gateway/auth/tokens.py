@@ -26,12 +26,13 @@ from pathlib import Path
 import msgspec
 
 from ..errors import AuthError
+from ..reserve import Reserve
 from .knocks import Knocks
 from .scopes import ANYBODY, CERTIFICATE, Grant, check_scopes
 from .sessions import SESSION_S, Ended, issued_at
 from .tokenfile import MAX_GONE, Content, Record, TokenFile, read_key
 
-__all__ = ["MAX_TOKENS", "SESSION_S", "Record", "Tokens"]
+__all__ = ["MAX_TOKENS", "SESSION_S", "NotKept", "Record", "Tokens"]
 
 MAX_TOKENS = 10_000  # one more is refused
 MAX_NAME = 128
@@ -42,6 +43,18 @@ SAVE_S = 60.0
 USE_KEPT_MS = 3_600_000
 
 log = logging.getLogger(__name__)
+
+
+class NotKept(AuthError):
+    """A token has ended here, and the file does not say so: not for whoever reads that.  ``reason`` says why."""
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(
+            f"token {id} is revoked, until a restart: its file could not be written ({reason})",
+            hint="make room on the disk: the gateway tries again once a minute, and when it stops",
+        )
+        self.id = id
+        self.reason = reason
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -58,7 +71,8 @@ class Tokens:
     """The tokens in the file ``path``; ``now`` gives seconds.  ``load()`` comes first.
 
     ``pending``: unknown devices that knocked.  ``on_change``: called after every change; ``call`` is handed each of
-    these calls (the daemon gives the loop's ``call_soon_threadsafe``).
+    these calls (the daemon gives the loop's ``call_soon_threadsafe``).  ``reserve``: room that may be taken on a full
+    disk for what ends a token.
     """
 
     def __init__(
@@ -67,6 +81,7 @@ class Tokens:
         now: Callable[[], float] = time.time,
         *,
         call: Callable[[Callable[[], None]], object] | None = None,
+        reserve: Reserve | None = None,
     ) -> None:
         self._file = TokenFile(path)
         self._key_path = path.with_name("session-key")
@@ -76,13 +91,20 @@ class Tokens:
         self._state = _State({}, {})
         self._used: dict[str, int] = {}  # what is not written yet; at most as many as there are tokens
         self._saved = now()
+        self._reserve = reserve
         self._behind = False  # the file lacks something that has ended
+        self._owed: dict[str, Record] = {}  # were revoked and still stand in the file: no more than that has
         self._key: bytes | None = None
         self.on_change: list[Callable[[], None]] = []
         self.pending = Knocks(now, self._known)
 
     def __len__(self) -> int:
         return len(self._state.records)
+
+    @property
+    def owing(self) -> int:
+        """How many tokens were revoked that would be good again after a restart, since the disk took nothing."""
+        return len(self._owed)
 
     def __repr__(self) -> str:
         return f"Tokens({str(self._file.path)!r}, {len(self)} tokens)"
@@ -98,7 +120,9 @@ class Tokens:
         with self._lock:
             content = self._file.read()
             self._key = self._read_key(make=sessions)
-            self._state = _state(content.tokens, content.gone, content.ended.joined(self._state.ended))
+            hashes = {record.sha256 for record in self._owed.values()}
+            records = [record for record in content.tokens if record.sha256 not in hashes]
+            self._state = _state(records, [*content.gone, *hashes], content.ended.joined(self._state.ended))
             self._changed()
 
     def reload(self) -> bool:
@@ -131,19 +155,30 @@ class Tokens:
     def _save(self) -> None:
         try:
             with self._lock:
-                self._put(self._state.records.values(), self._state.gone)
+                self._put(self._state.records.values(), self._state.gone, take_room=bool(self._owed))
         except (OSError, AuthError) as error:
             what = "what has ended" if self._behind else "when tokens were last used"
             log.warning("%s cannot be saved, and is tried again: %s", what, error, extra={"event": "access_changed"})
 
-    def _put(self, records: Iterable[Record], gone: Iterable[str]) -> None:
-        """Write, then put in force; under the lock.  Raises ``OSError`` and :class:`AuthError`."""
+    def _put(self, records: Iterable[Record], gone: Iterable[str], *, take_room: bool = False) -> None:
+        """Write, then put in force; under the lock.  Raises ``OSError`` and :class:`AuthError`.
+
+        ``take_room``: on a full disk that which was set aside.
+        """
         used = dict(self._used)
         written = [_with_use(record, used.get(record.id)) for record in records]
         kept = [*gone][-MAX_GONE:]
         ended = self._state.ended
-        self._file.write(Content(written, kept, ended))
+        content = Content(written, kept, ended)
+        try:
+            self._file.write(content)
+        except OSError:
+            if not take_room or self._reserve is None or not self._reserve.release():
+                raise
+            self._file.write(content)
+            self._reserve.make()
         self._behind = False
+        self._owed.clear()
         self._state = _state(written, kept, ended)
         of = self._state.records
         for id, ms in used.items():
@@ -173,11 +208,26 @@ class Tokens:
             return self._add(granted, name, self._expiry(expires_s))
 
     def revoke(self, id: str) -> Record:
-        """End it, and every connection and session that it let in.  Raises :class:`AuthError`, ``OSError``."""
+        """End it, and every connection and session that it let in: at once, whatever the disk does.
+
+        Raises :class:`AuthError`, and :class:`NotKept` where it has ended and the file could not be written: once more
+        then tries that again.
+        """
         with self._lock:
-            record = self._find(id)
-            self._remove(record)
-            self._changed()
+            state = self._state
+            others = list(state.records.values())
+            record = self._owed.get(id)
+            if record is None:
+                record = self._find(id)
+                others.remove(record)
+                self._state = _state(others, (*state.gone, record.sha256), state.ended)
+                self._owed[id] = record
+                self._behind = True
+                self._changed()
+            try:
+                self._put(others, self._state.gone, take_room=True)
+            except (OSError, AuthError) as error:
+                raise NotKept(record.id, getattr(error, "strerror", None) or str(error)) from error
             return record
 
     def rotate(self, id: str, *, expires_s: float | None = None) -> tuple[Record, str]:
@@ -217,7 +267,8 @@ class Tokens:
         token = f"{record.id}.{secrets.token_urlsafe(32)}"
         record = msgspec.structs.replace(record, sha256=_hash(token))
         others = [other for other in self._state.records.values() if other is not instead]
-        self._put([*others, record], (*self._state.gone, *([instead.sha256] if instead else ())))
+        gone = (*self._state.gone, *([instead.sha256] if instead else ()))
+        self._put([*others, record], gone, take_room=instead is not None)
         self._changed()
         return record, token
 
@@ -240,10 +291,6 @@ class Tokens:
         while id in records:
             id = secrets.token_hex(6)
         return Record(id, name, scopes, int(self._now() * 1000), expires, sha256, own=bool(sha256))
-
-    def _remove(self, record: Record) -> None:
-        others = [other for other in self._state.records.values() if other is not record]
-        self._put(others, (*self._state.gone, record.sha256))
 
     def _find(self, id: str) -> Record:
         record = self._state.records.get(id)

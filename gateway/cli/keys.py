@@ -70,10 +70,11 @@ def _make(directory: Path) -> None:
 def _offline(directory: Path) -> Ask:
     import msgspec
 
-    from ..auth import Tokens
+    from ..auth import NotKept, Tokens
+    from ..reserve import Reserve
     from ..server.tokendesk import TokenDesk
 
-    tokens = Tokens(directory / "tokens.json")
+    tokens = Tokens(directory / "tokens.json", reserve=Reserve(directory / "reserve"))
     tokens.load()
     commands = TokenDesk(tokens, _facts).commands
 
@@ -81,6 +82,11 @@ def _offline(directory: Path) -> Ask:
         answer: Any = commands[command]({name: value for name, value in params.items() if value is not None})
         try:
             return asyncio.run(answer)
+        except NotKept as error:
+            raise GatewayError(
+                f"token {error.id} is not revoked: its file could not be written ({error.reason})",
+                hint="make room on the disk",
+            ) from None
         except msgspec.ValidationError as error:
             raise GatewayError(str(error)) from None
         except OSError as error:

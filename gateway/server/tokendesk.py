@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..auth import Record, Tokens
+from ..auth import NotKept, Record, Tokens
 from .control import Command, Params
 
 __all__ = ["TokenDesk"]
@@ -70,9 +70,13 @@ class TokenDesk:
         return {"tokens": [record.shown() for record in self._tokens.list()], **self._facts()}
 
     async def revoke(self, params: Params) -> object:
-        """End a token; its record."""
+        """End a token; its record.  Raises :class:`NotKept` where it has ended, until a restart alone."""
         asked = msgspec.convert(params, _Id)
-        record = await asyncio.to_thread(self._tokens.revoke, asked.id)
+        try:
+            record = await asyncio.to_thread(self._tokens.revoke, asked.id)
+        except NotKept as error:
+            log.error("%s", error, extra={"event": "access_changed", "token": error.id, "reason": error.reason})
+            raise
         _log("revoked", record)
         return record.shown()
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.auth import MAX_TOKENS, Grant, Tokens
+from gateway.auth import MAX_TOKENS, Grant, NotKept, Tokens, tokenfile
 from gateway.auth import tokens as module
 from gateway.errors import AuthError
-from tests.auth.support import START, Clock, tokens_in
+from gateway.reserve import Reserve
+from tests.auth.support import START, Clock, no_room, tokens_in
 
 OWN = "a-secret-of-its-own-0123"
 
@@ -79,6 +80,56 @@ def test_a_revoked_token_is_dead_at_once(tmp_path: Path) -> None:
     assert told == [1, 2, 1]
     with pytest.raises(AuthError, match="there is no token"):
         tokens.revoke(record.id)
+
+
+def test_a_token_is_revoked_without_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In force at once and told as lasting until a restart; a file that somebody reloads meanwhile does not bring it
+    back, and it is written as soon as it can be."""
+    clock = Clock()
+    tokens = tokens_in(tmp_path, clock)
+    told: list[bool] = []
+    record, token = tokens.create(["metrics"])
+    tokens.on_change.append(lambda: told.append(tokens.alive(record.id)))
+    with monkeypatch.context() as full:
+        full.setattr(tokenfile, "replace_private", no_room)
+        with pytest.raises(NotKept, match=f"token {record.id} is revoked, until a restart: .*No space left") as error:
+            tokens.revoke(record.id)
+        assert error.value.hint
+        clock.at += 61
+        tokens.save_if_due()
+        assert tokens.owing == 1
+    assert tokens.verify(token) is None
+    assert told == [False]
+    assert tokens_in(tmp_path, clock).verify(token) is not None
+    tokens.load()
+    assert tokens.verify(token) is None
+    clock.at += 61
+    tokens.save_if_due()
+    assert tokens.owing == 0
+    assert tokens_in(tmp_path, clock).verify(token) is None
+
+
+def test_a_revocation_takes_the_room_that_was_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As does a rotation; it is set aside again at once."""
+    reserve = Reserve(tmp_path / "reserve")
+    assert reserve.make()
+    tokens = Tokens(tmp_path / "tokens.json", Clock(), reserve=reserve)
+    tokens.load(sessions=True)
+    record, token = tokens.create(["metrics"])
+    sound = tokenfile.replace_private
+
+    def full(path: Path, data: bytes) -> tuple[int, int, int]:
+        if (tmp_path / "reserve").exists():
+            no_room(path, data)
+        return sound(path, data)
+
+    monkeypatch.setattr(tokenfile, "replace_private", full)
+    with pytest.raises(OSError, match="No space"):
+        tokens.create(["metrics"])
+    after, rotated = tokens.rotate(record.id)
+    tokens.revoke(after.id)
+    assert (tmp_path / "reserve").exists()
+    assert [tokens_in(tmp_path).verify(one) for one in (token, rotated)] == [None, None]
 
 
 def test_a_rotated_token_gives_way_to_another(tmp_path: Path) -> None:

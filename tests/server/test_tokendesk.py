@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.auth import Tokens
+from gateway.auth import Tokens, tokenfile
 from gateway.errors import AuthError
 from gateway.server.tokendesk import TokenDesk
+from tests.auth.support import no_room
 from tests.running import gateway
 from tests.server.test_control_app import ask
 
@@ -138,6 +139,21 @@ async def test_a_damaged_file_refuses_the_start(tmp_path: Path) -> None:
         async with gateway(tmp_path):
             pass
     assert (tmp_path / "tokens.json").read_text() == "{"
+
+
+async def test_a_revocation_that_the_disk_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in force, the command fails with words, and the gateway's health says so until it is written."""
+    async with gateway(tmp_path) as running:
+        made = await ask(tmp_path, "token-create", scopes=["metrics"])
+        with monkeypatch.context() as full:
+            full.setattr(tokenfile, "replace_private", no_room)
+            with pytest.raises(AssertionError, match="is revoked, until a restart"):
+                await ask(tmp_path, "token-revoke", id=made["id"])
+            assert running.app.tokens.verify(made["token"]) is None
+            (problem,) = [one for one in (await running.json("/healthz"))["problems"] if one["part"] == "tokens"]
+            assert "1 token" in problem["text"]
+        running.app.tokens.close()
+        assert [one for one in (await running.json("/healthz"))["problems"] if one["part"] == "tokens"] == []
 
 
 async def test_a_file_that_was_put_back_is_read_at_a_reload(tmp_path: Path) -> None:
