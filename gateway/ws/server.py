@@ -279,10 +279,8 @@ class Server:
     async def _end(self) -> None:
         deadline = self.loop.time() + self.stop_timeout
         if self._shared:
-            self._close_listeners()
+            await self._close_listeners()
             self._answer_until = min(deadline, self.loop.time() + HANDOVER)
-            for _ in range(3):
-                await asyncio.sleep(0)  # what the loop has accepted becomes a reception
         for ws in list(self._held):
             ws._stop(1001, "server is stopping")
         # Peers that have not answered have until shortly before the deadline, and so have requests under way and
@@ -295,7 +293,7 @@ class Server:
         await self._wait_emptied(deadline - margin / 2)
         for task in list(self._tasks):
             task.cancel()
-        self._close_listeners()
+        await self._close_listeners()
         for reception in [*self._waiting, *self._lingering]:
             # A request's task has been cancelled, and is not to be cancelled again while it cleans up.
             if not reception.has_request or reception in self._lingering:
@@ -312,9 +310,21 @@ class Server:
             logger.error("%d handlers did not end when cancelled", len(self._tasks))
         self.beats.stop()
 
-    def _close_listeners(self) -> None:
+    async def _close_listeners(self) -> None:
+        """Accept nobody any more; what the loop has accepted becomes a reception."""
+        if isinstance(self.loop, asyncio.SelectorEventLoop):
+            # What asyncio has accepted, and not handed on when the listener is closed, is neither served nor closed.
+            for sock in self.sockets:
+                self.loop.remove_reader(sock)
+            await self._handed_on()
         for listener in self._listeners:
             listener.close()
+        await self._handed_on()
+
+    @staticmethod
+    async def _handed_on() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def _wait_emptied(self, deadline: float) -> None:
         """Wait until nothing is under way any more, or until ``deadline``."""
