@@ -51,7 +51,7 @@ class Commands:
             self._say(_result(id, False, "busy"))
         else:
             params = incoming.params if isinstance(incoming.params, dict) else {}
-            command = Command(id, incoming.name, params, incoming.expires)
+            command = Command(id, incoming.name, params, incoming.expires, incoming.device)
             self._running[id] = asyncio.create_task(self._run(self._handler, command), name=f"command {id}")
 
     def cancel(self) -> None:

@@ -360,9 +360,12 @@ class DeviceClient:
         self._described = -1
         self._say_description(self._description)
 
-    def heartbeat(self) -> None:
-        """Say that there is nothing to report.  Nothing happens while there is no connection."""
-        self._say({"type": "heartbeat"})
+    def heartbeat(self, *, device: str | None = None) -> None:
+        """Say that there is nothing to report, of a sub-device if it is named.
+
+        Nothing happens while there is no connection.
+        """
+        self._say({"type": "heartbeat"} if device is None else {"type": "heartbeat", "device": device})
 
     def _say(self, body: dict[str, object]) -> None:
         # Bounded by its callers: one answer a command, heartbeats as the program wants.

@@ -69,15 +69,18 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
     params: Any = None
     expires: float | None = None
+    device: str = ""
 
 
 class Command(msgspec.Struct, frozen=True):
-    """What a dashboard asks of this device; ``expires`` in milliseconds since the epoch, if it does."""
+    """What a dashboard asks of this device, or of the sub-device ``device``; ``expires`` in milliseconds since the
+    epoch, if it does."""
 
     id: str
     name: str
     params: dict[str, Any]
     expires: float | None = None
+    device: str = ""
 
 
 class Wire:

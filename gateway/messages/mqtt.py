@@ -80,7 +80,8 @@ class ThingsBoardDevice(msgspec.Struct, frozen=True):
 
 
 class UserProperties(msgspec.Struct, frozen=True):
-    """User properties of MQTT 5.  ``historical``: received well before it is published, no news.
+    """User properties of MQTT 5.  ``historical``: received well before it is published, no news.  ``via``: the
+    concentrator of a sub-device, whose session and seq they are.
 
     ``ts`` where a message is one value alone: milliseconds since the epoch.
     """
@@ -90,6 +91,7 @@ class UserProperties(msgspec.Struct, frozen=True):
     seq: Annotated[str, Meta(pattern="^[0-9]+$")] | UnsetType = UNSET
     ts: Annotated[str, Meta(pattern="^[0-9]+$")] | UnsetType = UNSET
     historical: Literal["true"] | UnsetType = UNSET
+    via: DeviceName | UnsetType = UNSET
 
 
 class CommandRequest(msgspec.Struct, frozen=True):

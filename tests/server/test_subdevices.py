@@ -11,6 +11,7 @@ import cbor2
 import msgspec
 import pytest
 
+from gateway.client import DeviceClient
 from gateway.delivery import Delivery
 from gateway.devices import DeviceBook
 from gateway.ledger import Ledger
@@ -29,7 +30,8 @@ TIMEOUT = 10.0
 
 
 async def row(gw: Running, device: str) -> dict[str, Any]:
-    return next(row for row in await gw.json("/api/v1/devices") if row["device"] == device)
+    rows = await gw.json("/api/v1/devices")
+    return next((row for row in rows if row["device"] == device), {"state": "unknown"})
 
 
 async def state(gw: Running, device: str, expected: str) -> dict[str, Any]:
@@ -250,6 +252,23 @@ async def test_commands_and_their_results(tmp_path: Path) -> None:
         await send(hub, {"type": "result", "device": "a", "id": command["id"], "ok": True})
         error = await receive(hub, "error")
         assert (error["code"], error["device"]) == ("unknown_command", "a")
+
+
+async def test_the_client(tmp_path: Path) -> None:
+    """It speaks for sub-devices, and is told whose a command is."""
+    async with gateway(tmp_path) as gw, gw.live() as live:
+        url = f"ws://127.0.0.1:{gw.port}"
+        async with DeviceClient(url, "hub", on_command=lambda command: command.device) as hub:
+            await hub.connected(TIMEOUT)
+            hub.heartbeat(device="b")
+            await hub.send({"t": 1}, device="a")
+            await hub.drain(TIMEOUT)
+            assert (await state(gw, "b", "online"))["via"] == "hub"
+            assert (await gw.ledger("a"))["stored"] == 1
+            await send(live, {"type": "command", "ref": "x", "device": "a", "name": "on"})
+            while (told := await receive(live, "command_state"))["state"] != "done":
+                pass
+            assert (told["device"], told["value"]) == ("a", "a")
 
 
 # -- without sockets, on a clock that is passed ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,17 @@ def test_flat_payload_and_properties() -> None:
     )
     assert made.payload == b'{"ts":1764000000123,"temperature":22.5,"door":true,"note":"a\\"b\\n"}'
     assert made.properties == (("gateway", "g-1"), ("session", "s1"), ("seq", "17"))
+
+
+def test_flat_names_the_concentrator_whose_session_and_seq_they_are() -> None:
+    """A reading of a sub-device has it beside these, in both kinds of message."""
+    reading = msgspec.structs.replace(one(t=1), via="hub")
+    topic = "{prefix}/{device}/metric/{metric}"
+    for made in (
+        layout("flat").messages([reading], Topics("p"), 1 << 20),
+        layout("flat", per_value=True).messages([reading], Topics("p", topic), 1 << 20),
+    ):
+        assert [message.properties[-1] for message in made] == [("via", "hub")]
 
 
 def test_flat_leaves_out_a_seq_that_the_device_did_not_give() -> None:

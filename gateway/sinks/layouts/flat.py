@@ -2,8 +2,8 @@
 
 ``ts`` is in milliseconds, rounded down.  Metrics cannot be named ``ts``: that name is reserved in every
 codec.  User properties ``gateway``, ``session`` and ``seq`` let a subscriber tell a repeat (``seq`` is left
-out where the device gave none), ``historical`` one that comes from a backlog.  Integers are written in full,
-also those beyond 2**53.
+out where the device gave none; both are those of the concentrator ``via``, where it is a sub-device's),
+``historical`` one that comes from a backlog.  Integers are written in full, also those beyond 2**53.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Flat:
                 continue
             session = ("session", item.session)
             properties = (gateway, session, ("seq", str(item.seq))) if item.seq else (gateway, session)
+            if item.via:
+                properties = (*properties, ("via", item.via))
             made.append(
                 Message(
                     topics.device(item.device),

@@ -42,6 +42,8 @@ class Values:
             properties = [self._gateway, ("session", item.session), ("ts", str(item.time // 1_000_000))]
             if item.seq:
                 properties.append(("seq", str(item.seq)))
+            if item.via:
+                properties.append(("via", item.via))
             if item.received < historical_before:
                 properties.append(HISTORICAL)
             some = tuple(properties)
