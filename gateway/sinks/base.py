@@ -102,6 +102,8 @@ class Sink(Protocol):
     name: str
     refuses: bool
     """Whether ``write`` may ever raise ``Rejected`` or ``Refused``; where not, no dead letters are needed."""
+    keeps_states: bool
+    """Whether the far side keeps anything but readings; where not, ``state`` and ``tell`` are never called."""
     lost: Callable[[], None] | None
     """Set by the runner; called on the loop when a connection ends outside a call, so that ``ready`` comes soon."""
 

@@ -33,6 +33,7 @@ class HistorySink:
 
     name = "history"
     refuses = False
+    keeps_states = False
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -53,10 +54,10 @@ class HistorySink:
             raise Unavailable(str(error), hint=error.hint, reached=True) from error
 
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
-        """Nothing: a history keeps a stream, not a state."""
+        """Never called."""
 
     async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
-        """Nothing: a store keeps readings alone."""
+        """Never called."""
 
     async def close(self) -> None:
         """Put on disk what is in memory."""

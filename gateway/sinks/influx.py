@@ -54,6 +54,7 @@ class InfluxSink:
     """See the module's text.  ``timeout_s`` bounds a request; ``integer`` is called from the worker thread."""
 
     refuses = True
+    keeps_states = False
 
     def __init__(
         self,
@@ -128,10 +129,10 @@ class InfluxSink:
         return batch.end
 
     async def state(self, changes: Mapping[Key, bytes | None]) -> None:
-        """Nothing: a store keeps a stream, not a state."""
+        """Never called."""
 
     async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
-        """Nothing: a store keeps readings alone."""
+        """Never called."""
 
     async def close(self) -> None:
         """Let go of the connection; a request that hangs ends by its own time-out, or with the process."""

@@ -77,6 +77,7 @@ class MqttSink:
     """
 
     refuses = True
+    keeps_states = True
 
     def __init__(
         self,

@@ -163,7 +163,7 @@ class Runner:
 
     def set_state(self, key: Key, value: bytes | None) -> None:
         """Make ``value`` the state of ``key`` on the far side; ``None`` clears it.  Never waits."""
-        if self._door.set(key, value):
+        if self.sink.keeps_states and self._door.set(key, value):
             self._wake.set()
 
     def renew(self, kind: str) -> None:
@@ -173,8 +173,9 @@ class Runner:
 
     def tell(self, key: Key, value: bytes) -> None:
         """Tell the far side ``value`` once.  Never waits."""
-        self._door.tell(key, value)
-        self._wake.set()
+        if self.sink.keeps_states:
+            self._door.tell(key, value)
+            self._wake.set()
 
     def retry_now(self) -> None:
         """Try again at once, whatever is waited for."""

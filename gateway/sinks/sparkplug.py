@@ -61,6 +61,7 @@ class SparkplugSink:
     """
 
     refuses = True
+    keeps_states = True
 
     def __init__(
         self,

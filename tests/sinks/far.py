@@ -19,6 +19,7 @@ class FarSide:
 
     name = "far"
     refuses = True
+    keeps_states = True
 
     def __init__(self, *script: Outcome) -> None:
         self.lost: Callable[[], None] | None = None

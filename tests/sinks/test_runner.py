@@ -492,3 +492,16 @@ async def test_journal_that_closes_ends_the_runner() -> None:
 async def test_stop_before_run_is_nothing() -> None:
     """A runner that never ran stops at once."""
     await make(FarSide(), MemoryCursor(5)).stop(5.0)
+
+
+async def test_what_keeps_no_states_is_handed_none() -> None:
+    """Presence is no sign that a store is there: one that is away stays so, whoever comes and goes."""
+    sink, cursor = FarSide(*[Unavailable("away") for _ in range(100)]), MemoryCursor(3)
+    sink.keeps_states = False
+    runner = make(sink, cursor)
+    async with running(runner):
+        await until(lambda: runner.state == "waiting")
+        runner.set_state(("presence", "d"), b"online")
+        runner.tell(("command-state", "d"), b"{}")
+        assert runner.stats()["states_pending"] == 0
+    assert sink.state_calls == []
