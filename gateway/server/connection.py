@@ -451,7 +451,8 @@ class Connection:
         if outcome.overloaded or not outcome.held:
             return
         if not self.device.session.held_full:
-            self._endpoint.complaints.note("device_throttled", self.device.name, BEYOND_RATE, count=outcome.held)
+            name = (outcome.beyond or self.device).name
+            self._endpoint.complaints.note("device_throttled", name, BEYOND_RATE, count=outcome.held)
         if outcome.beyond_rate and self._endpoint.settings.policy == "close":
             self.end(1008, "rate limit exceeded")
         elif outcome.blocked:

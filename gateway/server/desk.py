@@ -406,6 +406,8 @@ def entry_of(offset: int, item: Item) -> dict[str, object]:
                 "values": item.values,
                 "flags": [name for flag, name in FLAGS.items() if item.flags & flag],
             }
+            if item.via:
+                entry["via"] = item.via
         case Mark():
             entry |= {"kind": "refused", "session": item.session, "seq": item.seq}
         case Presence():

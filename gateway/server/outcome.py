@@ -29,6 +29,11 @@ class Outcome:
             self.stopped = set()
         self.stopped.add(device)
 
+    @property
+    def beyond(self) -> Device | None:
+        """One that is beyond its rate."""
+        return next(iter(self.stopped)) if self.stopped else None
+
     def stops(self, device: Device) -> bool:
         """Whether what comes of the device without a seq is not to be kept, where ``blocked``."""
         return self.overloaded or (self.stopped is not None and device in self.stopped)

@@ -93,6 +93,15 @@ def test_a_seq_that_was_never_kept_is_a_seq() -> None:
     assert "lost" not in about(device)["parts"][0]["text"]
 
 
+def test_a_sub_device_has_the_sequence_of_its_concentrator() -> None:
+    """What is said of seq and sessions is not said of one that has none of its own."""
+    device = pump(received=3, throttled=3)
+    device.via = "hub"
+    told = about(device)
+    assert "hub, which sends for it" in told["parts"][0]["text"]
+    assert any("heard last through hub" in note for note in told["notes"])
+
+
 def test_why_readings_were_refused() -> None:
     """The codes with their counts, the last words, and a hint that fits them."""
     refusals = Refusals()
