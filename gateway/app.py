@@ -286,6 +286,8 @@ class App:
             max_per_token=settings.limits.max_per_token,
             open_paths=assets(),
         )
+        if self.tls is not None:
+            access.trust(self.tls.context)
         devices = self.devices = DeviceEndpoint(
             book,
             pipeline,
@@ -342,6 +344,8 @@ class App:
                 **Exporter(history, book.is_integer).commands,
                 "settings": reloader.describe,
                 "send": downlink.send,
+                "commands": downlink.list,
+                "command-cancel": downlink.cancel,
             },
         )
         sources = _sources(journal, history, book, hub, devices, runners, access)
@@ -452,8 +456,12 @@ class App:
             device = topic.removeprefix(f"{self.settings.mqtt.prefix}/").removesuffix("/command")
             self.downlink.received(device, payload)
 
-    def _prepare(self, settings: Settings) -> None:
-        """Read the files of TLS and of tokens anew; raises :class:`~gateway.errors.ConfigError`."""
+    def _prepare(self, settings: Settings) -> list[str]:
+        """Read the files of TLS and of tokens anew; in words what there was new.
+
+        Raises :class:`~gateway.errors.ConfigError`.
+        """
+        found = []
         try:
             if self.tokens.reload():
                 log.warning("the tokens were changed by somebody else and read anew", extra={"event": "access_changed"})
@@ -461,8 +469,13 @@ class App:
             raise ConfigError(f"{error}: {error.hint}") from None
         cert, key = settings.tls.cert, settings.tls.key
         if self.tls is not None and cert is not None and key is not None:
-            self.tls.reload(cert, key, settings.tls.client_ca)
+            before = self.tls.authorities
+            found += [f"the file of {name} is another" for name in self.tls.reload(cert, key, settings.tls.client_ca)]
             self.server.renew(self.tls.context)
+            # Who was verified by authorities that are still among them stays.
+            if ended := self.access.trust(self.tls.context, alone=not before <= self.tls.authorities):
+                found.append(f"{ended} connection{'' if ended == 1 else 's'} of a client certificate ended with it")
+        return found
 
     def _problems(self) -> Iterator[Problem]:
         for text, hint in self.reloader.problems():

@@ -7,12 +7,13 @@ asyncio, no server: the file is read at start, everything asked on the way of a 
 from __future__ import annotations
 
 from .knocks import Knock, Knocks
-from .scopes import ALL_SCOPES, ANYBODY, Grant, certificate_grant, check_scopes
+from .scopes import ALL_SCOPES, ANYBODY, CERTIFICATE, Grant, certificate_grant, check_scopes
 from .tokens import MAX_TOKENS, SESSION_S, NotKept, Record, Tokens
 
 __all__ = [
     "ALL_SCOPES",
     "ANYBODY",
+    "CERTIFICATE",
     "MAX_TOKENS",
     "SESSION_S",
     "Grant",

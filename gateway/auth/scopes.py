@@ -82,11 +82,14 @@ ANYBODY = Grant("anybody", ALL_SCOPES)
 """Where nobody is asked who they are (mode ``none``)."""
 
 
-def certificate_grant(common_name: str) -> Grant | None:
-    """What a client certificate that was verified is good for; ``None`` where its CN is no device's name."""
+def certificate_grant(common_name: str, expires: int | None = None) -> Grant | None:
+    """What a client certificate that was verified is good for; ``None`` where its CN is no device's name.
+
+    ``expires``: when it does, in milliseconds.
+    """
     if not is_device(common_name):  # neither * nor ? among it
         return None
-    return Grant(CERTIFICATE + common_name, (f"device:{common_name}",))
+    return Grant(CERTIFICATE + common_name, (f"device:{common_name}",), expires)
 
 
 def check_scopes(scopes: Iterable[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import config
@@ -25,7 +25,7 @@ class Reloader:
 
     ``apply`` has for every setting that can be changed what puts it into force; several may share one.  ``prepare``
     is called first, with the settings to come, for what can fail: it raises :class:`ConfigError` and changes nothing
-    then.  ``load`` reads the settings.
+    then, else it says in words what it has found new beside them.  ``load`` reads the settings.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Reloader:
         settings: Settings,
         apply: Mapping[str, Apply] | None = None,
         *,
-        prepare: Apply = lambda settings: None,
+        prepare: Callable[[Settings], Sequence[str] | None] = lambda settings: None,
         load: Callable[[], Settings] = config.load,
     ) -> None:
         self.settings = settings
@@ -53,7 +53,7 @@ class Reloader:
             new = await asyncio.to_thread(self._load)
             found = changes(self.settings, new)
             settings = merged(self.settings, new)
-            self._prepare(settings)
+            read = self._prepare(settings) or ()
         except ConfigError as error:
             self.failures += 1
             self._fault = str(error)
@@ -67,6 +67,7 @@ class Reloader:
         self._fault = ""
         self.reloads += 1
         words = f"{', '.join(taken)} changed" if taken else "none was changed"
+        words = "; ".join([words, *read])
         log.info("the settings were read anew: %s", words, extra={"event": "settings", "count": len(taken)})
         for change in found:
             if not change.live:

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import enum
 import math
+import ssl
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import msgspec
 
-from ..auth import ANYBODY, Grant, Tokens, certificate_grant
+from ..auth import ANYBODY, CERTIFICATE, Grant, Tokens, certificate_grant
 from ..ws import Next, Request, Response
 from .attempts import Attempts, address_of, is_local
-from .credentials import authorization, common_name, same_origin, sessions
+from .credentials import authorization, common_name, same_origin, sessions, valid_until
 from .guard import Guard
 from .guests import End, Guests
 
@@ -117,6 +119,8 @@ class Access:
         self._needs = {**dict.fromkeys(open_paths, Need.NOTHING), **NEEDS}
         self._attempts = Attempts(monotonic)
         self._guests = Guests(tokens.alive, now, max_per_token, tokens.holds)
+        # The contexts of TLS by which clients were verified whose authority is still one; None: all.
+        self._trusted: WeakSet[ssl.SSLContext] | None = None
         self._refused: dict[str, int] = {}
         # Told of what is refused after the upgrade: the peer's address, the reason, words.
         self.on_refused: Callable[[object, str, str], None] = lambda remote, reason, words: None
@@ -125,6 +129,16 @@ class Access:
     def limit(self, max_per_token: int | None) -> None:
         """Another bound for the connections of a token, from now on; nobody is thrown out."""
         self._guests.most = max_per_token
+
+    def trust(self, context: ssl.SSLContext, *, alone: bool = True) -> int:
+        """Another context of TLS verifies clients from now on; ``alone``: what those before it verified holds no more.
+
+        How many connections of client certificates that ended.
+        """
+        if self._trusted is None or alone:
+            self._trusted = WeakSet()
+        self._trusted.add(context)
+        return self._guests.end_certificates() if alone else 0
 
     # -- the middleware ----------------------------------------------------------------------------------------------
 
@@ -175,11 +189,17 @@ class Access:
                 return Who(None, True)
             return Who(self.tokens.verify(secret) if secret else None, True, secret, presented.device)
         if need is Need.DEVICE:
-            return Who(certificate_grant(common_name(request.peer_certificate)))
+            return Who(self._certified(request))
         if need is Need.LOGIN or not self._is_own_page(request):
             return Who()
         found = [grant for text in sessions(request.headers.get("cookie", "")) if (grant := self._session(text))]
         return Who(found[0] if found else None)
+
+    def _certified(self, request: Request) -> Grant | None:
+        if self._trusted is not None and request.tls_context not in self._trusted:
+            return None
+        certificate = request.peer_certificate
+        return certificate_grant(common_name(certificate), valid_until(certificate))
 
     def _session(self, text: str) -> Grant | None:
         return self.tokens.verify_session(text)
@@ -248,7 +268,7 @@ class Access:
         grant: Grant | None = request.state["grant"]
         if grant is None or grant is ANYBODY:
             return None
-        if not self.tokens.holds(grant):
+        if not self.tokens.holds(grant) or (grant.id.startswith(CERTIFICATE) and self._certified(request) is None):
             headers = {"WWW-Authenticate": 'Bearer realm="gateway", error="invalid_token"'}
             return self._refuse(request, "bad_token", 401, "the token is not valid any more", headers)
         return self._full(request, grant)

@@ -2,7 +2,7 @@
 
 - ``Authorization: Bearer <token>`` (RFC 6750) or ``Basic <base64 of device:token>`` (RFC 7617);
 - ``Cookie: gateway_session=..`` (RFC 6265);
-- the subject of a client certificate, where it names one CN.
+- the subject of a client certificate, where it names one CN, and until when it holds.
 
 A token in an address is none: addresses stand in logs and histories.
 """
@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-__all__ = ["COOKIE", "Presented", "authorization", "common_name", "host_name", "same_origin", "sessions"]
+__all__ = ["COOKIE", "Presented", "authorization", "common_name", "host_name", "same_origin", "sessions", "valid_until"]
 
 COOKIE = "gateway_session"
 MAX_SESSIONS = 4  # of one request: a page of a neighbouring name may have set one beside ours
@@ -63,6 +64,12 @@ def common_name(certificate: Mapping[str, Any] | None) -> str:
     subject = (certificate or {}).get("subject", ())
     names = [value for pairs in subject for name, value in pairs if name == "commonName"]
     return str(names[0]) if len(names) == 1 else ""
+
+
+def valid_until(certificate: Mapping[str, Any] | None) -> int | None:
+    """Until when a verified certificate holds (``notAfter``), in milliseconds; ``None`` where it does not say."""
+    ends = (certificate or {}).get("notAfter")
+    return int(ssl.cert_time_to_seconds(ends)) * 1000 if ends else None
 
 
 def host_name(host: str) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Hashable
 
-from ..auth import Grant
+from ..auth import CERTIFICATE, Grant
 
 __all__ = ["End", "Guests"]
 
@@ -93,7 +93,14 @@ class Guests:
         """To be called once a second: end what has expired."""
         if self._expiring:
             now = self._now() * 1000
-            self._end([(which, "token expired") for which, expires in self._expiring.items() if expires <= now])
+            self._end([(which, _expired(which)) for which, expires in self._expiring.items() if expires <= now])
+
+    def end_certificates(self) -> int:
+        """End those that client certificates let in, whose authority has gone; how many."""
+        ids = [id for id in self._guests if id.startswith(CERTIFICATE)]
+        gone = [((id, key), "certificate authority changed") for id in ids for key in self._guests[id]]
+        self._end(gone)
+        return len(gone)
 
     def _end(self, gone: list[tuple[_Which, str]]) -> None:
         self.ended += len(gone)
@@ -105,3 +112,7 @@ class Guests:
             end(POLICY, reason)
         if rest := ends[SLICE:]:
             asyncio.get_running_loop().call_soon(self._step, rest)
+
+
+def _expired(which: _Which) -> str:
+    return "certificate expired" if which[0].startswith(CERTIFICATE) else "token expired"

@@ -47,7 +47,8 @@ def make_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContex
 
 
 class Tls:
-    """The files in use and the context made from them; ``context`` is for new connections.
+    """The files in use and the context made from them; ``context`` is for new connections, ``authorities`` are the
+    certificates (DER) of those that sign clients'.
 
     Raises :class:`ConfigError` as :func:`make_context` does.
     """
@@ -58,20 +59,28 @@ class Tls:
         self._now = now
         self._use(cert, key, client_ca)
 
-    def reload(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
-        """Use these files from now on, which may be the same with another content.
+    def reload(self, cert: Path, key: Path, client_ca: Path | None = None) -> list[str]:
+        """Use these files from now on, which may be the same with another content; the settings whose have another.
 
         Raises :class:`ConfigError` where they cannot be used; the context then stays.
         """
+        before = (self._chain, self.authorities)
         self._use(cert, key, client_ca)
+        now = (self._chain, self.authorities)
+        names = ("GATEWAY_TLS__CERT", "GATEWAY_TLS__CLIENT_CA")
+        return [name for name, old, new in zip(names, before, now, strict=True) if old != new]
 
     def _use(self, cert: Path, key: Path, client_ca: Path | None) -> None:
         context = make_context(cert, key, client_ca)
         try:
-            valid = pem.validity(pem.certificates(cert))
+            chain = pem.certificates(cert)
+            valid = pem.validity(chain)
+            authorities = frozenset(pem.certificates(client_ca) if client_ca is not None else ())
         except (OSError, ValueError) as error:  # changed since it was looked at
             raise ConfigError(f"GATEWAY_TLS__CERT: {cert}: {error}") from error
         self.context = context
+        self._chain = chain
+        self.authorities = authorities
         self._valid = valid
         if problem := self._problem():
             log.warning("%s: %s", cert, problem, extra={"event": "certificate", "path": cert, "reason": problem})

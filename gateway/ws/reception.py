@@ -207,6 +207,7 @@ class Reception(asyncio.BufferedProtocol):
             remote=transport.get_extra_info("peername"),
             secure=tls is not None,
             peer_certificate=(tls.getpeercert() or None) if tls is not None else None,
+            tls_context=tls.context if tls is not None else None,
         )
         self._path = request.path
         upgrade = raw.headers.get_all("Upgrade") != []

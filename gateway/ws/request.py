@@ -9,8 +9,11 @@ import email.utils
 import http
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["BadRequest", "Headers", "Query", "Request", "Response", "split_path", "split_target"]
 
@@ -150,7 +153,7 @@ class Request:
     ``path`` is decoded; ``route`` is the pattern that matched, ``path_params`` its parameters, converted; ``remote`` is
     the peer's address as asyncio gives it; ``state`` becomes ``ws.state`` of the connection.  ``secure``: it came over
     TLS; ``peer_certificate`` is then what the client showed and the context has verified, as ``SSLSocket.getpeercert``
-    gives it, or ``None``.
+    gives it, or ``None``, and ``tls_context`` the server's context that it was verified by.
     """
 
     __slots__ = (
@@ -165,6 +168,7 @@ class Request:
         "secure",
         "state",
         "target",
+        "tls_context",
     )
 
     def __init__(
@@ -176,6 +180,7 @@ class Request:
         remote: Any = None,
         secure: bool = False,
         peer_certificate: Mapping[str, Any] | None = None,
+        tls_context: ssl.SSLContext | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -190,6 +195,7 @@ class Request:
         self.secure = secure
         self.route = ""
         self.peer_certificate = peer_certificate
+        self.tls_context = tls_context
         self.path_params: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
 

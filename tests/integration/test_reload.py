@@ -76,7 +76,9 @@ async def test_a_reload_keeps_connections_and_takes_what_is_new(tmp_path: Path) 
             await receive(ws, "welcome")
             first = await asyncio.to_thread(serial, port, context)
             put(issue(tmp_path, ca, file="second"), tmp_path)
-            await asyncio.to_thread(hangup, "the settings were read anew: none was changed")
+            await asyncio.to_thread(
+                hangup, "the settings were read anew: none was changed; the file of GATEWAY_TLS__CERT is another"
+            )
             second = await asyncio.to_thread(serial, port, context)
             assert second != first
 
