@@ -10,10 +10,12 @@ again when its device comes back, and says so (``again``); one whose time is ove
 
 Those that have ended are told to the watchers and forgotten.
 
-Bounds: :data:`WAITING` commands in all and :data:`WAITING_DEVICE` for one device, and :data:`WAITING_BYTES` of
-parameters in all (then :class:`Refusal` ``queue_full``); each has :data:`PARAMS_BYTES` of them at the most.  They are
-held as JSON, since as objects they can take twenty times as much.  SQLite keeps them (``commands.db``), in one
-thread of its own, the only one that has the connection: whoever changes something waits for it, nobody else does.
+Bounds: :data:`WAITING` commands in all, :data:`RESERVED` more from whoever operates the gateway,
+:data:`WAITING_UNKNOWN` for devices that were never seen, :data:`WAITING_DEVICE` for one device, and
+:data:`WAITING_BYTES` of parameters in all (then :class:`Refusal` ``queue_full``); each has :data:`PARAMS_BYTES` of them
+at the most.  They are held as JSON, since as objects they can take twenty times as much.  SQLite keeps them
+(``commands.db``), in one thread of its own, the only one that has the connection: whoever changes something waits for
+it, nobody else does.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 QUEUED, SENT, DONE, FAILED, EXPIRED = "queued", "sent", "done", "failed", "expired"
 WAITING = 10_000
 WAITING_DEVICE = 100
+WAITING_UNKNOWN = 1_000
+RESERVED = 100
 WAITING_BYTES = 16 << 20
 PARAMS_BYTES = 8 * 1024
 NAME_MAX = 64
@@ -52,6 +56,7 @@ TTL_MAX_S = 30 * 86_400.0
 VERSION = 1
 
 _encode = msgspec.json.Encoder().encode
+_pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -107,6 +112,7 @@ class Commands:
         self._now = now
         self._commands: dict[str, Command] = {}  # in the order in which they came
         self._devices: dict[str, dict[str, None]] = {}  # ids, likewise
+        self._unknown: set[str] = set()  # those for devices that had not been seen, since the start
         self._bytes = 0  # of their parameters
         self._thread = ThreadPoolExecutor(1, "commands")
         self._connection: apsw.Connection | None = None
@@ -149,16 +155,30 @@ class Commands:
         return [self._commands[id] for id in self._devices.get(device, ())]
 
     async def submit(
-        self, source: str, device: str, name: str, params: object = None, *, ttl_s: float = TTL_S, ref: str = ""
+        self,
+        source: str,
+        device: str,
+        name: str,
+        params: object = None,
+        *,
+        ttl_s: float = TTL_S,
+        ref: str = "",
+        known: bool = True,
+        operator: bool = False,
     ) -> Command:
         """Take a command: on disk when this returns, and told as ``queued``.
 
+        ``known``: its device has been seen; ``operator``: it comes from this machine, and has room kept for it.
         Raises :class:`Refusal` (``bad_command``, ``queue_full``) and :class:`Overloaded` where the disk takes nothing.
         """
         try:
             data = _check(device, name, params, ttl_s, ref)
-            if len(self._commands) >= WAITING or len(self._devices.get(device, ())) >= WAITING_DEVICE:
-                raise Refusal("queue_full", f"{WAITING_DEVICE} commands wait for {device}, or {WAITING} in all")
+            if len(self._devices.get(device, ())) >= WAITING_DEVICE:
+                raise Refusal("queue_full", f"{WAITING_DEVICE} commands wait for {device}")
+            if len(self._commands) >= WAITING + RESERVED * operator:
+                raise Refusal("queue_full", f"{WAITING} commands wait in all")
+            if not known and len(self._unknown) >= WAITING_UNKNOWN:
+                raise Refusal("queue_full", f"{WAITING_UNKNOWN} commands wait for devices that were never seen")
             if self._bytes + len(data) > WAITING_BYTES:
                 raise Refusal("queue_full", f"the commands that wait have {WAITING_BYTES >> 20} MiB of parameters")
         except Refusal as refusal:
@@ -174,6 +194,8 @@ class Commands:
             ref=ref,
         )
         self._put(command)  # counted from now on, so that the bounds hold for those who ask at once
+        if not known:
+            self._unknown.add(command.id)
         try:
             await self._write(command)
         except Overloaded:
@@ -219,6 +241,19 @@ class Commands:
         if late:
             await self._end([msgspec.structs.replace(command, state=EXPIRED) for command in late])
 
+    async def cancel(self, id: str) -> Command:
+        """Give up a command that waits, which is told as expired; raises :class:`Refusal` (``unknown_command``)."""
+        command = self._commands.get(id)
+        if command is None:
+            raise Refusal("unknown_command", "no command of that id is waiting")
+        ended = msgspec.structs.replace(command, state=EXPIRED)
+        await self._end([ended])
+        return ended
+
+    def all(self) -> list[Command]:
+        """All that wait, the oldest first."""
+        return list(self._commands.values())
+
     async def forget(self, device: str) -> None:
         """The device is forgotten: what waits for it has expired."""
         waiting = self.waiting(device)
@@ -248,6 +283,7 @@ class Commands:
         del ids[command.id]
         if not ids:
             del self._devices[command.device]
+        self._unknown.discard(command.id)
         return True
 
     def _tell(self, command: Command) -> None:
@@ -372,6 +408,7 @@ def _check(device: object, name: object, params: object, ttl_s: object, ref: obj
         raise Refusal("bad_command", f"params: nested more than {MAX_DEPTH} deep")
     try:
         data = _encode(params)
+        _pack(_decode(data))  # in whatever format its device speaks: integers have 64 bits
     except (msgspec.MsgspecError, ValueError, OverflowError, TypeError, UnicodeError) as error:
         raise Refusal("bad_command", f"params: {error}") from None
     if len(data) > PARAMS_BYTES:

@@ -138,6 +138,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"params": []}, "params"),
     ({"params": {"x": "y" * 9000}}, "params"),
     ({"params": {1: 2, "x": object()}}, "params"),
+    ({"params": {"x": [{"y": 1 << 64}]}}, "params"),
     ({"ttl_s": 0}, "ttl_s"),
     ({"ttl_s": -1}, "ttl_s"),
     ({"ttl_s": float("nan")}, "ttl_s"),
@@ -207,6 +208,30 @@ async def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         await opened.sent(first.id)
         await opened.result("pump-1", first.id, True)
         await opened.submit("live", "pump-1", "d")
+
+
+async def test_devices_that_were_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have a share of the queue, so that invented names leave room for others; the operator has room kept."""
+    monkeypatch.setattr(commands, "WAITING_UNKNOWN", 2)
+    monkeypatch.setattr(commands, "WAITING", 3)
+    monkeypatch.setattr(commands, "RESERVED", 1)
+    async with queue(tmp_path) as (opened, _):
+        for number in range(2):
+            await opened.submit("live", f"n-{number}", "a", known=False)
+        with pytest.raises(Refusal, match="never seen"):
+            await opened.submit("live", "n-2", "a", known=False)
+        await opened.submit("live", "pump-1", "a")
+        with pytest.raises(Refusal, match="in all"):
+            await opened.submit("live", "pump-1", "a")
+        kept = await opened.submit("control", "pump-1", "a", operator=True)
+        with pytest.raises(Refusal, match="in all"):
+            await opened.submit("control", "pump-1", "a", operator=True)
+        await opened.cancel(kept.id)
+        for command in opened.all():
+            await opened.cancel(command.id)
+        await opened.submit("live", "n-2", "a", known=False)
+        with pytest.raises(Refusal, match="no command"):
+            await opened.cancel(kept.id)
 
 
 async def test_a_forgotten_device(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "top": ("top", "watch the busiest devices and the sinks"),
     "send": ("send", "send a command to a device, and say what becomes of it"),
     "export": ("export", "write what the history holds as CSV, JSON or line protocol"),
+    "commands": ("commands", "list the commands that wait for devices, and give them up"),
     "simulate": ("simulate", "act as any number of devices"),
     "doctor": ("doctor", "look at all that the gateway needs, and say what to do"),
     "completion": ("completion", "print what completes commands in a shell"),

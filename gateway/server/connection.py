@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from .. import liveness
 from ..codecs import CODECS, Codec, Control, Draft, codec_for
 from ..errors import Overloaded, Refusal
+from ..limit import TokenBucket
 from ..session import Verdict
 from ..ws import Connection as WebSocket
 from ..ws import Message
@@ -49,6 +50,7 @@ REMIND_S = 1.0  # between two notices to a device that goes on behind a hold
 OVERLOAD_S = 10.0  # of nothing but overloaded, then 1013
 OVERLOAD_RETRY_MS = (5_000, 15_000)  # drawn from, so that not all come back at once
 OWED_S = 0.25  # until an ack that had to wait is tried again
+UNITS_PER_S, UNITS_BURST = 0.1, 100  # descriptions that units with readings change, a connection; more come later
 HANG_UP_S = 0.5  # between two looks whether a device that is not read has closed
 BEYOND_RATE = "readings came faster than its rate and were not kept"
 
@@ -70,6 +72,7 @@ class Connection:
         "_subs",
         "_text",
         "_undecodable",
+        "_units",
         "_ws",
         "device",
     )
@@ -92,6 +95,7 @@ class Connection:
         self._reminded = 0.0
         self._resume: asyncio.TimerHandle | None = None
         self._undecodable = 0
+        self._units = TokenBucket(UNITS_PER_S, UNITS_BURST, clock=endpoint.monotonic)
         self._contested = bool(ws.state.get("contested"))
         self._subs: SubDevices | None = None  # made for the first one that is named
         self._take_over()
@@ -543,7 +547,8 @@ class Connection:
         described = device.described
         with suppress(ValueError, Overloaded, Refusal):
             body = with_units(described, units)
-            if body is not described:
+            # The whole description is journalled: what would change it with each reading does so now and then.
+            if body is not described and not self._units.take():
                 self._describe(device, body, received)
 
     def _error(self, device: Device, refusal: Refusal, event: str = "device_refused") -> None:

@@ -16,13 +16,14 @@ import itertools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from ..commands import FAILED, REF_MAX, Command, Commands
 from ..devices import Device, DeviceBook
-from ..errors import Overloaded, Refusal
+from ..errors import GatewayError, Overloaded, Refusal
+from ..globs import matcher
 from ..reading import is_device
 from .control import Params
 
@@ -31,7 +32,9 @@ __all__ = ["Downlink", "Session"]
 log = logging.getLogger(__name__)
 
 MQTT = "mqtt"
+CONTROL = "control"
 INBOUND = 100
+PIECE = 200  # commands listed at once
 UNREAD_S = 0.25  # between two looks whether a device reads
 DISK_S = 1.0  # until a disk that took nothing is tried again
 
@@ -44,6 +47,14 @@ class _Asked(msgspec.Struct):
     params: dict[str, Any] = {}
     ttl_s: float = 60.0
     ref: str = ""
+
+
+class _List(msgspec.Struct, forbid_unknown_fields=True):
+    device: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = "*"
+
+
+class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
 
 
 class _Sent(_Asked, forbid_unknown_fields=True):
@@ -106,8 +117,17 @@ class Downlink:
         self, source: str, device: str, name: str, params: object, *, ttl_s: float, ref: str = ""
     ) -> Command:
         """Take a command, and send it if its device is there; raises as :meth:`Commands.submit`."""
-        command = await self._commands.submit(source, device, name, params, ttl_s=ttl_s, ref=ref)
-        known = self._book.get(device)
+        known = self._book.get(device) if isinstance(device, str) else None
+        command = await self._commands.submit(
+            source,
+            device,
+            name,
+            params,
+            ttl_s=ttl_s,
+            ref=ref,
+            known=known is not None,
+            operator=source.startswith(CONTROL),
+        )
         if known is not None:
             self.attend(known)
         return command
@@ -150,7 +170,12 @@ class Downlink:
                 continue
             self._went[command.id] = link
             if device.link is link:
-                link.command(sent.message())
+                try:
+                    link.command(sent.message())
+                except (msgspec.MsgspecError, OverflowError, TypeError, ValueError) as error:
+                    # One that its device's format has no words for must not hold up those behind it.
+                    await self._commands.result(sent.device, sent.id, False, f"it cannot be sent: {error}")
+                    continue
                 self._commands.tell_sent(sent)
             # Else it may or may not have gone out, as far as the disk knows: it goes again, and says so.
 
@@ -209,11 +234,29 @@ class Downlink:
 
     # -- from the command line -----------------------------------------------------------------------------------
 
+    async def list(self, params: Params) -> AsyncIterator[object]:
+        """The control command ``commands``: lists of those that wait, for devices that match."""
+        wanted = matcher(msgspec.convert(params, _List).device)
+        waiting = [command for command in self._commands.all() if wanted(command.device)]
+        for start in range(0, len(waiting), PIECE):
+            yield [
+                {**command.told(), "name": command.name, "expires": command.expires}
+                for command in waiting[start : start + PIECE]
+            ]
+            await asyncio.sleep(0)
+
+    async def cancel(self, params: Params) -> object:
+        """The control command ``command-cancel``: give up one that waits."""
+        try:
+            return (await self._commands.cancel(msgspec.convert(params, _Cancel).id)).told()
+        except Refusal as refusal:
+            raise GatewayError(str(refusal), hint="`gateway commands` lists those that wait") from None
+
     async def send(self, params: Params) -> AsyncIterator[object]:
         """The control command ``send``: its states, until it has ended or whoever asked goes away."""
         asked = msgspec.convert(params, _Sent)
         states: asyncio.Queue[dict[str, object]] = asyncio.Queue()  # bounded by the states that one command has
-        session = self.session("control", states.put_nowait)
+        session = self.session(CONTROL, states.put_nowait)
         with contextlib.closing(session):
             await session.send(asked.device, asked.name, asked.params, asked.ttl_s, asked.ref)
             while True:

@@ -252,3 +252,43 @@ async def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
             main(["send", *bad, *state])
         assert usage.value.code == 2
     assert main(["send", "pump-1", "stop", *state]) == 69
+
+
+async def test_those_that_wait_are_listed_and_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the operator, whoever has sent them; who sent one is told that it has expired."""
+    state = ["--state-dir", str(tmp_path)]
+    async with gateway(tmp_path) as running, running.live() as live:
+        await send(live, {**COMMAND, "ttl_s": 600})
+        (queued,) = await states(live, 1)
+        assert await asyncio.to_thread(main, ["commands", *state]) == 0
+        assert [queued["id"], "pump-1", "set_speed", "queued"] == capsys.readouterr().out.splitlines()[1].split()[:4]
+        assert await asyncio.to_thread(main, ["commands", "other-*", "--json", *state]) == 0
+        assert json.loads(capsys.readouterr().out) == []
+        assert await asyncio.to_thread(main, ["commands", "--cancel", queued["id"], *state]) == 0
+        (ended,) = await states(live, 1)
+        assert (ended["ref"], ended["state"]) == ("x1", "expired")
+        assert await asyncio.to_thread(main, ["commands", "--cancel", queued["id"], *state]) == 1
+        assert await asyncio.to_thread(main, ["commands", *state]) == 0
+        assert capsys.readouterr().out.splitlines() == [f"{queued['id']} expired"]
+
+
+async def test_integers_that_no_device_can_be_sent(tmp_path: Path) -> None:
+    """They are refused, and nothing waits behind them."""
+    async with gateway(tmp_path) as running, running.live() as live:
+        await send(live, {**COMMAND, "params": {"a": 1 << 70}})
+        error = await receive(live, "error")
+        assert (error["code"], error["ref"]) == ("bad_command", "x1")
+        await send(live, COMMAND)
+        async with running.device("pump-1", subprotocols=["gateway.v1.msgpack"]) as pump:
+            assert (await receive(pump, "command"))["name"] == "set_speed"
+
+
+async def test_units_that_change_all_the_time_fill_nothing(tmp_path: Path) -> None:
+    """The description, which is journalled whole, is changed by them a hundred times and then now and then."""
+    async with gateway(tmp_path, limits={"device_rate": 10_000, "device_burst": 10_000}) as running:
+        async with running.device("pump-1", subprotocols=["gateway.v1.senml-json"]) as pump:
+            for number in range(300):
+                await pump.send(json.dumps([{"n": "t", "u": f"u{number}", "v": number}]))
+            await running.rows("pump-1", until=300)
+        (row,) = await running.json("/api/v1/devices")
+        assert row["metrics"]["t"]["unit"] == "u99"

@@ -41,7 +41,9 @@ async def clock(rig: Rig) -> None:
             deaf = await rig.deaf("/v1/devices/deaf")
             _set(file, off)
             await asyncio.sleep(rig.seconds)
-            if late := [device.name for device in fleet.devices if device.acked_at < time.monotonic() - rig.seconds / 2]:
+            if late := [
+                device.name for device in fleet.devices if device.acked_at < time.monotonic() - rig.seconds / 2
+            ]:
                 rig.fault(f"with the clock {name} nothing is acked to {', '.join(late)}")
             if fleet.online < len(fleet.devices):
                 rig.fault(f"with the clock {name} not every device is online")
