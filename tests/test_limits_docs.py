@@ -67,10 +67,9 @@ def test_fixed_numbers_are_those_of_the_code() -> None:
     assert f"{live.MAX_SUBSCRIPTIONS}, of {live.MAX_GLOBS:,} globs, {live.MAX_PATTERNS} " in row(
         "subscriptions of a dashboard"
     )
-    assert row("commands that wait for devices") == (
-        f"{commands.WAITING_DEVICE} for one, {commands.WAITING:,} in all, with {commands.WAITING_BYTES >> 20} MiB of "
-        "parameters"
-    )
+    waiting = row("commands that wait for devices")
+    assert waiting.startswith(f"{commands.WAITING_DEVICE} for one, ")
+    assert waiting.endswith(f"{commands.WAITING:,} in all, with {commands.WAITING_BYTES >> 20} MiB of parameters")
     assert row("questions to `/api` at once") == (
         f"{pages.LISTS_MAX} lists; {history.MAX_QUERIES} of the history, {history.READERS} at a time"
     )
