@@ -212,9 +212,11 @@ class Downlink:
         try:
             asked = _decode(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            self._commands.refusals["bad_command"] += 1
             self._failed(device, "", f"not a command: {error}")
             return
         if len(self._inbound) >= INBOUND:
+            self._commands.refusals["queue_full"] += 1
             self._failed(device, asked.ref, "too many commands at once")
             return
         task = asyncio.create_task(self._take(device, asked))

@@ -108,6 +108,9 @@ async def test_a_long_ref_is_not_sent_back(tmp_path: Path, monkeypatch: pytest.M
         running.app.downlink.received("pump-1", json.dumps({"name": "a", "ref": "r" * 100_000}).encode())
         (state,) = map(json.loads, told)
         assert (state["value"], state["ref"]) == ("too many commands at once", "r" * 128)
+        running.app.downlink.received("pump-1", b"no command")
+        counts = running.app.downlink.stats()
+        assert (counts["refused_queue_full"], counts["refused_bad_command"]) == (1, 1)
 
 
 async def test_its_time_is_over(tmp_path: Path) -> None:
