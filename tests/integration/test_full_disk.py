@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.auth import Tokens
 from gateway.reserve import BYTES, Reserve
 from tests.journal.test_disk import mounted, take_all
 from tests.running import Running, acked, gateway, receive, send
@@ -64,6 +65,25 @@ async def test_a_start_on_a_full_disk(small: Path) -> None:
                     await acked(ws, 2)
                     assert [row["value"] for row in await gw.rows("d", "t", 2)] == [1, 2]
                     assert (await gw.json("/healthz"))["problems"] == []
+
+
+async def test_tokens_are_revoked_on_a_full_disk(small: Path) -> None:
+    """With the room that was set aside, so that they stay revoked; none can be made meanwhile."""
+    state = small / "state"
+    async with gateway(state, journal={"keep_free_bytes": 65536}) as gw:
+        made = [gw.app.tokens.create(["metrics"], name="x" * 128) for _ in range(40)]  # of more than one page
+        assert gw.app._reserve.make()
+        take_all(small / "ballast")
+        with pytest.raises(OSError, match="No space left"):
+            gw.app.tokens.create(["metrics"])
+        for record, _ in made[:2]:
+            gw.app.tokens.revoke(record.id)
+        assert gw.app.tokens.owing == 0
+        assert [gw.app.tokens.verify(token) is None for _, token in made] == [True] * 2 + [False] * 38
+        copy = Tokens(state / "tokens.json")
+        copy.load()
+        assert len(copy) == 38
+        assert (state / "reserve").stat().st_size == BYTES
 
 
 def test_the_room_set_aside(small: Path) -> None:
