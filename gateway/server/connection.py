@@ -475,6 +475,8 @@ class Connection:
             self._resume = None
         if seconds <= 0 or self._ws.peer_gone:
             self.device.rhythm.begin(self._endpoint.monotonic())  # what it could not say is no pause of its own
+            if self._subs is not None:
+                self._subs.resumed()
             self._ws.resume()
             return
         self._ws.pause()

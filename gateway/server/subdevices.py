@@ -130,6 +130,13 @@ class SubDevices:
             self._endpoint.pipeline.presence(device, status)
         device.status = status
 
+    def resumed(self) -> None:
+        """The connection is read again: what could not be said of them is no pause of theirs."""
+        now = self._endpoint.monotonic()
+        for link in self._links.values():
+            if link.device.link is link:
+                link.device.rhythm.begin(now)
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     def pass_on(self, connection: Connection, grant: Grant | None) -> None:

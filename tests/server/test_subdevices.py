@@ -323,6 +323,20 @@ async def test_it_is_stale_by_its_own_rhythm(tmp_path: Path) -> None:
     assert rig.state("a") == "online"
 
 
+async def test_what_is_not_read_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the concentrator is not read, for somebody's rate, nobody behind it becomes stale, nor right afterwards."""
+    monkeypatch.setattr(Socket, "peer_gone", True, raising=False)
+    monkeypatch.setattr(Socket, "resume", lambda self: None, raising=False)
+    rig = Rig(tmp_path, policy="delay")
+    hub = rig.connect("hub")
+    say(hub, {"type": "describe", "device": "a", "interval_s": 10}, {"t": 1, "device": "a"})
+    rig.now += 60
+    rig.endpoint._watched = rig.now  # the gateway itself was not away
+    say(hub, [{"t": n} for n in range(300)])
+    await rig.endpoint.watch()
+    assert rig.state("a") == "online"
+
+
 def test_counts_of_what_comes_both_ways_at_once(tmp_path: Path) -> None:
     """In whatever order a commit tells who waits for it, and with more already given, each ledger adds up."""
     rig = Rig(tmp_path)
