@@ -106,6 +106,7 @@ class SparkplugSink:
         self._bd_seq = 0
         self._born: Link | None = None  # the connection on which the births hold
         self._listening: Link | None = None  # that on which we have subscribed
+        self._entered = False  # the births are through on this connection, and what is heard there was asked for
         self._rebirth = False
         self._deaf = False
         self._wall_clock = wall_clock
@@ -116,13 +117,15 @@ class SparkplugSink:
 
     async def ready(self) -> bool:
         """Connect where we are not connected, and be born where we are not; True when we just connected."""
-        new = await self._broker.renew(self._will, self.lost)
+        if await self._broker.renew(self._will, self.lost):
+            self._entered = False
         link = self._broker.open_link()
-        if self._listening is not link:
+        asked = self._listening is not link
+        if asked:
             await self._listen(link)
             self._listening = link
         if self._host is not None and not self._host.online:
-            await self._wait_for(self._host, link, new is not None)
+            await self._wait_for(self._host, link, asked)
         if self._born is not link or self._rebirth:
             self._rebirths += self._rebirth
             self._rebirth = False
@@ -132,7 +135,9 @@ class SparkplugSink:
             )
             self._born = link
             await self._publish(link, births)
-        return new is not None
+        # Where one of these ends early on a connection that lasts, it is a new one still.
+        new, self._entered = not self._entered, True
+        return new
 
     async def write(self, batch: Batch) -> int:
         """Publish the batch's readings; see the module's text for when they are safe."""
@@ -225,12 +230,15 @@ class SparkplugSink:
             await link.publish([Message(self._node.death_topic, payload, ())], qos=1)
         await link.disconnect(with_will=True)
 
-    async def _wait_for(self, host: PrimaryHost, link: Link, new: bool) -> None:
-        """Returns where it is there after all; else ends the session that there was, and raises ``Unavailable``."""
+    async def _wait_for(self, host: PrimaryHost, link: Link, asked: bool) -> None:
+        """Returns where it is there after all; else ends the session that there was, and raises ``Unavailable``.
+
+        ``asked``: the broker was asked for its state just now, and the answer may be on its way.
+        """
         if self._born is link:
             await self._die(link)
             self._broker.forget()
-        elif new:
+        elif asked:
             try:
                 async with asyncio.timeout(HOST_ANSWER_S):
                     await self._told.wait()

@@ -251,6 +251,41 @@ async def test_a_subscription_that_is_not_answered_ends_the_connection(tmp_path:
         await sink.close()
 
 
+async def test_births_that_end_early_leave_the_connection_a_new_one(tmp_path: Path) -> None:
+    """Only once they are through is the connection told to be new, with all that follows of that."""
+    async with FakeBroker() as broker:
+        sink = make(broker, tmp_path)
+        broker.answers_pings = False
+        ready = asyncio.create_task(sink.ready())
+        await until(lambda: broker.published)
+        ready.cancel()
+        await asyncio.wait([ready])
+        broker.answers_pings = True
+        broker.send(packet(0xD0))  # to what was cancelled
+        assert await sink.ready()
+        assert not await sink.ready()
+        assert heard(broker).verbs == ["NBIRTH", "NBIRTH"]
+        assert (len(broker.connects), len(broker.subscribes)) == (1, 1)
+        await sink.close()
+
+
+async def test_a_primary_host_that_comes_late_finds_a_new_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States that were told before it was there are told once more."""
+    monkeypatch.setattr("gateway.sinks.sparkplug.HOST_ANSWER_S", 0.01)
+    async with FakeBroker() as broker:
+        sink = make(broker, tmp_path, primary_host="scada")
+        with pytest.raises(Unavailable, match="scada is offline"):
+            await sink.ready()
+        broker.send(packet(0x31, b"\x00\x13spBv1.0/STATE/scada\x00" + b'{"online":true,"timestamp":5}'))
+        await until(lambda: sink._host is not None and sink._host.online)
+        assert await sink.ready()
+        assert not await sink.ready()
+        assert len(broker.connects) == 1
+        await sink.close()
+
+
 async def test_other_states_and_events_are_not_told(tmp_path: Path) -> None:
     """Only presence is a state here, and there are no events."""
     async with FakeBroker() as broker, connected(broker, tmp_path) as sink:
