@@ -1,7 +1,8 @@
 """What the service tells systemd, sd_notify(3), and the sockets that it is handed, sd_listen_fds(3).
 
 States go to ``$NOTIFY_SOCKET`` with systemd-python where it is installed, else by the protocol's few lines: one
-datagram, a leading ``@`` meaning an abstract address.  Sockets are descriptors from 3 on, ``$LISTEN_FDS`` of them,
+datagram, a leading ``@`` meaning an abstract address.  These never wait for a manager that does not read: what it has
+not been told, the latest of each variable, goes with the next.  Sockets are descriptors from 3 on, ``$LISTEN_FDS`` of them,
 named by ``$LISTEN_FDNAMES``, for the process ``$LISTEN_PID``.
 """
 
@@ -21,12 +22,28 @@ __all__ = ["SOCKETS_FROM", "extend", "notify", "reloading", "sockets", "watchdog
 SOCKETS_FROM = 3  # SD_LISTEN_FDS_START
 
 
+# What was not told, by the variable: bounded by their number.
+_untold: dict[str, str] = {}
+_OVER = {"READY": ("RELOADING", "MONOTONIC_USEC"), "RELOADING": ("READY",)}  # what each says is not so any more
+
+
 def notify(*lines: str) -> bool:
-    """Send states such as ``READY=1``; false where nobody listens."""
+    """Send states such as ``READY=1``; false where nobody listens, or reads."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return False
-    state = "\n".join(lines)
+    for line in lines:
+        variable = line.partition("=")[0]
+        for over in (variable, *_OVER.get(variable, ())):
+            _untold.pop(over, None)
+        _untold[variable] = line
+    told = _tell(address, "\n".join(_untold.values()))
+    if told:
+        _untold.clear()
+    return told
+
+
+def _tell(address: str, state: str) -> bool:
     try:
         daemon: Any = importlib.import_module("systemd.daemon")
     except ImportError:
@@ -39,8 +56,9 @@ def _send(address: str, state: str) -> bool:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.setblocking(False)
             channel.connect(address)
-            channel.sendall(state.encode())
+            channel.send(state.encode())  # whole, or not at all
     except OSError:
         return False
     return True

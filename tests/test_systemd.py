@@ -4,6 +4,7 @@ sockets that it hands over."""
 import contextlib
 import os
 import socket
+import sys
 import time
 
 import pytest
@@ -19,6 +20,7 @@ def listener(tmp_path, monkeypatch):
         channel.bind(str(tmp_path / "notify"))
         channel.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setattr(systemd, "_untold", {})
         yield channel
 
 
@@ -32,6 +34,24 @@ def test_fallback(listener):
     """The fallback says the same."""
     assert systemd._send(os.environ["NOTIFY_SOCKET"], "STOPPING=1")
     assert listener.recv(1000) == b"STOPPING=1"
+
+
+def test_manager_that_does_not_read_is_not_waited_for(listener, monkeypatch):
+    """What does not fit into its socket is told with the next that does, the latest of each; a reload that is over is
+    no more."""
+    monkeypatch.setitem(sys.modules, "systemd.daemon", None)  # as without systemd-python
+    told = 0
+    while told < 100_000 and systemd._send(os.environ["NOTIFY_SOCKET"], "WATCHDOG=1"):
+        told += 1
+    assert 0 < told < 100_000
+    assert not systemd.reloading("reading")
+    assert not systemd.notify("READY=1", "STATUS=up")
+    while told:
+        assert listener.recv(1000) == b"WATCHDOG=1"
+        told -= 1
+    for state in (b"READY=1\nSTATUS=up\nWATCHDOG=1", b"WATCHDOG=1"):
+        assert systemd.notify("WATCHDOG=1")
+        assert listener.recv(1000) == state
 
 
 def test_fallback_reaches_an_abstract_address():
