@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import fcntl
 import json
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from gateway.cli import COMMANDS, main
+from gateway.cli import COMMANDS, main, whole_parser
 from gateway.cli import daemon as daemon_module
 from gateway.errors import GatewayError
 from gateway.server.control import NAME, Control
@@ -163,7 +165,7 @@ async def test_an_unknown_device_is_a_sentence(running: Running, cli: Cli) -> No
 
 
 async def test_tail_prints_what_is_stored(running: Running, cli: Cli) -> None:
-    """A line an item, of the devices asked for; ``--count`` ends it; as JSON a line each."""
+    """A line an item, of the devices and metrics asked for; ``--count`` ends it; also as JSON and CSV."""
 
     async def sending() -> None:
         async with running.device("tank") as other, running.device("pump-1", "?session=boot-8") as ws:
@@ -179,6 +181,11 @@ async def test_tail_prints_what_is_stored(running: Running, cli: Cli) -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} pump-1 #\d+ t=[\d.]+ ok=true s=a\N{REPLACEMENT CHARACTER}b", lines[-1])
     entries = [json.loads(line) for line in (await cli.out("tail", "--count", "3", "--json")).splitlines()]
     assert [entry["device"] in ("pump-1", "tank") for entry in entries] == [True] * 3
+    rows = (await cli.out("tail", "--metric", "?k", "--format", "csv", "-n", "3")).splitlines()
+    assert rows[0] == "time,device,metric,value"
+    assert [re.sub(r"^\d{13}", "", row) for row in rows[1:]] == [",pump-1,ok,true"] * 3
+    some = [json.loads(line) for line in (await cli.out("tail", "--metric", "n*", "-n", "2", "--json")).splitlines()]
+    assert [(entry["device"], list(entry["values"])) for entry in some] == [("tank", ["no"])] * 2
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -191,11 +198,12 @@ async def test_top_prints_a_picture(running: Running, cli: Cli) -> None:
     assert (await cli.json("top", "--interval", "0.1"))["devices"][0]["device"] == "pump-1"
 
 
-def _on_terminal(*words: str) -> tuple[str, bytes, int]:
-    """What a command draws on a terminal of 60 by 12, until it has drawn three pictures and got Ctrl-C."""
+def _on_terminal(*words: str, columns: int = 60, end: bytes = b"\x1b[J") -> tuple[str, bytes, int]:
+    """What a command draws on a terminal of 12 lines, until it has drawn three pictures and got Ctrl-C."""
     near, far = pty.openpty()
-    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 12, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    environment["TERM"] = "xterm-256color"
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", *words],
         cwd=ROOT,
@@ -207,7 +215,7 @@ def _on_terminal(*words: str) -> tuple[str, bytes, int]:
     os.close(far)
     seen = b""
     try:
-        while seen.count(b"\x1b[J") < 3 and select.select([near], [], [], 20)[0]:
+        while seen.count(end) < 3 and select.select([near], [], [], 20)[0]:
             seen += os.read(near, 65536)
         process.send_signal(signal.SIGINT)
         while select.select([near], [], [], 20)[0]:
@@ -224,7 +232,7 @@ def _on_terminal(*words: str) -> tuple[str, bytes, int]:
 async def test_top_draws_on_a_terminal(running: Running, tmp_path: Path) -> None:
     """Picture after picture on the other screen, no wider than it; Ctrl-C brings back the first one, exit status 0."""
     seen, error, status = await asyncio.to_thread(
-        _on_terminal, "top", "--interval", "0.2", "--state-dir", str(tmp_path)
+        _on_terminal, "top", "--plain", "--interval", "0.2", "--state-dir", str(tmp_path)
     )
     assert (error, status) == (b"", 0)
     assert seen.startswith("\x1b[?1049h\x1b[?25l")
@@ -236,6 +244,30 @@ async def test_top_draws_on_a_terminal(running: Running, tmp_path: Path) -> None
         assert len(lines) <= 12
         assert max(map(len, lines)) <= 60
         assert any(line.startswith("History  ") for line in lines)
+
+
+async def test_top_draws_in_colours(running: Running, tmp_path: Path) -> None:
+    """With the extra: states in their colours, the course of each rate, no line wider than the terminal."""
+    pytest.importorskip("rich", reason="The extra `top` (rich) is not installed.")
+    seen, error, status = await asyncio.to_thread(
+        _on_terminal, "top", "--interval", "0.2", "--state-dir", str(tmp_path), columns=100, end=b"DEAD LETTERS"
+    )
+    assert (error, status) == (b"", 0)
+    assert seen.startswith("\x1b[?1049h")
+    assert seen.endswith("\x1b[?25h\x1b[?1049l")
+    last = seen.split("\x1b[H")[-1]
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", last.replace("\r", "")).split("\n")]
+    assert len(lines) <= 13
+    assert max(map(len, lines)) <= 100
+    assert any(line.startswith("History  ") for line in lines)
+    assert "\x1b[33mdegraded" in last
+
+
+def test_the_course_of_a_rate() -> None:
+    """Bars in proportion to the greatest, the newest last; a pause is a blank."""
+    colours = pytest.importorskip("gateway.cli.colours", reason="The extra `top` (rich) is not installed.")
+    assert colours.course([], 3) == "   "
+    assert colours.course([9.0, 0.0, 1.0, 4.0, 8.0], 4) == " ▂▅█"
 
 
 async def test_a_gateway_that_is_older_says_what_it_has(tmp_path: Path, cli: Cli) -> None:
@@ -320,7 +352,15 @@ async def test_bad_settings(
 
 @pytest.mark.parametrize(
     "words",
-    ["explain", "explain a b", "tail --count 0", "top --interval x", "dead-letters", "dead-letters show --offset -1"],
+    [
+        "explain",
+        "explain a b",
+        "tail --count 0",
+        "tail --json --format csv",
+        "top --interval x",
+        "dead-letters",
+        "dead-letters show --offset -1",
+    ],
 )
 async def test_wrong_usage(cli: Cli, words: str) -> None:
     """Exit status 2."""
@@ -339,6 +379,35 @@ def test_every_command_has_its_help(command: str, capsys: pytest.CaptureFixture[
     if command in ("devices", "explain", "dead-letters", "tail", "top"):
         assert "exit status: 0 done" in text
         assert "69 no gateway runs there" in text
+
+
+def test_programs_are_answered_in_json() -> None:
+    """Each command that tells something takes ``--json``; the others print programs, or start the gateway."""
+    parser = whole_parser()
+    without = []
+
+    def look(words: str, parser: argparse.ArgumentParser) -> None:
+        below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if not below and "--json" not in parser._option_string_actions:
+            without.append(words)
+        for action in below:
+            for name, child in action.choices.items():
+                look(f"{words} {name}".strip(), child)
+
+    look("", parser)
+    assert without == ["run", "completion"]
+
+
+@pytest.mark.alone
+def test_the_version_is_there_at_once() -> None:
+    """Within 150 ms, the interpreter's start included: none of the libraries is loaded for it."""
+
+    def once() -> float:
+        before = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "gateway", "version"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - before
+
+    assert min(once() for _ in range(5)) < 0.15
 
 
 def test_the_help_fits_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from ..errors import GatewayError
 from .daemon import EXIT_STATUSES, add_state_dir, dial, state_dir
+from .words import cell
 
 EPILOG = f"""\
 Devices come one after the other, the rows of each in the order of time. csv and
@@ -52,6 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--step", type=_step, metavar="S", help="downsample to a row in each S")
     parser.add_argument("--agg", choices=AGGREGATES, help="of each step (default: mean)")
     parser.add_argument("--format", choices=tuple(WRITERS), default="csv")
+    parser.add_argument("--json", dest="format", action="store_const", const="jsonl", help="the same as --format jsonl")
     parser.add_argument("-o", dest="file", type=Path, metavar="FILE", help="write to FILE (default: standard output)")
     add_state_dir(parser)
     parser.set_defaults(run=run, usage=parser.error)
@@ -109,7 +111,7 @@ def _csv(rows: _Rows, out: TextIO) -> None:
     writer.writerow(("time", "device", "metric", "value"))
     for piece in rows:
         device = piece["device"]
-        writer.writerows([(_ms(at), device, metric, _plain(value)) for at, metric, value in piece["rows"]])
+        writer.writerows([(_ms(at), device, metric, cell(value)) for at, metric, value in piece["rows"]])
 
 
 def _jsonl(rows: _Rows, out: TextIO) -> None:
@@ -220,10 +222,6 @@ def _ms(at: int) -> str:
     """Milliseconds of nanoseconds, with as many digits behind the point as it takes."""
     ms, rest = divmod(at, 1_000_000)
     return f"{ms}.{rest:06}".rstrip("0") if rest else str(ms)
-
-
-def _plain(value: object) -> object:
-    return ("false", "true")[value] if isinstance(value, bool) else value
 
 
 def _time(text: str) -> int:

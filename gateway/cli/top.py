@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .daemon import EXIT_STATUSES, add_options, dial, state_dir
@@ -14,7 +14,9 @@ from .words import ago, paragraph, plain, size, table, width
 
 HEADERS = ("DEVICE", "STATE", "PER S", "RECEIVED", "STORED", "NOT KEPT", "SEEN")
 EPILOG = f"""\
-Ctrl-C ends it. Where output is no terminal it is printed once.
+Ctrl-C ends it. Where output is no terminal it is printed once. With the extra
+`top` (pip install 'telemetry-gateway[top]') it has colours and the course of
+each rate.
 
 {EXIT_STATUSES}"""
 
@@ -32,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--interval", type=_interval, default=1.0, metavar="S", help="seconds between pictures (default: %(default)g)"
     )
     parser.add_argument("--once", action="store_true", help="print one picture and end")
+    parser.add_argument("--plain", action="store_true", help="without colours, as without the extra")
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -42,8 +45,12 @@ def run(options: argparse.Namespace) -> int:
     once = options.once or options.json or columns is None
     rows = 20 if once else 1000
     try:
-        with dial(state_dir(options)) as gateway, _screen(not once):
-            for item in gateway.stream("top", limit=rows, interval_s=options.interval):
+        colours = None if once or options.plain else _colours()
+        with dial(state_dir(options)) as gateway, _screen(not once and colours is None):
+            items = gateway.stream("top", limit=rows, interval_s=options.interval)
+            if colours is not None:
+                colours(items)
+            for item in items:
                 if options.json:
                     print(json.dumps(item))
                 elif once:
@@ -57,6 +64,15 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def _colours() -> Callable[[Iterable[dict[str, Any]]], None] | None:
+    """What draws in colours, where rich is installed."""
+    try:
+        from .colours import show
+    except ModuleNotFoundError:
+        return None
+    return show
 
 
 @contextlib.contextmanager

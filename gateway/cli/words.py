@@ -8,7 +8,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Sequence
 
-__all__ = ["ago", "clock", "moment", "paragraph", "plain", "size", "span", "table", "value", "width"]
+__all__ = ["ago", "cell", "clock", "moment", "paragraph", "plain", "size", "span", "table", "value", "width"]
 
 WIDEST = 110  # a paragraph is not read more easily for being wider
 LEAST = 10  # of a column that is shortened
@@ -67,6 +67,11 @@ def value(given: object) -> str:
     if isinstance(given, bool):
         return "true" if given else "false"
     return plain(given) if isinstance(given, str) else str(given)
+
+
+def cell(given: object) -> object:
+    """The same in a table for programs: exact, booleans as in JSON."""
+    return ("false", "true")[given] if isinstance(given, bool) else given
 
 
 def paragraph(text: str, columns: int | None, first: str = "", rest: str | None = None) -> str:
