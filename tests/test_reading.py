@@ -140,19 +140,21 @@ def test_seconds_milliseconds_and_microseconds_agree(seconds):
 def test_layout_of_journalled_items_is_frozen():
     """Journals on disk hold these arrays: tags and order of fields may not change."""
     items: list[Item] = [
-        Reading("d", "s", 7, 1, 2, {"t": 1.5, "n": 3, "b": True, "s": "x"}, 1),
+        Reading("d", "s", 7, 1, 2, {"t": 1.5, "n": 3, "b": True, "s": "x"}, 1, "hub"),
         Mark("d", "s", 8),
         Presence("d", "online", 3, "", "s"),
         Description("d", 4, {"name": "D"}),
     ]
     wire = msgspec.msgpack.encode(items)
     assert msgspec.msgpack.decode(wire) == [
-        [0, "d", "s", 7, 1, 2, {"t": 1.5, "n": 3, "b": True, "s": "x"}, 1],
+        [0, "d", "s", 7, 1, 2, {"t": 1.5, "n": 3, "b": True, "s": "x"}, 1, "hub"],
         [1, "d", "s", 8],
         [2, "d", "online", 3, "", "s"],
         [3, "d", 4, {"name": "D"}],
     ]
     assert msgspec.msgpack.decode(wire, type=list[Item]) == items
+    before = msgspec.msgpack.encode([[0, "d", "s", 7, 1, 2, {"t": 1.5}, 1]])
+    assert msgspec.msgpack.decode(before, type=list[Item]) == [Reading("d", "s", 7, 1, 2, {"t": 1.5}, 1)]
 
 
 def test_batch_end():
