@@ -2,8 +2,8 @@
 
 States go to ``$NOTIFY_SOCKET`` with systemd-python where it is installed, else by the protocol's few lines: one
 datagram, a leading ``@`` meaning an abstract address.  These never wait for a manager that does not read: what it has
-not been told, the latest of each variable, goes with the next.  Sockets are descriptors from 3 on, ``$LISTEN_FDS`` of them,
-named by ``$LISTEN_FDNAMES``, for the process ``$LISTEN_PID``.
+not been told, the latest of each variable, goes with the next.  Sockets are descriptors from 3 on, ``$LISTEN_FDS`` of
+them, named by ``$LISTEN_FDNAMES``, for the process ``$LISTEN_PID``.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     {"devices"},  # the hub's snapshots are made from the device book
     {"bookfile", "clock", "messages", "session", "limit", "liveness", "ledger"},
     {"codecs", "aside", "pem", "reserve"},
-    {"reading", "errors", "globs", "topics", "distribution"},
+    {"reading", "errors", "events", "globs", "topics", "distribution"},
     {"__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -57,7 +57,7 @@ CONCRETE_SINKS = {"history", "homeassistant", "influx", "mqtt", "sparkplug"}
 SHARED_BY_SINKS = {"gateway.sinks.mqtt_broker", "gateway.sinks.mqtt_link"}
 
 # No asyncio, no sockets, no files, no clock: time is an argument.
-PURE = {"distribution", "errors", "globs", "reading", "topics"} | {
+PURE = {"distribution", "errors", "events", "globs", "reading", "topics"} | {
     "codecs",
     "clock",
     "homeassistant",

@@ -1,6 +1,6 @@
 """The log of the running gateway: lines for people, a JSON object a line, or entries for journald.
 
-The kinds of entries stand in :mod:`gateway.logs.events`, with their fields and how to log one.
+The kinds of entries stand in :mod:`gateway.events`, with their fields and how to log one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import threading
 from types import TracebackType
 
+from ..events import EVENTS
 from .entry import Entry, console, fields, json_line
-from .events import EVENTS
 from .journald import Journald, takes_stderr
 from .outlet import Outlet, Stream
 

@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import NamedTuple
 
-from .events import EVENTS, FIELDS
+from ..events import EVENTS, FIELDS
 
 __all__ = ["Entry", "console", "entry_of", "fields", "json_line"]
 

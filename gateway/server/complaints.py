@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import liveness
+from ..events import EVENTS
 from ..limit import Repeated, Repeats
 from ..reading import is_device
 
@@ -24,25 +25,38 @@ __all__ = ["Complaints"]
 
 log = logging.getLogger(__name__)
 
-# What is said of an event behind the device's name, before the reason; and its level.
-_WORDS: dict[str, tuple[str, int]] = {
-    "device_online": (" is online", logging.INFO),
-    "device_stale": (" is stale", logging.INFO),
-    "device_offline": (" is offline", logging.INFO),
-    "device_refused": (": refused", logging.WARNING),
-    "device_undecodable": (": a message cannot be decoded", logging.WARNING),
-    "device_throttled": (": throttled", logging.WARNING),
-    "device_replaced": (": replaced", logging.WARNING),
-    "device_closed": (": disconnected", logging.WARNING),
-    "request_refused": (": a request was refused", logging.INFO),
+# What is said of an event behind the device's name, before the reason.
+_WORDS = {
+    "device_online": " is online",
+    "device_stale": " is stale",
+    "device_offline": " is offline",
+    "device_refused": ": refused",
+    "device_undecodable": ": a message cannot be decoded",
+    "device_throttled": ": throttled",
+    "device_replaced": ": replaced",
+    "device_closed": ": disconnected",
+    "request_refused": ": a request was refused",
 }
+
+
+class _Kind(NamedTuple):
+    """What is counted by itself: lines and their count are of one level."""
+
+    event: str
+    level: int
+
+
+_LEVELS = logging.getLevelNamesMapping()
+_KINDS = {event: _Kind(event, _LEVELS[EVENTS[event].level.upper()]) for event in _WORDS}
+_REFUSED, _MISSED = "request_refused", "request_missed"
+_KINDS[_MISSED] = _Kind(_REFUSED, logging.INFO)  # asked for what there is not, or in a way that there is not
 _STATES = {
     liveness.ONLINE: "device_online",
     liveness.STALE: "device_stale",
     liveness.OFFLINE: "device_offline",
 }
 DEVICES = "/v1/devices/"
-_WARNED = (401, 403, 429)  # somebody who may not, or wants too much; an address that there is not is no warning
+_WARNED = (401, 403, 429)  # somebody who may not, or wants too much; all else is no warning
 
 
 class Complaints:
@@ -55,7 +69,7 @@ class Complaints:
         """An event of a device, ``count`` times; ``code`` is that of the error or the close."""
         if self._repeats.note(event, device, reason, count):
             extra = {"event": event, "device": device, "reason": reason, "code": code}
-            log.log(_WORDS[event][1], "%s", _line(event, device, reason), extra=extra)
+            log.log(_KINDS[event].level, "%s", _line(event, device, reason), extra=extra)
 
     def presence(self, device: Device) -> None:
         """The device's state has changed."""
@@ -67,21 +81,22 @@ class Complaints:
         """A request was refused before any connection."""
         host = _host(remote)
         reason = response.reason or str(response.status)
-        if self._repeats.note("request_refused", host, reason):
+        kind = _REFUSED if response.status in _WARNED else _MISSED
+        if self._repeats.note(kind, host, reason):
             text = bytes(response.body).decode("utf-8", "replace").strip()
             asked = path[:128] or "something that cannot be read"
             device = path.removeprefix(DEVICES)
-            extra = {"event": "request_refused", "remote": host, "reason": reason, "code": response.status}
+            extra = {"event": _REFUSED, "remote": host, "reason": reason, "code": response.status}
             if device != path and is_device(device):
                 extra["device"] = device
-            level = logging.WARNING if response.status in _WARNED else logging.INFO
-            log.log(level, "%s asked for %s: refused with %d: %s", host, asked, response.status, text, extra=extra)
+            words = "%s asked for %s: refused with %d: %s"
+            log.log(_KINDS[kind].level, words, host, asked, response.status, text, extra=extra)
 
     def stranger(self, remote: object, reason: str, words: str) -> None:
         """Whoever is connected was not let in: its first message did not say who it is."""
         host = _host(remote)
-        if self._repeats.note("request_refused", host, reason):
-            extra = {"event": "request_refused", "remote": host, "reason": reason}
+        if self._repeats.note(_REFUSED, host, reason):
+            extra = {"event": _REFUSED, "remote": host, "reason": reason}
             log.warning("%s was not let in: %s", host, words, extra=extra)
 
     def settle(self, *, early: bool = False) -> None:
@@ -90,18 +105,17 @@ class Complaints:
             self._say(repeated)
 
     def _say(self, repeated: Repeated) -> None:
-        kind, who, count = repeated.kind, repeated.who, repeated.count
-        stranger = kind == "request_refused"
-        extra: dict[str, object] = {"event": kind, "count": count, "reason": repeated.words}
+        (event, level), who, count = _KINDS[repeated.kind], repeated.who, repeated.count
+        extra: dict[str, object] = {"event": event, "count": count, "reason": repeated.words}
         if who:
-            extra["remote" if stranger else "device"] = who
+            extra["remote" if event == _REFUSED else "device"] = who
         if who:
-            line = _line(kind, who, repeated.words)
+            line = _line(event, who, repeated.words)
             more = f" … and {count - 1:,} more of the same in {repeated.seconds:.0f} s" if count > 1 else ""
         else:
-            line = f"{kind.replace('_', ' ')}: {count:,} more in {repeated.seconds:.0f} s, of others"
+            line = f"{event.replace('_', ' ')}: {count:,} more in {repeated.seconds:.0f} s, of others"
             more = f", the last: {repeated.words}" if repeated.words else ""
-        log.log(_WORDS[kind][1], "%s%s", line, more, extra=extra)
+        log.log(level, "%s%s", line, more, extra=extra)
 
 
 def _host(remote: object) -> str:
@@ -109,5 +123,5 @@ def _host(remote: object) -> str:
 
 
 def _line(event: str, who: str, reason: str) -> str:
-    words = f"{who}{_WORDS[event][0]}"
+    words = f"{who}{_WORDS[event]}"
     return f"{words}: {reason}" if reason else words

@@ -117,7 +117,27 @@ def test_refused_requests_are_told_by_address(caplog: pytest.LogCaptureFixture) 
     assert lines[4] == ("INFO", "a local program asked for something that cannot be read: refused with 400: bad")
     assert lines[5] == ("WARNING", "10.0.0.7 asked for /v1/devices/pump-1: refused with 401: a token is needed")
     assert lines[6] == ("WARNING", "10.0.0.6 was not let in: the token is not valid")
-    assert lines[7:] == [("INFO", "10.0.0.9: a request was refused: origin … and 96 more of the same in 10 s")]
+    assert lines[7:] == [("WARNING", "10.0.0.9: a request was refused: origin … and 96 more of the same in 10 s")]
+
+
+def test_a_count_is_as_loud_as_what_it_counts(caplog: pytest.LogCaptureFixture) -> None:
+    """Of addresses that there are not too, and of the addresses of strangers beyond those that are named."""
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    complaints = Complaints(clock)
+    for status in (404, 403):
+        for _ in range(5):
+            complaints.refused((f"10.0.0.{status - 400}", 1), "/x", Response(status, "no\n", reason="no"))
+    clock.now += 10
+    complaints.settle()
+    assert [level for level, _ in said(caplog)] == ["INFO"] * 3 + ["WARNING"] * 3 + ["INFO", "WARNING"]
+    for number in range(100):
+        complaints.refused((f"10.1.0.{number}", 1), "/x", Response(404, "no\n", reason="no"))
+        complaints.stranger((f"10.2.0.{number}", 1), "bad_token", "the token is not valid")
+    clock.now += 10
+    complaints.settle()
+    counts = [line for line in said(caplog) if "of others" in line[1]]
+    assert [level for level, _ in counts] == ["INFO", "WARNING"]
 
 
 async def test_a_device_that_misbehaves(

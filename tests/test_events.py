@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gateway
-from gateway.logs.events import EVENTS, FIELDS
+from gateway.events import EVENTS, FIELDS
 
 PACKAGE = Path(gateway.__file__).parent
 README = PACKAGE.parent / "README.md"
