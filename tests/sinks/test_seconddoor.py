@@ -98,3 +98,38 @@ async def test_more_events_than_there_is_room_for(monkeypatch: pytest.MonkeyPatc
     await door.send(far)  # type: ignore[arg-type]
     assert [value for _, value in far.events] == [b"2", b"3", b"4", b"5"]
     await door.send(far)  # type: ignore[arg-type]
+
+
+async def test_states_and_events_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States that change without an end keep no event waiting, nor events a state."""
+    monkeypatch.setattr(seconddoor, "AT_ONCE", 2)
+    door, far = SecondDoor(), Far()
+    for number in range(6):
+        door.set(("presence", f"{number}"), b"online")
+        door.tell(("x",), b"%d" % number)
+    for _ in range(3):
+        await door.send(far)  # type: ignore[arg-type]
+    assert (len(far.states), len(far.events)) == (2, 2)
+    while door:
+        await door.send(far)  # type: ignore[arg-type]
+    assert (len(far.states), [value for _, value in far.events]) == (3, [b"%d" % number for number in range(6)])
+
+
+async def test_events_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it the oldest are dropped and counted; one alone is kept whatever its size."""
+    monkeypatch.setattr(seconddoor, "EVENT_BYTES", 100)
+    door, far = SecondDoor(), Far()
+    for number in range(5):
+        door.tell(("x",), b"%d" % number * 30)
+    assert (len(door), door.dropped) == (3, 2)
+    far.meanwhile = lambda: door.tell(("x",), b"5" * 60)
+    await door.send(far)  # type: ignore[arg-type]
+    far.meanwhile = None
+    assert (len(door), door.dropped) == (1, 4)
+    door.tell(("x",), b"6" * 200)
+    assert (len(door), door.dropped) == (1, 5)
+    await door.send(far)  # type: ignore[arg-type]
+    assert [value[:1] for _, value in far.events] == [b"2", b"3", b"4", b"6"]
+    for number in range(4):
+        door.tell(("x",), b"%d" % number * 30)
+    assert (len(door), door.dropped) == (3, 6)
