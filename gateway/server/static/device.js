@@ -147,10 +147,8 @@ export class DevicePanel extends EventTarget {
       let series = this.#series.get(metric);
       if (!series) this.#series.set(metric, series = new Series(metric));
       const known = device?.metrics.get(metric);
-      for (const [time, v] of points) {
-        if (typeof v === "number") known?.learn(v);
-        series.add(time, v, known?.numeric);
-      }
+      if (known) for (const [, v] of points) known.learn(v);
+      for (const [time, v] of points) series.add(time, v, known?.counts);
     }
   }
 
@@ -181,6 +179,7 @@ export class DevicePanel extends EventTarget {
       const base = await load(this.#name, window.from, window.live ? now : window.to, stop.signal);
       if (stop.signal.aborted) return;
       this.#base = base;
+      for (const name of base.worded) this.#reword(name);
       this.#failed = "";
       this.#loadAt = window.live ? performance.now() + Math.min(REFRESH_MOST, Math.max(REFRESH_LEAST, base.step)) : Infinity;
     } catch (error) {
@@ -191,6 +190,14 @@ export class DevicePanel extends EventTarget {
     this.#loading = null;
     this.#dirty();
     this.render();
+  }
+
+  /** A metric's long integers are texts, says the store. */
+  #reword(name) {
+    const metric = this.#store.get(this.#name)?.metrics.get(name);
+    if (!metric || metric.numeric || metric.worded) return;
+    metric.worded = true;
+    this.#series.get(name)?.reword();
   }
 
   render() {

@@ -1,7 +1,7 @@
 // What the store holds: /api/v1/history, reduced on the gateway when the range is long.
 
 import { getJson } from "./api.js";
-import { keyOf, kindOf } from "./store.js";
+import { isLong, keyOf, kindOf } from "./store.js";
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400].map((s) => s * 1000);
 const COLUMNS = 720, RAW_SPAN = 310_000;
@@ -27,7 +27,7 @@ async function rowsOf(params, signal) {
 }
 
 /**
- * A device's history between two instants: {step, busy, from, to, truncated, series}; `busy`: see stepFor. `series` maps a metric's kind (see keyOf) to columns {t, mean, min, max, n} of
+ * A device's history between two instants: {step, busy, from, to, truncated, series, worded}; `busy`: see stepFor; `worded`: metrics whose long integers are texts. `series` maps a metric's kind (see keyOf) to columns {t, mean, min, max, n} of
  * numbers (one column a step; without a step `mean`, `min` and `max` are one array), or to {t, last, step, sampled} for booleans and
  * texts: every reading from `sampled` on (0: all of them), before it one value a step, at the step's end, where it is sure to hold.
  * Raises ApiError.
@@ -37,12 +37,12 @@ export async function load(device, from, to, signal) {
   const busy = stepFor(to - from) === 0 && await countOf(params, signal) > RAW_ALL, step = stepFor(to - from, busy);
   if (step === 0) {
     const { rows, truncated } = await rowsOf(params, signal);
-    return { step, busy, from, to, truncated, series: readings(rows) };
+    return { step, busy, from, to, truncated, series: readings(rows), worded: [] };
   }
   const stepped = { ...params, step: stepWord(step) };
   const answers = await Promise.all(["mean", "min", "max", "last", "count"].map((agg) => rowsOf({ ...stepped, agg }, signal)));
   const [mean, min, max, last, counts] = answers.map((answer) => byMetric(answer.rows));
-  const series = new Map(), words = [];
+  const series = new Map(), words = [], worded = [...last.keys()].filter((metric) => !mean.has(metric));
   for (const [metric, rows] of last) {
     const kinds = byKind(rows, mean.has(metric));
     for (const [kind, own] of kinds) {
@@ -57,7 +57,7 @@ export async function load(device, from, to, signal) {
   await inTurn(words, 2, async ({ metric, kind, own }) => {
     series.set(keyOf(metric, kind), await exact(params, metric, kind, own, counts.get(metric) ?? [], step, most, signal));
   });
-  return { step, busy, from, to, truncated: answers.some((answer) => answer.truncated), series };
+  return { step, busy, from, to, truncated: answers.some((answer) => answer.truncated), series, worded };
 }
 
 async function countOf(params, signal) {
@@ -74,10 +74,12 @@ function byMetric(rows) {
   return found;
 }
 
-function byKind(rows, numeric) {
+const isWord = ({ value }) => typeof value === "string" && !isLong(value);
+
+function byKind(rows, counts) {
   const found = new Map();
   for (const row of rows) {
-    const kind = kindOf(row.value, numeric), known = found.get(kind);
+    const kind = kindOf(row.value, counts), known = found.get(kind);
     if (known) known.push(row); else found.set(kind, [row]);
   }
   return found;
@@ -90,7 +92,7 @@ const pureTimes = (rows, own) => new Set(rows.filter((row, i) => own.has(row) &&
 function readings(rows) {
   const series = new Map();
   for (const [metric, all] of byMetric(rows)) {
-    for (const [kind, own] of byKind(all, all.some((row) => typeof row.value === "number"))) {
+    for (const [kind, own] of byKind(all, all.some(({ value }) => typeof value === "number") || !all.some(isWord))) {
       const t = own.map((row) => row.time), values = own.map((row) => (kind === "number" ? Number(row.value) : row.value));
       series.set(keyOf(metric, kind), kind === "number" ? { t, mean: values, min: values, max: values, n: own.map(() => 1) } : { t, last: values, step: 0, sampled: 0 });
     }
@@ -121,7 +123,7 @@ async function exact({ device, from, to }, metric, kind, last, counts, step, mos
   const all = counts.length > 0 && since <= counts[0].time;
   const sampled = all ? [] : last.filter((row) => row.time < since).map((row) => ({ time: Math.min(row.time + step, to), value: row.value }));
   const raw = since < Infinity ? (await rowsOf({ device, metric, from: Math.max(from, since), to }, signal)).rows : [];
-  const kept = sampled.concat(raw).filter((row) => kindOf(row.value) === kind);
+  const kept = sampled.concat(raw).filter((row) => kindOf(row.value, false) === kind);
   return { t: kept.map((row) => row.time), last: kept.map((row) => row.value), step: all ? 0 : step, sampled: all ? 0 : Math.min(since, to) };
 }
 

@@ -5,7 +5,14 @@ import { Log, Ring } from "./series.js";
 import { digitsFor, digitsOf, isolated, label, shown, value, whole } from "./format.js";
 
 const SPARK_MS = 5 * 60_000, SPARK_STEP = 5_000;
-const DIGITS = /^-?\d{16,}$/;
+const DIGITS = /^-?[1-9]\d{15,18}$/, SAFE = BigInt(Number.MAX_SAFE_INTEGER), MOST = 2n ** 63n;
+
+/** Whether a text is what JSON has in place of an integer that is beyond a browser's numbers and within 64 bits. */
+export function isLong(text) {
+  if (!DIGITS.test(text)) return false;
+  const n = BigInt(text);
+  return n > 0n ? n > SAFE && n < MOST : n < -SAFE && n >= -MOST;
+}
 
 /** The newest value of one metric, and what is known about it. */
 class Metric {
@@ -16,7 +23,8 @@ class Metric {
     this.name = name;
     this.label = label(name);
     this.unit = "";
-    this.numeric = false;
+    this.numeric = false; // whether it has had numbers, or was declared integer
+    this.worded = false; // whether it has had texts that are no long integers
     this.time = 0;
     this.value = undefined;
     this.pace = 0;
@@ -24,7 +32,10 @@ class Metric {
     this.#common = common;
   }
 
-  get kind() { return kindOf(this.value, this.numeric); }
+  get kind() { return kindOf(this.value, this.counts); }
+
+  /** Whether what could be a long integer is one: so it is unless all that is known of the metric are words. */
+  get counts() { return this.numeric || !this.worded; }
 
   /** Digits after the point: as many as its values needed so far, fewer when the numbers are long. */
   get digits() { return Math.min(this.#common.digits, digitsFor(this.#size)); }
@@ -40,10 +51,12 @@ class Metric {
     common.digits = Math.max(common.digits, this.#own);
   }
 
-  /** Takes note of how a number of this metric is written. */
-  learn(number) {
+  /** Takes note of what a value of this metric is, and of how a number is written. */
+  learn(value) {
+    if (typeof value === "string") this.worded ||= !isLong(value);
+    if (typeof value !== "number") return;
     this.numeric = true;
-    const digits = digitsOf(number);
+    const digits = digitsOf(value);
     if (digits <= this.#own) return;
     this.#own = digits;
     this.join(this.#common);
@@ -54,8 +67,8 @@ class Metric {
     if (this.time && time > this.time) this.pace = this.pace ? paced(this.pace, time - this.time) : time - this.time;
     this.time = time;
     this.value = value;
-    if (typeof value !== "number") return;
     this.learn(value);
+    if (typeof value !== "number") return;
     this.#size = Math.max(Math.abs(value), this.#size * 0.99);
     if (this.spark) this.spark.add(Math.floor(time / SPARK_STEP) * SPARK_STEP, value);
   }
@@ -67,11 +80,11 @@ const paced = (pace, distance) => (distance < pace ? (pace + distance) / 2 : pac
 /** What all that is known of a metric's values of one kind is found by; names hold no blanks. */
 export const keyOf = (metric, kind) => `${kind} ${metric}`;
 
-/** number, bool or text; integers too large for a browser come as strings of digits and count as numbers. */
-export function kindOf(value, numeric = false) {
+/** number, bool or text; integers too large for a browser come as strings of digits and are numbers where these `counts`. */
+export function kindOf(value, counts = true) {
   if (typeof value === "number") return "number";
   if (typeof value === "boolean") return "bool";
-  return numeric && DIGITS.test(value) ? "number" : "text";
+  return counts && isLong(value) ? "number" : "text";
 }
 
 class Device {
@@ -309,8 +322,8 @@ export class Series {
 
   get length() { return [...this.#of.values()].reduce((sum, { length }) => sum + length, 0); }
 
-  add(time, value, numeric = false) {
-    const kind = kindOf(value, numeric || this.#of.has("number"));
+  add(time, value, counts = true) {
+    const kind = kindOf(value, counts);
     let data = this.#of.get(kind);
     if (!data) {
       this.#of.set(kind, data = kind === "text" ? new Log() : new Ring());
@@ -321,11 +334,17 @@ export class Series {
     this.revision += 1;
   }
 
+  /** Its long integers are texts after all, and are to be had from the store. */
+  reword() {
+    this.#of.delete("number");
+    this.revision += 1;
+  }
+
   #fromTexts(numbers) {
     const texts = this.#of.get("text");
     if (!texts) return;
     const others = new Log();
-    for (const [t, text] of texts.rows) if (DIGITS.test(text)) numbers.add(t, Number(text)); else others.add(t, text);
+    for (const [t, text] of texts.rows) if (isLong(text)) numbers.add(t, Number(text)); else others.add(t, text);
     if (others.length) this.#of.set("text", others); else this.#of.delete("text");
   }
 }

@@ -1,0 +1,52 @@
+"""The figures and words of the page: what is a number, how it is written, what is said once, and what keeps its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome
+
+from tests.integration.browser import Page, connected
+from tests.integration.test_page_edges import alone
+from tools.toolkit.servers import Daemon
+
+BEYOND = 9_007_199_254_740_993
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A running gateway; the devices of each test have names of their own."""
+    with Daemon(tmp_path_factory.mktemp("shared"), {}) as running:
+        yield running
+
+
+def test_whole_numbers_beyond_a_browsers_are_numbers(chromium: Chrome, shared: Daemon) -> None:
+    """A metric of nothing but integers beyond 2^53 is one chart, in each range; digits among words are a text."""
+    now = int(time.time() * 1000)
+    with connected(shared, "huge") as huge:
+        texts = [("idle", "1234567890123456789")[k % 2] for k in range(60)]
+        huge.past([(now - (60 - k) * 1000, {"big": BEYOND + k, "note": texts[k]}) for k in range(60)])
+        cards = "return [...document.querySelectorAll('.chart')].map((it) => it.className.split(' ')[2]).sort()"
+        for hash in ("range=1m", "range=5m", "range=1h", "range=6h"):
+            page = Page(chromium, shared, f"#device=huge&{hash}")
+            page.wait("the extremes", lambda: "max 9.007199×10¹⁵" in page.card("big"))
+            page.wait("a chart and a log", lambda: page.run(cards) == ["number", "text"])
+            assert f"{BEYOND + 59:,}" in page.card("big")
+        assert page.complaints() == []
+    kinds = alone(
+        chromium,
+        shared,
+        """
+        const {kindOf, Store} = await import('/store.js'), store = new Store(() => 5);
+        const texts = ['9007199254740991', '09007199254740993', '9223372036854775808', '12345678901234567890'];
+        const numbers = ['9007199254740992', '-9007199254740992', '9223372036854775807', '-9223372036854775808'];
+        store.snapshot({devices: {d: {values: {serial: [1, numbers[0]]}}}});
+        const serial = store.get('d').metric('serial');
+        const first = serial.kind;
+        for (const text of ['idle', numbers[0]]) serial.take(2, text);
+        return [texts.map((it) => kindOf(it)), numbers.map((it) => kindOf(it)), first, serial.kind];
+        """,
+    )
+    assert kinds == [["text"] * 4, ["number"] * 4, "number", "text"]
