@@ -6,6 +6,7 @@ By the sinks themselves, so that what they would say is what is found; what is r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ __all__ = ["DEVICE", "far_sides"]
 
 DEVICE = "gateway-doctor"
 ANSWER_S = 20.0  # for each
+CLOSE_S = 5.0  # for its goodbye
 
 
 async def far_sides(settings: Settings, *, running: bool) -> AsyncIterator[Finding]:
@@ -66,6 +68,10 @@ async def _try(part: str, sink: Sink, states: dict[Key, bytes | None], taken: st
         return error(part, str(fault), fault.hint or "is it up, and is the address right?")
     except TimeoutError:
         return error(part, f"no answer within {ANSWER_S:g} s", "is it up, and is the address right?")
+    except OSError as fault:
+        return error(part, str(fault), "is it up, and is the address right?")
     finally:
-        await sink.close()
+        with contextlib.suppress(OSError, GatewayError):  # a TimeoutError is one
+            async with asyncio.timeout(CLOSE_S):
+                await sink.close()
     return fine(part, f"{taken} ({(time.monotonic() - begin) * 1000:,.0f} ms)")
