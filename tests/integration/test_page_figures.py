@@ -1,7 +1,8 @@
-"""The figures and words of the page: what is a number, how it is written, what is said once, and what keeps its place."""
+"""Figures and words of the page: what is a number, how it is written, what is said once, what keeps its place."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -31,8 +32,8 @@ def test_whole_numbers_beyond_a_browsers_are_numbers(chromium: Chrome, shared: D
         cards = "return [...document.querySelectorAll('.chart')].map((it) => it.className.split(' ')[2]).sort()"
         for hash in ("range=1m", "range=5m", "range=1h", "range=6h"):
             page = Page(chromium, shared, f"#device=huge&{hash}")
-            page.wait("the extremes", lambda: "max 9.007199×10¹⁵" in page.card("big"))
-            page.wait("a chart and a log", lambda: page.run(cards) == ["number", "text"])
+            page.wait("the extremes", lambda page=page: "max 9.007199×10¹⁵" in page.card("big"))
+            page.wait("a chart and a log", lambda page=page: page.run(cards) == ["number", "text"])
             assert f"{BEYOND + 59:,}" in page.card("big")
         assert page.complaints() == []
     kinds = alone(
@@ -50,3 +51,14 @@ def test_whole_numbers_beyond_a_browsers_are_numbers(chromium: Chrome, shared: D
         """,
     )
     assert kinds == [["text"] * 4, ["number"] * 4, "number", "text"]
+
+
+def test_metrics_are_named_once(chromium: Chrome, shared: Daemon) -> None:
+    """A card and a row of the table show a metric's label alone, which has all of its name but case and separators."""
+    with connected(shared, "named") as named:
+        named.send(flow_rate=5)
+        page = Page(chromium, shared, "#device=named")
+        page.wait("the card", lambda: re.match(r"Flow rate (min|5)", page.card("flow_rate")))
+        page.press("Table")
+        page.wait("the row", lambda: re.match(r"Flow rate 5 ", page.text(".values tbody")))
+        assert page.run("return document.querySelector('.values tbody th').title") == "flow_rate"

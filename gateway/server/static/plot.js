@@ -36,7 +36,6 @@ export class Card {
     this.old = el("small", { class: "old" });
     this.big = el("div", { class: "big" }, this.number, " ", this.unit, this.old);
     const title = el("h3", { text: metric.label, title: metric.name });
-    if (metric.label !== metric.name) title.append(" ", el("small", { text: metric.name }));
     title.append(" ", this.#as);
     this.top = el("div", { class: "top" }, title, this.extent);
     this.node = el("article", { class: `card chart ${kind}`, "data-metric": metric.name }, this.top, this.big);

@@ -43,7 +43,6 @@ export class ValueTable {
     if (!row) {
       const label = el("span"), now = el("span", { dir: "auto" }), small = el("small", { dir: "auto" }), at = el("td", { class: "mute" }), sums = [1, 2, 3, 4].map(() => el("td"));
       const name = el("th", { scope: "row", title: metric.name }, label);
-      if (metric.label !== metric.name) name.append(" ", el("small", { text: metric.name }));
       row = { node: el("tr", {}, name, el("td", {}, now, " ", small), ...sums, at), label, now, unit: small, sums, at };
       this.#rows.set(key, row);
     }
