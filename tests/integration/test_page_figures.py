@@ -62,3 +62,23 @@ def test_metrics_are_named_once(chromium: Chrome, shared: Daemon) -> None:
         page.press("Table")
         page.wait("the row", lambda: re.match(r"Flow rate 5 ", page.text(".values tbody")))
         assert page.run("return document.querySelector('.values tbody th').title") == "flow_rate"
+
+
+def test_whole_numbers_have_no_decimals_of_other_devices(chromium: Chrome, shared: Daemon) -> None:
+    """A metric of whole numbers is written as such, whatever another device's metric of that name and unit needs."""
+    texts = alone(
+        chromium,
+        shared,
+        """
+        const {Store} = await import('/store.js'), store = new Store(() => 5);
+        const power = {metrics: {power: {unit: 'W'}}};
+        store.rows(['a', 'b', 'c'].map((device) => ({device, ...power})));
+        const told = (values) => Object.entries(values).map(([name, value]) => [name, {power: [[5, value]]}]);
+        const said = () => ['a', 'b', 'c'].map((name) => store.get(name).metric('power').text);
+        store.update({data: Object.fromEntries(told({a: 216, b: 215.25, c: 7.5}))});
+        const first = said();
+        store.update({data: Object.fromEntries(told({a: 216.5, b: 215, c: 7}))});
+        return [first, said()];
+        """,
+    )
+    assert texts == [["216", "215.25", "7.50"], ["216.50", "215.00", "7.00"]]

@@ -18,7 +18,7 @@ export function isLong(text) {
 class Metric {
   #common; #own = 0; #size = 0;
 
-  /** `common`: {digits}, shared by the metrics of one name and unit, so that they are all shown with as many. */
+  /** `common`: {digits}, shared by the metrics of one name and unit, so that all with decimals are shown with as many. */
   constructor(name, common) {
     this.name = name;
     this.label = label(name);
@@ -37,8 +37,8 @@ class Metric {
   /** Whether what could be a long integer is one: so it is unless all that is known of the metric are words. */
   get counts() { return this.numeric || !this.worded; }
 
-  /** Digits after the point: as many as its values needed so far, fewer when the numbers are long. */
-  get digits() { return Math.min(this.#common.digits, digitsFor(this.#size)); }
+  /** Digits after the point: none while its own are whole numbers, else as many as those of its name needed so far, fewer when they are long. */
+  get digits() { return this.#own && Math.min(this.#common.digits, digitsFor(this.#size)); }
 
   /** The value in words. */
   get text() {
