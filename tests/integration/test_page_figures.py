@@ -82,3 +82,26 @@ def test_whole_numbers_have_no_decimals_of_other_devices(chromium: Chrome, share
         """,
     )
     assert texts == [["216", "215.25", "7.50"], ["216.50", "215.00", "7.00"]]
+
+
+def test_empty_range_has_no_scale(chromium: Chrome, shared: Daemon) -> None:
+    """Where nothing was read the chart says so and shows no scale, whether it had one before or not."""
+    painted = (
+        "const {ctx, bbox} = document.querySelector('[data-metric=level]').card.plot, side = bbox.left + bbox.width;"
+        "const {data} = ctx.getImageData(side + 4, 0, ctx.canvas.width - side - 4, bbox.top + bbox.height);"
+        "let n = 0; for (let i = 3; i < data.length; i += 4) n += data[i] > 60; return n"
+    )
+    now = int(time.time() * 1000)
+    with connected(shared, "empty") as device:
+        device.past([(now - (60 - k) * 1000, {"level": 40 + k % 7}) for k in range(60)])
+        page = Page(chromium, shared, f"#device=empty&from={now - 7_200_000}&to={now - 7_000_000}")
+
+        def empty() -> bool:
+            return "No readings in this range" in page.card("level") and page.run(painted) == 0
+
+        page.wait("nothing", empty)
+        page.run("location.hash = 'device=empty'")
+        page.wait("a scale", lambda: "max 46" in page.card("level") and page.run(painted) > 0)
+        page.run("location.hash = arguments[0]", f"device=empty&from={now - 7_200_000}&to={now - 7_000_000}")
+        page.wait("nothing again", empty)
+        assert page.complaints() == []

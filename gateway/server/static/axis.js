@@ -14,9 +14,9 @@ export const shrinkFor = (min, max) => (Math.max(Math.abs(min), Math.abs(max)) >
 /** A number that much smaller. */
 export const shrunk = (v, powers) => (powers && v !== null ? v / 10 ** powers : v);
 
-/** A calm scale of three lines [low, middle, high] around min and max (below 1e300, see shrinkFor): round numbers at round distances, kept while it still fits. */
+/** A calm scale of three lines [low, middle, high] around min and max (below 1e300, see shrinkFor): round numbers at round distances, kept while it still fits; null around nothing. */
 export function calmScale(min, max, before = null) {
-  if (!(min <= max)) return before ?? [0, 0.5, 1];
+  if (!(min <= max)) return null;
   const span = Math.max(max - min, leastSpan(min, max));
   if (before) {
     const [low, , high] = before;

@@ -8,6 +8,7 @@ import { lowerBound, usualStep } from "./series.js";
 const ROWS = 200, NEAR_PX = 6;
 
 export class NumberChart extends Plot {
+  some = false; // whether there is a number in the window
   #scale = null; #powers = 0; #data = null; #near = 0;
 
   constructor(metric, hands) { super(metric, "number", hands); }
@@ -25,7 +26,8 @@ export class NumberChart extends Plot {
       if (data.min[i] < low) low = data.min[i];
       if (data.max[i] > high) high = data.max[i];
     }
-    const powers = n ? shrinkFor(low, high) : this.#powers;
+    this.some = n > 0;
+    const powers = n ? shrinkFor(low, high) : 0;
     this.#scale = calmScale(shrunk(low, powers), shrunk(high, powers), powers === this.#powers ? this.#scale : null);
     this.#powers = powers;
     const [least, most] = n ? extremes(low, high, this.metric.digits) : [];
@@ -45,8 +47,8 @@ export class NumberChart extends Plot {
       }, quiet, quiet],
       bands: [{ series: [2, 3], fill: () => colours().band }],
       near: () => this.#near,
-      y: () => [this.#scale[0], this.#scale[2]],
-      axis: { grid: true, points: true, splits: () => this.#scale, values: (_u, splits) => axisWords(splits, this.#powers) },
+      y: () => (this.#scale ? [this.#scale[0], this.#scale[2]] : [0, 1]),
+      axis: { grid: true, points: true, splits: () => this.#scale ?? [], values: (_u, splits) => axisWords(splits, this.#powers) },
     });
   }
 

@@ -24,7 +24,7 @@ export class DataTable {
       const row = this.#body.children[i] ?? this.#body.appendChild(el("tr", {}, ...cells.map(() => el("td"))));
       cells.forEach((text, k) => setText(row.children[k], text));
     });
-    const words = rows.length ? note : "No reading in this range";
+    const words = rows.length ? note : "No readings in this range";
     this.#note.hidden = !words;
     setText(this.#note, words);
   }

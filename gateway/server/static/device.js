@@ -426,11 +426,10 @@ export class DevicePanel extends EventTarget {
 
   #drawCard(device, card, window, interval) {
     const metric = card.metric.name;
-    const nothing = this.#loading || (!this.#covered && !this.#base && !this.#failed) ? "Loading" : "No reading in this range";
+    const nothing = this.#loading || (!this.#covered && !this.#base && !this.#failed) ? "Loading" : "No readings in this range";
     if (card.kind === "number") {
-      const data = numbers(metric, this.#base, this.#ring(metric, "number"), window, interval, card.width);
-      card.draw(data, window);
-      card.empty(data.t.length ? "" : nothing);
+      card.draw(numbers(metric, this.#base, this.#ring(metric, "number"), window, interval, card.width), window);
+      card.empty(card.some ? "" : nothing);
     } else if (card.kind === "bool") {
       // Of a device that has gone nothing is claimed after its last reading.
       const known = device.state === "offline" ? Math.min(this.#heard, Math.max(device.since, card.metric.time)) : this.#heard;

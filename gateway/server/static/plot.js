@@ -124,7 +124,7 @@ export class Plot extends Card {
 
   /** Tells what is drawn in words, and draws the table where it is shown, once a second; `made()` gives {columns, rows, note}. */
   tell(words, made) {
-    const label = `${this.metric.label}: ${words || "no reading in this range"}`;
+    const label = `${this.metric.label}: ${words || "no readings in this range"}`;
     if (this.box.getAttribute("aria-label") !== label) this.box.setAttribute("aria-label", label);
     this.#made = made;
     if (this.box.hidden && !this.#pending) {
