@@ -105,3 +105,19 @@ def test_empty_range_has_no_scale(chromium: Chrome, shared: Daemon) -> None:
         page.run("location.hash = arguments[0]", f"device=empty&from={now - 7_200_000}&to={now - 7_000_000}")
         page.wait("nothing again", empty)
         assert page.complaints() == []
+
+
+def test_order_by_state_is_seen(chromium: Chrome, shared: Daemon) -> None:
+    """Ordered by state, each row says for how long it is in its state, and the newest of these stands first."""
+    for name in ("sort-a", "sort-b", "sort-c"):
+        with connected(shared, name) as device:
+            device.send(level=1)
+            time.sleep(0.05)
+    page = Page(chromium, shared, "#q=sort-&sort=state")
+    page.wait("how long", lambda: re.search(r"offline (for \d+ s|just now)", page.row("sort-a")))
+    order = (
+        "return [...document.querySelectorAll('.row:not([hidden])')].sort((a, b) => a.ariaPosInSet - b.ariaPosInSet)"
+    )
+    assert page.run(f"{order}.map((it) => it.dataset.device)") == ["sort-c", "sort-b", "sort-a"]
+    page.run("location.hash = '#q=sort-'")
+    page.wait("as always", lambda: page.row("sort-a") and " for " not in page.row("sort-a"))

@@ -22,6 +22,9 @@ const fit = ({ name, label }, words) => Math.min(...[name, label].map((text) => 
 
 const numberOf = ({ device, metrics }) => { const v = (metrics?.[0] ?? device.primary)?.value; return typeof v === "number" ? v : -Infinity; };
 
+/** For how long a state lasts, which is what rows of one state are ordered by. */
+const lasting = (ms) => (ms < 1000 ? "just now" : `for ${age(ms)}`);
+
 export class DeviceList {
   #store; #pick; #state; #root; #input; #sort; #chips = new Map(); #rows; #tall; #none; #pool = []; #shown = [];
   #members = -1; #sorted = 0; #height = 0; #frame = 0; #narrow = matchMedia("(max-width: 860px)");
@@ -214,7 +217,8 @@ export class DeviceList {
     setName(row.id, device.name);
     setText(row.state, unsure ? `was ${device.state}` : device.state === "online" ? "" : device.state);
     setClass(row.state, `st ${unsure ? "" : device.state}`);
-    setText(row.seen, device.awaited(now, this.#store.opened) ? "waiting" : device.lastSeen ? age(now - device.lastSeen) : "not seen yet");
+    if (this.#state.sort === "state" && device.since) setText(row.seen, lasting(now - device.since));
+    else setText(row.seen, device.awaited(now, this.#store.opened) ? "waiting" : device.lastSeen ? age(now - device.lastSeen) : "not seen yet");
     if (row.named !== device.text) {
       row.named = device.text;
       row.node.title = device.title === device.name ? device.name : `${isolated(device.title)}\n${device.name}`;
