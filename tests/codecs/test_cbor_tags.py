@@ -10,9 +10,12 @@ from gateway.codecs import cborcodec
 from gateway.errors import Refusal
 
 SEEN = 66_000  # beyond the last that cbor2 decodes itself
-# What tags are put around: numbers, text, octets, arrays of two numbers and of none, a map, nothing.
+# What tags are put around: numbers, a date, octets as many as an address or a UUID has, arrays, a map, nothing.
 PAIR = cbor2.dumps([1, 2])
-ITEMS = [PAIR, *map(cbor2.dumps, (0, 1.5, "2026-01-01", b"ab", [], {"a": 1}, None))]
+ITEMS = [
+    PAIR,
+    *map(cbor2.dumps, (0, 1.5, "2026-01-01", "2026-01-01T00:00:00Z", bytes(4), bytes(16), [], {"a": 1}, None)),
+]
 
 
 def tagged(tag: int, item: bytes) -> bytes:
