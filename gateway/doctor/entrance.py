@@ -82,4 +82,4 @@ def tokens(settings: Settings) -> Iterator[Finding]:
         elif settings.tls.client_ca is None:
             yield warning(part, "there is no token, so nobody gets in", "gateway token create NAME")
     if not is_loopback(settings.listen.host) and (lacks := lacking(settings)):
-        yield warning(part, f"open beyond this machine without {' and '.join(lacks)}", "see the README, Security")
+        yield warning(part, f"open beyond this machine without {' and '.join(lacks)}", "README: Who may connect")
