@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver import Chrome
 
-from tests.integration.browser import Page, connected
+from tests.integration.browser import Page, connected, window
 from tests.integration.test_page_edges import alone
 from tools.toolkit.servers import Daemon
 
@@ -121,3 +121,21 @@ def test_order_by_state_is_seen(chromium: Chrome, shared: Daemon) -> None:
     assert page.run(f"{order}.map((it) => it.dataset.device)") == ["sort-c", "sort-b", "sort-a"]
     page.run("location.hash = '#q=sort-'")
     page.wait("as always", lambda: page.row("sort-a") and " for " not in page.row("sort-a"))
+
+
+def test_nothing_moves_when_a_device_turns_stale(chromium: Chrome, shared: Daemon) -> None:
+    """What stands below the facts and the strip keeps its place, however much these say."""
+    with connected(shared, "calm") as device, window(chromium, 1280, 900):
+        device.describe(interval_s=3600)
+        device.send(level=1)
+        page = Page(chromium, shared, "#device=calm")
+        page.wait("its chart", lambda: page.drawn("level"))
+        places = (
+            "const top = (it) => document.querySelector(it).getBoundingClientRect().top;"
+            "const facts = document.querySelector('.head .facts'), say = document.querySelector('.strip .say');"
+            "return arguments[0].map((words) => {"
+            " facts.textContent = say.textContent = words; return [top('.ledger'), top('.grid')]; })"
+        )
+        stale = "since 13:47: nothing for 3 s, expected each 0.5 s, last reading 12 s ago, every 0.5 s, "
+        first, *others = page.run(places, ["", "last reading now", stale, stale * 2, stale * 5])
+        assert all(at == first for at in others)

@@ -351,6 +351,7 @@ export class DevicePanel extends EventTarget {
     if (!device.confirmed) facts.push("not heard of since the gateway started");
     if (this.#note && performance.now() - this.#noted < NOTE_MS) facts.push(this.#note);
     setText(head.facts, facts.join(", "));
+    if (head.facts.title !== head.facts.textContent) head.facts.title = head.facts.textContent;
   }
 
   /** A card for each metric that has a value, numbers first; for one whose kind has changed in the window, one for each kind it had there. */

@@ -36,6 +36,7 @@ export class PresenceStrip {
     setText(this.#right, live ? "now" : clock(to));
     const words = wordsOf(spans, from, end, away);
     setText(this.#say, words);
+    if (this.#say.title !== words) this.#say.title = words;
     const label = `Presence from ${clock(from)} to ${live ? "now" : clock(to)}: ${words || (spans.length ? `${spans.at(-1).state} as far as known` : "not known")}`;
     if (this.#bars.getAttribute("aria-label") !== label) this.#bars.setAttribute("aria-label", label);
   }
