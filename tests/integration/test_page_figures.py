@@ -139,3 +139,23 @@ def test_nothing_moves_when_a_device_turns_stale(chromium: Chrome, shared: Daemo
         stale = "since 13:47: nothing for 3 s, expected each 0.5 s, last reading 12 s ago, every 0.5 s, "
         first, *others = page.run(places, ["", "last reading now", stale, stale * 2, stale * 5])
         assert all(at == first for at in others)
+
+
+def test_wall_is_read_from_across_the_room(chromium: Chrome, shared: Daemon) -> None:
+    """On a wall screen with all its tiles the smallest words are about a thirtieth of its height, and nothing overlaps."""
+    for i in range(12):
+        with connected(shared, f"wall-{i:02}") as device:
+            device.send(level=20.5 + i)
+    with window(chromium, 1920, 1080):
+        page = Page(chromium, shared, "#wall&q=wall-")
+        page.wait("the tiles", lambda: len(page.run("return document.querySelectorAll('.tile')")) == 12)
+        page.wait("their words", lambda: "offline since" in page.text(".tile .said"))
+        size = "return parseFloat(getComputedStyle(document.querySelector(arguments[0])).fontSize)"
+        for words in (".tile .said", ".tile .what", ".walltop"):
+            assert page.run(size, words) > (35 if "tile" in words else 27), words
+        apart = (
+            "return [...document.querySelectorAll('.tile')].map((it) => ['.what', '.value', '.said'].map((part) =>"
+            " it.querySelector(part).getBoundingClientRect()))"
+            ".filter(([a, b, c]) => a.bottom > b.top + 2 || b.bottom > c.top + 2).length"
+        )
+        assert page.run(apart) == 0
