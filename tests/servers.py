@@ -1,5 +1,8 @@
 """Real servers for tests: mosquitto and VictoriaMetrics, each on a free port of 127.0.0.1, in a directory given.
 
+A port that is free when it is looked for may be somebody else's when the program gets to it: unless one was asked for,
+the first start then goes on with another.
+
 Plain context managers, no test framework: tools use them too.
 """
 
@@ -19,6 +22,9 @@ from types import TracebackType
 __all__ = ["Missing", "Mosquitto", "Server", "Victoria", "free_port"]
 
 START_S = 15.0
+PORTS = 5  # tried at the first start, where none was asked for
+LISTENS = "0A"  # the state, as proc(5) has it
+IN_USE = "address already in use"
 # By default mosquitto drops what a subscriber that lags by more than 1,000 messages has not taken.
 OPEN = "allow_anonymous true\nmax_queued_messages 1000000"
 
@@ -52,6 +58,7 @@ class Server:
     def __init__(self, directory: Path, port: int = 0) -> None:
         self.directory = directory
         self.port = port or free_port()
+        self._ports = 1 if port else PORTS  # to be tried still
         self.process: subprocess.Popen[bytes] | None = None
         self._path = find(self.program, self.package)
 
@@ -67,9 +74,33 @@ class Server:
             return False
         return True
 
+    def _listens(self, pid: int) -> bool:
+        """Whether it is our program that does, not another test's (proc(5): ``/proc/PID/net/tcp``)."""
+        try:
+            rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+            held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        except OSError:  # it has ended, or a descriptor has
+            return False
+        port = f":{self.port:04X}"
+        return any(row[1].endswith(port) and row[3] == LISTENS and f"socket:[{row[9]}]" in held for row in rows)
+
     def start(self) -> None:
         """Start and wait until it answers; raises ``RuntimeError`` with the log's end when it does not."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        while True:
+            self._ports -= 1
+            try:
+                self._start()
+            except RuntimeError:
+                if self._ports <= 0 or IN_USE not in self.log.read_text().lower():
+                    raise
+                self.log.unlink()
+                self.port = free_port()
+            else:
+                self._ports = 0  # it is known by now
+                return
+
+    def _start(self) -> None:
         with self.log.open("ab") as log:
             # A copy of the environment: the process's own may be changed by another thread while it is handed over.
             self.process = subprocess.Popen(
@@ -80,7 +111,7 @@ class Server:
                 stderr=log,
             )
         deadline = time.monotonic() + START_S
-        while not self.is_up():
+        while not (self._listens(self.process.pid) and self.is_up()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"{self.program} did not start:\n{self.log.read_text()[-2000:]}")
