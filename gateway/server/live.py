@@ -36,7 +36,7 @@ from ..ws import Message, Prepared, Router, message_handler
 from .access import Access
 from .answering import Answer, Reserve
 from .downlink import Downlink, Session
-from .named import named
+from .named import named, why
 from .resuming import Missed, held_since
 from .stretch import Log
 
@@ -325,7 +325,7 @@ class Client:
                 self._said_nothing()
                 return
             names = named(message.data)
-            self._error(names.pop("id", ""), "bad_request", str(error), **names)
+            self._error(names.pop("id", ""), "bad_request", why(message.data, error), **names)
             return
         grant = self._grant
         if grant is None:

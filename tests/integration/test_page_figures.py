@@ -142,7 +142,7 @@ def test_nothing_moves_when_a_device_turns_stale(chromium: Chrome, shared: Daemo
 
 
 def test_wall_is_read_from_across_the_room(chromium: Chrome, shared: Daemon) -> None:
-    """On a wall screen with all its tiles the smallest words are about a thirtieth of its height, and nothing overlaps."""
+    """On a wall screen full of tiles the smallest words are about a thirtieth of its height, and nothing overlaps."""
     for i in range(12):
         with connected(shared, f"wall-{i:02}") as device:
             device.send(level=20.5 + i)

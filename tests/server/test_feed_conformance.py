@@ -204,6 +204,27 @@ async def test_undecodable_requests(gw: Running, subprotocol: str, message: str 
             await refused(one, message, id)
 
 
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ('{"type":"subscribe","id":"a\\ud800"}', "half of a surrogate pair"),
+        ('{"type":"subscribe","id":"\\udc00a"}', "half of a surrogate pair"),
+        ('{"type":"subscribe","id":"\\ud800\\u0041","devices":["*"]}', "half of a surrogate pair"),
+        ("", "empty"),
+        (" \r\n", "empty"),
+        ('{"type":"subscribe"', "ends too early"),
+        ('{"type":"subscribe","id":"a\\ud8', "ends too early"),
+        (b"", "empty"),
+        (b"\x81\xa4", "ends too early"),
+    ],
+)
+async def test_undecodable_requests_are_told_apart(gw: Running, message: str | bytes, words: str) -> None:
+    """Half a character, nothing at all and a message without its end are each called what they are."""
+    async with feed(gw, JSON if isinstance(message, str) else MSGPACK) as one:
+        await one.ask(message)
+        assert words in (await one.next("error"))["detail"]
+
+
 @pytest.mark.parametrize("change", [{"mode": "some"}, {"devices": [f"d{n}*" for n in range(101)]}, {"history_s": -1}])
 async def test_a_refused_change_leaves_the_subscription(gw: Running, change: dict[str, Any]) -> None:
     """A bad request under an id in use is refused; what was subscribed under it goes on."""
