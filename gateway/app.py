@@ -35,7 +35,7 @@ from .journal import Journal
 from .lock import Lock
 from .pipeline import Pipeline
 from .reading import Reading
-from .reload import Reloader, appliers, clock_rules, device_settings
+from .reload import Reloader, Take, appliers, clock_rules, device_settings
 from .reserve import Reserve
 from .server.access import Access
 from .server.control import Control
@@ -50,7 +50,7 @@ from .server.health import Health, Problem
 from .server.listener import listener
 from .server.live import LiveEndpoint, encode_frame
 from .server.pages import Pages, assets
-from .server.tls import Tls
+from .server.tls import Files, Tls, read_files
 from .server.tokendesk import TokenDesk
 from .sinks import registry
 from .sinks.base import Sink
@@ -147,6 +147,7 @@ class App:
             journal.go_on_behind(max(history.position, book.offset or 0))
             hub: Hub[Any] = Hub(book, encode_frame)
             found_end = await self._replay(journal, history, book, hub)
+            book.go_on()
             commands = Commands(settings.state_dir / "commands.db")
             await commands.open()
             stack.push_async_callback(commands.close)
@@ -456,25 +457,30 @@ class App:
             device = topic.removeprefix(f"{self.settings.mqtt.prefix}/").removesuffix("/command")
             self.downlink.received(device, payload)
 
-    def _prepare(self, settings: Settings) -> list[str]:
-        """Read the files of TLS and of tokens anew; in words what there was new.
+    def _prepare(self, settings: Settings) -> Take:
+        """Read the files of TLS and of tokens anew, in a thread; what puts those of TLS into force, on the loop.
 
-        Raises :class:`~gateway.errors.ConfigError`.
+        The tokens hand themselves over.  Raises :class:`~gateway.errors.ConfigError`.
         """
-        found = []
+        cert, key = settings.tls.cert, settings.tls.key
+        files = read_files(cert, key, settings.tls.client_ca) if self.tls and cert and key else None
         try:
             if self.tokens.reload():
                 log.warning("the tokens were changed by somebody else and read anew", extra={"event": "access_changed"})
         except AuthError as error:
             raise ConfigError(f"{error}: {error.hint}") from None
-        cert, key = settings.tls.cert, settings.tls.key
-        if self.tls is not None and cert is not None and key is not None:
-            before = self.tls.authorities
-            found += [f"the file of {name} is another" for name in self.tls.reload(cert, key, settings.tls.client_ca)]
-            self.server.renew(self.tls.context)
-            # Who was verified by authorities that are still among them stays.
-            if ended := self.access.trust(self.tls.context, alone=not before <= self.tls.authorities):
-                found.append(f"{ended} connection{'' if ended == 1 else 's'} of a client certificate ended with it")
+        return partial(self._renew, files)
+
+    def _renew(self, files: Files | None) -> list[str]:
+        """Use these files of TLS; in words what is new."""
+        if self.tls is None or files is None:
+            return []
+        before = self.tls.authorities
+        found = [f"the file of {name} is another" for name in self.tls.use(files)]
+        self.server.renew(files.context)
+        # Who was verified by authorities that are still among them stays.
+        if ended := self.access.trust(files.context, alone=not before <= files.authorities):
+            found.append(f"{ended} connection{'' if ended == 1 else 's'} of a client certificate ended with it")
         return found
 
     def _problems(self) -> Iterator[Problem]:

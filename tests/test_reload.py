@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -147,10 +149,85 @@ async def test_faults_change_nothing(
         lines = list(_lines(new, answer))
         assert "needs a restart, or a reload once" in lines[0]
         assert lines[1:] == ["a reload would be refused: GATEWAY_A: bad", "a reload would be refused: GATEWAY_B: worse"]
-    running._load, running._prepare = (lambda: base), (lambda settings: None)
+    running._load, running._prepare = (lambda: base), (lambda settings: list)
     assert await running.reload() == []
     assert list(running.problems()) == []
     assert running.stats() == {"reloads": 1, "failures": 1}
+
+
+async def test_what_is_read_is_read_beside_the_loop_and_handed_over_on_it(
+    base: Settings, running: Reloader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waits for a file or a lock holds nobody up; what is put into force has the loop to itself."""
+    caplog.set_level(logging.INFO, "gateway")
+    threads: list[threading.Thread] = []
+
+    def take() -> list[str]:
+        threads.append(threading.current_thread())
+        return ["a file is another"]
+
+    def prepare(settings: Settings) -> Callable[[], list[str]]:
+        threads.append(threading.current_thread())
+        return take
+
+    running._prepare = prepare
+    assert await running.reload() == []
+    here = threading.current_thread()
+    assert [thread is here for thread in threads] == [False, True]
+    assert "none was changed; a file is another" in caplog.text
+
+
+async def test_a_fault_while_settings_are_put_into_force_brings_all_back(base: Settings, running: Reloader) -> None:
+    """Not half of them is in force: those before are, everywhere, and the next reload tries all again."""
+    new = base
+    for variable in ("GATEWAY_LIMITS__DEVICE_RATE", "GATEWAY_ORIGINS", "GATEWAY_LOG__LEVEL"):
+        new = changed(new, variable)
+    in_force = dict.fromkeys(live(), base)
+    broken = ["GATEWAY_LOG__LEVEL"]
+
+    def of(variable: str) -> Callable[[Settings], None]:
+        def apply(settings: Settings) -> None:
+            in_force[variable] = settings
+            if variable in broken and settings is not base:
+                raise RuntimeError("out of order")
+
+        return apply
+
+    running.apply = {variable: of(variable) for variable in live()}
+    running._load = lambda: new
+    with pytest.raises(RuntimeError, match="out of order"):
+        await running.reload()
+    assert running.settings is base
+    assert all(settings is base for settings in in_force.values())
+    assert running.stats() == {"reloads": 0, "failures": 1}
+    ((text, _),) = running.problems()
+    assert "could not be put into force" in text
+    broken.clear()
+    assert len(await running.reload() or ()) == 3
+    assert in_force["GATEWAY_ORIGINS"] is running.settings
+    assert not list(running.problems())
+
+
+async def test_tokens_that_are_being_written_hold_nobody_up(tmp_path: Path) -> None:
+    """A reload waits for their lock beside the loop."""
+    async with gateway(tmp_path) as gw:
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with gw.app.tokens._lock:
+                held.set()
+                go_on.wait(20)
+
+        holding = asyncio.create_task(asyncio.to_thread(hold))
+        await asyncio.to_thread(held.wait, 20)
+        try:
+            reloading = asyncio.create_task(reload(gw))
+            assert (await asyncio.wait_for(gw.get("/livez"), 10))[0] == 200
+            assert not reloading.done()
+        finally:
+            go_on.set()
+        await holding
+        await reloading
 
 
 async def test_what_the_environment_of_the_gateway_says_needs_a_restart(base: Settings, running: Reloader) -> None:

@@ -9,13 +9,14 @@ started.  Settings with a fault change nothing.
 """
 
 from .changes import Change, changes, compare, fingerprints, live, merged
-from .reloader import Apply, Reloader
+from .reloader import Apply, Reloader, Take
 from .rooms import appliers, clock_rules, device_settings
 
 __all__ = [
     "Apply",
     "Change",
     "Reloader",
+    "Take",
     "appliers",
     "changes",
     "clock_rules",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from .. import config
@@ -13,19 +14,21 @@ from ..config import Settings
 from ..errors import ConfigError
 from .changes import Change, changes, fingerprints, merged
 
-__all__ = ["Apply", "Reloader"]
+__all__ = ["Apply", "Reloader", "Take"]
 
 log = logging.getLogger(__name__)
 
 Apply = Callable[[Settings], None]
+Take = Callable[[], Sequence[str]]
 
 
 class Reloader:
     """The settings in force, and how they are changed.
 
     ``apply`` has for every setting that can be changed what puts it into force; several may share one.  ``prepare``
-    is called first, with the settings to come, for what can fail: it raises :class:`ConfigError` and changes nothing
-    then, else it says in words what it has found new beside them.  ``load`` reads the settings.
+    is called first, with the settings to come, for what can fail and what has to be waited for, in a thread: it raises
+    :class:`ConfigError`, else it gives what is called at the end, on the loop, to put into force what it has read, and
+    says in words what of that is new.  ``load`` reads the settings.
     """
 
     def __init__(
@@ -33,7 +36,7 @@ class Reloader:
         settings: Settings,
         apply: Mapping[str, Apply] | None = None,
         *,
-        prepare: Callable[[Settings], Sequence[str] | None] = lambda settings: None,
+        prepare: Callable[[Settings], Take] = lambda settings: list,
         load: Callable[[], Settings] = config.load,
     ) -> None:
         self.settings = settings
@@ -47,23 +50,29 @@ class Reloader:
     async def reload(self) -> list[Change] | None:
         """Read the settings and put into force what can be; what differed, ``None`` where they have faults.
 
-        Everything is said in the log.  What needs a restart is said each time until there was one.
+        Everything is said in the log.  What needs a restart is said each time until there was one.  What is raised
+        while they are put into force is a fault of ours: those before are in force again then.
         """
         try:
             new = await asyncio.to_thread(self._load)
             found = changes(self.settings, new)
             settings = merged(self.settings, new)
-            read = self._prepare(settings) or ()
+            take = await asyncio.to_thread(self._prepare, settings)
         except ConfigError as error:
             self.failures += 1
             self._fault = str(error)
             for fault in self._fault.splitlines():
                 log.error("the settings stay as they were: %s", fault, extra={"event": "settings", "reason": fault})
             return None
-        self.settings = settings
         taken = [change.variable for change in found if change.live]
-        for apply in _distinct(self.apply[variable] for variable in taken):
-            apply(settings)
+        with ExitStack() as back:
+            back.callback(self._failed)
+            for apply in _distinct(self.apply[variable] for variable in taken):
+                back.callback(apply, self.settings)
+                apply(settings)
+            read = take()
+            back.pop_all()
+        self.settings = settings
         self._fault = ""
         self.reloads += 1
         words = f"{', '.join(taken)} changed" if taken else "none was changed"
@@ -74,6 +83,10 @@ class Reloader:
                 extra = {"event": "settings", "reason": change.variable}
                 log.warning("%s has changed and needs a restart", change.variable, extra=extra)
         return found
+
+    def _failed(self) -> None:
+        self.failures += 1
+        self._fault = "they could not be put into force, the log has a traceback"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong, with what to do."""

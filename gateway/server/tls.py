@@ -15,11 +15,12 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import pem
 from ..errors import ConfigError
 
-__all__ = ["Tls", "make_context"]
+__all__ = ["Files", "Tls", "make_context", "read_files"]
 
 log = logging.getLogger(__name__)
 
@@ -46,49 +47,65 @@ def make_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContex
     return context
 
 
-class Tls:
-    """The files in use and the context made from them; ``context`` is for new connections, ``authorities`` are the
-    certificates (DER) of those that sign clients'.
+class Files(NamedTuple):
+    """What was read at once: the context, the server's certificates and those (DER) that sign clients'."""
 
-    Raises :class:`ConfigError` as :func:`make_context` does.
-    """
+    cert: Path
+    context: ssl.SSLContext
+    chain: list[bytes]
+    valid: pem.Validity
+    authorities: frozenset[bytes]
+
+
+def read_files(cert: Path, key: Path, client_ca: Path | None = None) -> Files:
+    """Read the files, and see that they can be used.  Raises :class:`ConfigError` as :func:`make_context` does."""
+    context = make_context(cert, key, client_ca)
+    try:
+        chain = pem.certificates(cert)
+        authorities = frozenset(pem.certificates(client_ca) if client_ca is not None else ())
+        return Files(cert, context, chain, pem.validity(chain), authorities)
+    except (OSError, ValueError) as error:  # changed since it was looked at
+        raise ConfigError(f"GATEWAY_TLS__CERT: {cert}: {error}") from error
+
+
+class Tls:
+    """The files in use, and what is to be said of them.  Raises :class:`ConfigError` as :func:`make_context` does."""
 
     def __init__(
         self, cert: Path, key: Path, client_ca: Path | None = None, *, now: Callable[[], float] = time.time
     ) -> None:
         self._now = now
-        self._use(cert, key, client_ca)
+        self._files = read_files(cert, key, client_ca)
+        self._warn()
 
-    def reload(self, cert: Path, key: Path, client_ca: Path | None = None) -> list[str]:
-        """Use these files from now on, which may be the same with another content; the settings whose have another.
+    def use(self, files: Files) -> list[str]:
+        """Use these from now on, which may be the same with another content; the settings whose have another."""
+        before, self._files = self._files, files
+        self._warn()
+        return [
+            *(["GATEWAY_TLS__CERT"] if files.chain != before.chain else []),
+            *(["GATEWAY_TLS__CLIENT_CA"] if files.authorities != before.authorities else []),
+        ]
 
-        Raises :class:`ConfigError` where they cannot be used; the context then stays.
-        """
-        before = (self._chain, self.authorities)
-        self._use(cert, key, client_ca)
-        now = (self._chain, self.authorities)
-        names = ("GATEWAY_TLS__CERT", "GATEWAY_TLS__CLIENT_CA")
-        return [name for name, old, new in zip(names, before, now, strict=True) if old != new]
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For new connections."""
+        return self._files.context
 
-    def _use(self, cert: Path, key: Path, client_ca: Path | None) -> None:
-        context = make_context(cert, key, client_ca)
-        try:
-            chain = pem.certificates(cert)
-            valid = pem.validity(chain)
-            authorities = frozenset(pem.certificates(client_ca) if client_ca is not None else ())
-        except (OSError, ValueError) as error:  # changed since it was looked at
-            raise ConfigError(f"GATEWAY_TLS__CERT: {cert}: {error}") from error
-        self.context = context
-        self._chain = chain
-        self.authorities = authorities
-        self._valid = valid
+    @property
+    def authorities(self) -> frozenset[bytes]:
+        """The certificates (DER) of those that sign clients'."""
+        return self._files.authorities
+
+    def _warn(self) -> None:
         if problem := self._problem():
+            cert = self._files.cert
             log.warning("%s: %s", cert, problem, extra={"event": "certificate", "path": cert, "reason": problem})
 
     @property
     def expires_in_s(self) -> float:
         """Seconds until the certificate, or the first of its chain, ends; negative since then."""
-        return self._valid.ends - self._now()
+        return self._files.valid.ends - self._now()
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong, each with what to do."""
@@ -102,7 +119,7 @@ class Tls:
         left = self.expires_in_s
         if left <= 0:
             return f"the TLS certificate has expired {_since(-left)} ago: clients refuse it"
-        if self._valid.begins > self._now():
+        if self._files.valid.begins > self._now():
             return "the TLS certificate is not valid yet: is this machine's clock right?"
         return f"the TLS certificate expires in {_since(left)}" if left < SOON_S else ""
 

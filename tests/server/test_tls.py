@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 
 from gateway.errors import ConfigError
-from gateway.server.tls import Tls, make_context
+from gateway.server.tls import Tls, make_context, read_files
 from gateway.ws import Request, Router, Server
 from tests.certificates import Pair, authority, issue, trusting
 from tests.running import Running, acked, gateway, receive, send
@@ -196,17 +196,17 @@ def test_renewal(tmp_path: Path, directory: Path, ca: Pair, server: Pair) -> Non
     tls = Tls(*used)
     first = tls.context
     copy(issue(directory, ca, file="longer", days=200), used)
-    tls.reload(*used)
+    tls.use(read_files(*used))
     second = tls.context
     assert second is not first
     assert tls.expires_in_s == pytest.approx(200 * DAY, abs=1000)
     used.key.write_text("rubbish")
     with pytest.raises(ConfigError):
-        tls.reload(*used)
+        tls.use(read_files(*used))
     assert tls.context is second
     assert tls.expires_in_s == pytest.approx(200 * DAY, abs=1000)
     copy(server, used)
-    tls.reload(*used)
+    tls.use(read_files(*used))
     assert tls.expires_in_s == pytest.approx(90 * DAY, abs=1000)
 
 
