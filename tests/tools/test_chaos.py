@@ -105,8 +105,11 @@ def test_promises_are_kept(key: Key, runs: dict[Key, Future[chaos.Outcome]]) -> 
 
 @pytest.mark.parametrize("key", CONTROLS, ids="-".join)
 def test_a_planted_fault_is_found(key: Key, runs: dict[Key, Future[chaos.Outcome]]) -> None:
-    """The same case of a daemon with a fault of its own finds it."""
-    found(key, result(runs[key].result()))
+    """The same case of a daemon with a fault of its own finds it; if so many at once leave it no chance, alone."""
+    outcome = result(runs[key].result())
+    if not chaos.load(key[0]).controls[key[1]].found_in(outcome.faults):
+        outcome = work(key)
+    found(key, outcome)
 
 
 def test_acks_do_not_wait_for_a_sink_that_stands_still() -> None:
