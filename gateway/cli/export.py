@@ -7,6 +7,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser._negative_number_matcher = re.compile(r"-\d")  # `--from -7d` is a time and no option
     parser.add_argument("--device", default="*", metavar="GLOB", help="a name, or several as 'pump-*'")
     parser.add_argument("--metric", default="*", metavar="GLOB", help="likewise")
     parser.add_argument("--from", dest="start", type=_time, metavar="T", help="default: all that is kept")
