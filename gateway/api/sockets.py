@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from ..codecs import SUBPROTOCOLS
+from ..codecs import CODECS, SUBPROTOCOLS
 from ..hub import MSGPACK
 from ..messages import device, live
 from ..messages.fields import DeviceName
@@ -75,14 +75,7 @@ CLOSE_CODES = {
     "1013": "no room; the reason says retry_after_ms=N",
     "4001": "another connection of the same device took over; do not come back by yourself",
 }
-FORMATS = {
-    "gateway.v1.json": "JSON in text frames, and replies",
-    "gateway.v1.msgpack": "the same in MessagePack, in binary frames, and replies",
-    "gateway.v1.cbor": "the same in CBOR (RFC 8949), in binary frames, and replies",
-    "gateway.v1.senml-json": "packs of RFC 8428 in text frames; replies in JSON",
-    "gateway.v1.senml-cbor": "packs of RFC 8428 in binary frames; replies in CBOR",
-    "gateway.v1.influx": "line protocol in text frames; replies in JSON",
-}
+FORMATS = {subprotocol: CODECS[subprotocol].about for subprotocol in sorted(SUBPROTOCOLS)}
 
 TO_GATEWAY = {
     "flatReading": Kind("FlatReading"),

@@ -77,6 +77,7 @@ def encode(reply: dict[str, object]) -> bytes:
 class CborCodec:
     """CBOR in binary frames, CBOR replies."""
 
+    about = "the same in CBOR (RFC 8949), in binary frames, and replies"
     text = False
     reply_text = False
 

@@ -164,6 +164,7 @@ def _reading(match: re.Match[str], index: int, naming: str) -> Draft | Refusal:
 class InfluxCodec:
     """Line protocol in text or binary frames (Telegraf sends either), JSON replies; ``tag`` names sub-devices."""
 
+    about = "line protocol in text or binary frames; replies in JSON"
     text = None
     reply_text = True
 

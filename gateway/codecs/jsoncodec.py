@@ -44,6 +44,7 @@ def decode(data: str | bytes) -> object:
 class JsonCodec:
     """JSON in text frames, JSON replies."""
 
+    about = "JSON in text frames, and replies"
     text = True
     reply_text = True
 

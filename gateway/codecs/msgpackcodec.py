@@ -19,6 +19,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class MsgpackCodec:
     """MessagePack in binary frames, MessagePack replies."""
 
+    about = "the same in MessagePack, in binary frames, and replies"
     text = False
     reply_text = False
 

@@ -217,6 +217,7 @@ def _parts(pack: object, base_names: bool) -> list[Part]:
 class SenmlJsonCodec:
     """``application/senml+json`` (5) in text frames, JSON replies; ``base_names`` may name sub-devices."""
 
+    about = "packs of RFC 8428 in text frames; replies in JSON"
     text = True
     reply_text = True
 
@@ -235,6 +236,7 @@ class SenmlJsonCodec:
 class SenmlCborCodec:
     """``application/senml+cbor`` (6) in binary frames, CBOR replies; ``base_names`` may name sub-devices."""
 
+    about = "packs of RFC 8428 in binary frames; replies in CBOR"
     text = False
     reply_text = False
 
