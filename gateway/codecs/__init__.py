@@ -18,10 +18,10 @@ __all__ = ["CODECS", "SUBPROTOCOLS", "Codec", "Control", "Draft", "Naming", "Par
 class Codec(Protocol):
     """One wire format of devices.
 
-    ``about`` says in a line what it is, ``text`` which kind of frame carries it, None that either may.  ``decode`` gives
-    the parts of a message in order, with a :class:`~gateway.errors.Refusal` in place of each reading that cannot be
-    taken, and raises one for a message that cannot be decoded at all.  ``encode`` renders a reply; ``reply_text`` says
-    in which kind of frame.
+    ``about`` says in a line what it is, ``text`` which kind of frame carries it, None that either may.  ``decode``
+    gives the parts of a message in order, with a :class:`~gateway.errors.Refusal` in place of each reading that cannot
+    be taken, and raises one for a message that cannot be decoded at all.  ``encode`` renders a reply; ``reply_text``
+    says in which kind of frame.
     """
 
     @property
