@@ -25,6 +25,7 @@ import msgspec
 
 from .aside import keep_copy, set_aside, sync_directory
 from .errors import GatewayError
+from .past import Change
 
 __all__ = ["GONE", "BookFile", "Row", "pack"]
 
@@ -42,7 +43,8 @@ class Row(msgspec.Struct, array_like=True):
     name, ``state`` being :data:`GONE`.
 
     ``learned`` is the usual pause between its messages in seconds, ``old`` and ``future`` count times far off;
-    ``heard``, ``held`` and ``gaps`` are the session's, above ``seq``; ``via`` is a sub-device's concentrator.
+    ``heard``, ``held`` and ``gaps`` are the session's, above ``seq``; ``via`` is a sub-device's concentrator, ``past``
+    the states that it has had.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Row(msgspec.Struct, array_like=True):
     held: int = 0
     gaps: list[tuple[int, int]] = []
     via: str = ""
+    past: tuple[Change, ...] = ()
 
 
 class _Payload(msgspec.Struct, array_like=True):

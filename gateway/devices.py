@@ -24,6 +24,7 @@ from .errors import Overloaded
 from .ledger import Ledger
 from .limit import SlidingWindow, TokenBucket
 from .liveness import Rhythm, Status
+from .past import Change, broken_off, noted
 from .reading import ASSIGNED, Batch, Description, Mark, Presence, Reading
 from .session import Session
 
@@ -74,6 +75,7 @@ class Device:
         "link",
         "metrics",
         "name",
+        "past",
         "replacements",
         "rhythm",
         "session",
@@ -87,6 +89,7 @@ class Device:
         self.ledger = Ledger()
         self.session = Session("", resumable=False)
         self.status: Status | None = None
+        self.past: tuple[Change, ...] = ()
         self.last_seen = 0  # ns
         self.clock = Clock()
         self.rhythm = Rhythm()
@@ -111,6 +114,10 @@ class Device:
             return True
         self.session = Session(session_id if session_id is not None else fresh_id, resumable=session_id is not None)
         return False
+
+    def note(self, status: Status, now: int) -> None:
+        """It has changed to this state, which is told (``now`` in nanoseconds)."""
+        self.past = noted(self.past, Change(status.since, status.state, status.reason), now)
 
     def describe(self, body: dict[str, object]) -> None:
         """Take what it says it is."""
@@ -257,6 +264,9 @@ class DeviceBook:
         if row.held > row.seq:
             device.session.hold(row.held, self._clock())
         device.status = liveness.restored(row.state, row.since, row.reason) if row.state else None
+        device.past = row.past
+        if device.status is not None and not row.past:  # of a version that kept none
+            device.note(device.status, row.since)
         device.last_seen = row.last_seen
         device.clock = Clock(row.last_time)
         device.clock.old, device.clock.future = row.old, row.future
@@ -279,10 +289,17 @@ class DeviceBook:
                 self._replay_sequence(device, item)  # type: ignore[arg-type]
             elif kind is Presence:
                 device.status = liveness.restored(item.state, item.since, item.reason)  # type: ignore[union-attr]
+                device.note(device.status, item.since)  # type: ignore[union-attr]
                 if item.session:  # type: ignore[union-attr]
                     self._replay_session(device, item.session)  # type: ignore[union-attr]
             elif kind is Description:
                 device.describe(item.body)  # type: ignore[union-attr]
+
+    def go_on(self) -> None:
+        """All that is known of before this start has been taken in."""
+        for device in self._devices.values():
+            if device.status is not None and device.status.state != liveness.OFFLINE:
+                device.past = broken_off(device.past, device.last_seen)
 
     def _replay_session(self, device: Device, session_id: str) -> None:
         if device.session.id != session_id:
@@ -330,6 +347,7 @@ class DeviceBook:
                 device.session.held,
                 device.session.gaps,
                 device.via,
+                device.past,
             )
             for device in self._devices.values()
         ]

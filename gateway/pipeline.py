@@ -133,6 +133,7 @@ class Pipeline:
                 del self._changes[device]
 
     def _tell(self, device: Device, status: Status) -> None:
+        device.note(status, time.time_ns())
         session = device.session.id if device.session.resumable else ""
         # A journal without room loses no state: the book's snapshot holds it.
         with suppress(Overloaded):

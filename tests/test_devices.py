@@ -231,7 +231,7 @@ async def test_a_description_that_cannot_be_written_costs_itself_alone(book, tmp
 
 def test_fields_that_are_added_later_have_defaults(tmp_path):
     """A row with fewer fields, or with more, is read."""
-    for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, 0.0, 0, 0, 0, 0, [], "more", {"and": 1}]):
+    for row in (["a"], ["a", "s", 3, True, "", 0, "", 0, 0, [], None, 0.0, 0, 0, 0, 0, [], "", [], "more", {"and": 1}]):
         path = tmp_path / "devices.msgpack"
         path.write_bytes(pack("epoch", 5, [row]))
         assert [device.name for device in loaded(path)] == ["a"]

@@ -29,7 +29,7 @@ FLOORS: list[set[str]] = [
     {"journal", "history", "hub", "commands", "auth", "delivery"},
     {"devices"},  # the hub's snapshots are made from the device book
     {"bookfile", "clock", "messages", "session", "limit", "liveness", "ledger"},
-    {"codecs", "aside", "pem", "reserve"},
+    {"codecs", "aside", "past", "pem", "reserve"},
     {"reading", "errors", "events", "globs", "topics", "distribution"},
     {"__init__"},
 ]

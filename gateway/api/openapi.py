@@ -150,6 +150,12 @@ PATHS: dict[str, Address] = {
         ("device", "metric", "from", "to", "step", "agg", "format"),
         (400, 503),
     ),
+    "/api/v1/presence": Address(
+        "The states that devices were in during a stretch of time, as far as their last changes reach.",
+        {200: {"description": "Ascending in time for each device.", "headers": CUT, "content": rows("PresenceRow")}},
+        ("device", "from", "to"),
+        (400, 503),
+    ),
     "/api/v1/pending": Address(
         "Unknown devices that asked to be let in, the last one first; those that one may send commands to.",
         {200: {"description": "One row a device and secret.", "content": rows("KnockRow")}},
@@ -232,7 +238,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     ),
 }
 
-TYPES = [answers.DeviceRow, answers.ValueRow, answers.KnockRow, answers.Health]
+TYPES = [answers.DeviceRow, answers.ValueRow, answers.PresenceRow, answers.KnockRow, answers.Health]
 
 
 def document() -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "KnockRow",
     "LedgerRow",
     "MetricAbout",
+    "PresenceRow",
     "Problem",
     "SinkHealth",
     "SinkLedger",
@@ -86,6 +87,16 @@ class ValueRow(msgspec.Struct, frozen=True):
     device: DeviceName
     metric: MetricName
     value: Value
+
+
+class PresenceRow(msgspec.Struct, frozen=True):
+    """A device was in a state ``until`` then (null: it is still); between two rows the gateway knew nothing of it."""
+
+    device: DeviceName
+    state: State
+    since: Milliseconds
+    until: Milliseconds | None
+    reason: str
 
 
 class KnockRow(msgspec.Struct, frozen=True):

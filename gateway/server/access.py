@@ -66,6 +66,7 @@ NEEDS: Mapping[str, Need] = {
     "/api/v1/devices": Need.READ,
     "/api/v1/latest": Need.READ,
     "/api/v1/history": Need.READ,
+    "/api/v1/presence": Need.READ,
     "/api/v1/pending": Need.COMMAND,
     "/login": Need.LOGIN,
     "/logout": Need.LOGOUT,

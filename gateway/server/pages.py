@@ -30,7 +30,7 @@ from ..globs import matcher
 from ..history import History, Row
 from ..hub import Hub, wire_value
 from ..ws import Request, Response, Router
-from .rows import device_row
+from .rows import device_row, presence_rows
 from .times import parse_duration, parse_time
 
 __all__ = ["Pages", "assets"]
@@ -96,6 +96,7 @@ class Pages:
         router.get("/api/v1/devices", self._devices)
         router.get("/api/v1/latest", self._latest)
         router.get("/api/v1/history", self._history_rows)
+        router.get("/api/v1/presence", self._presence)
         for path in self._assets:
             router.get(path, self._asset)
 
@@ -151,11 +152,29 @@ class Pages:
                 await asyncio.sleep(0)
         return _answer(await asyncio.to_thread(_newest, rows), truncated=len(rows) > ROWS_MAX)
 
-    async def _history_rows(self, request: Request) -> Response:
-        query = request.query
-        now = self._now()
-        faults = _long_globs(request)
-        start, end, step = now - 3600 * 10**9, now, None
+    async def _presence(self, request: Request) -> Response:
+        return self._refusal(request) or await self._one_of_few(self._list_presence(request))
+
+    async def _list_presence(self, request: Request) -> Response:
+        faults: list[str] = []
+        start, end = self._stretch(request, faults)
+        if faults:
+            return request.refuse(400, "; ".join(faults), reason="query")
+        wanted, may_read = matcher(request.query.get("device") or "*"), _grant(request).may_read
+        rows: list[dict[str, object]] = []
+        for some in _pieces(list(self._book)):
+            for device in some:
+                if wanted(device.name) and may_read(device.name):
+                    rows += presence_rows(device, start, end)
+            if len(rows) > ROWS_MAX:
+                break
+            await asyncio.sleep(0)
+        return _answer(await asyncio.to_thread(_json, rows[:ROWS_MAX]), truncated=len(rows) > ROWS_MAX)
+
+    def _stretch(self, request: Request, faults: list[str]) -> tuple[int, int]:
+        """``from`` and ``to`` of a question in nanoseconds, the millisecond named by ``to`` begins there."""
+        query, now = request.query, self._now()
+        start, end = now - 3600 * 10**9, now
         for name in ("from", "to"):
             if text := query.get(name):
                 try:
@@ -166,6 +185,13 @@ class Pages:
                     start, end = (at, end) if name == "from" else (start, at)
         if query.get("from") and query.get("to") and start > end:
             faults.append("from: later than to")
+        return start, end
+
+    async def _history_rows(self, request: Request) -> Response:
+        query = request.query
+        faults = _long_globs(request)
+        start, end = self._stretch(request, faults)
+        step = None
         if text := query.get("step"):
             try:
                 step = parse_duration(text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..devices import Device
 from ..hub import presence_of
+from ..past import stretches
 
-__all__ = ["device_row"]
+__all__ = ["device_row", "presence_rows"]
 
 
 def device_row(device: Device) -> dict[str, object]:
@@ -22,3 +23,17 @@ def device_row(device: Device) -> dict[str, object]:
         if key in device.described:
             row[key] = device.described[key]
     return row
+
+
+def presence_rows(device: Device, start: int, end: int) -> list[dict[str, object]]:
+    """What ``/api/v1/presence`` says of a device between the two (nanoseconds), ascending."""
+    return [
+        {
+            "device": device.name,
+            "state": change.state,
+            "since": change.since // 1_000_000,
+            "until": until // 1_000_000 if until is not None else None,
+            "reason": change.reason,
+        }
+        for change, until in stretches(device.past, start, end)
+    ]

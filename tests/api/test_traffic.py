@@ -292,6 +292,8 @@ async def _good(get: Asker) -> None:
     await get("/api/v1/latest", "?device=d&metric=t")
     for query in ("?device=d*&metric=*&from=-1h&to=now", "?from=-1d&step=1m&agg=max", "?format=csv&from=0"):
         await get("/api/v1/history", query)
+    for query in ("", "?device=d*&from=-1h&to=now"):
+        await get("/api/v1/presence", query)
     for path in ("/v1/devices/{device}", "/v1/live"):
         await get(path, upgrade=True)
     for path in ("/login", "/logout"):
@@ -312,6 +314,7 @@ async def _refusals(get: Asker, gw: Gate, monkeypatch: pytest.MonkeyPatch) -> No
     for query in ("?session=", "?ack=never", "?format=xml"):
         await get("/v1/devices/{device}", query, upgrade=True)
     await get("/api/v1/history", "?from=then")
+    await get("/api/v1/presence", "?to=then")
     await get("/api/v1/devices", f"?device={'x' * 200}")
     await get("/api/v1/latest", f"?metric={'x' * 200}")
     await get("/login", headers={"Content-Length": "1"}, method="POST")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome
@@ -159,3 +160,24 @@ def test_wall_is_read_from_across_the_room(chromium: Chrome, shared: Daemon) -> 
             ".filter(([a, b, c]) => a.bottom > b.top + 2 || b.bottom > c.top + 2).length"
         )
         assert page.run(apart) == 0
+
+
+def test_states_before_a_crash_are_in_the_strip(chromium: Chrome, tmp_path: Path) -> None:
+    """After a crash of the gateway the strip shows the states before it, with their reasons."""
+    with Daemon(tmp_path, {}) as daemon:
+        with connected(daemon, "pump-1") as pump:
+            pump.describe(interval_s=0.5)
+            pump.send(level=1)
+            page = Page(chromium, daemon, "#device=pump-1")
+            page.wait("stale", lambda: "stale" in page.text(".strip .say"))
+            pump.send(level=2)
+            page.wait("online", lambda: page.text(".head .tag") == "online")
+        page.wait("offline", lambda: "closed" in page.text(".strip .say"))
+        daemon.kill()
+        daemon.start()
+        page = Page(chromium, daemon, "#device=pump-1&range=1h")
+        page.wait("the stale stretch", lambda: page.run("return document.querySelector('.strip rect.stale')"))
+        titles = "return [...document.querySelectorAll('.strip rect title')].map((it) => it.textContent).join('; ')"
+        page.wait("its reason", lambda: "expected every 0.5 s" in page.run(titles))
+        page.wait("its words", lambda: re.search(r"stale [^;]*, offline .*closed", page.text(".strip .say")))
+        assert page.complaints() == []

@@ -41,13 +41,14 @@ ADDRESSES = {
     "devices": Address("/api/v1/devices"),
     "latest": Address("/api/v1/latest"),
     "history": Address("/api/v1/history"),
+    "presence": Address("/api/v1/presence"),
     "pending": Address("/api/v1/pending"),
     "login": Address("/login", method="POST", good=204),
     "logout": Address("/logout", method="POST", good=204),
 }
 OPEN = {"page", "asset", "description", "livez", "readyz", "logout"}
 UNSAID = {"live"}  # who has shown nothing may still say who it is, in its first message
-READ = {"healthz", "devices", "latest", "history", "live"}
+READ = {"healthz", "devices", "latest", "history", "presence", "live"}
 ALL = {*ADDRESSES}
 
 # Visitor: what it may have, from a page of ours or from no page at all.

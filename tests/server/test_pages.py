@@ -1,6 +1,7 @@
 """The GET addresses: API, health, metrics and the dashboard's files."""
 
 import asyncio
+import contextlib
 import csv
 import io
 
@@ -185,3 +186,35 @@ async def test_lists_at_once_are_bounded(tmp_path, monkeypatch):
         release.set()
         assert [status for status, *_ in await asyncio.gather(*waiting)] == [200] * 2
         assert (await gw.get("/api/v1/latest"))[0] == 200
+
+
+async def test_presence(tmp_path):
+    """The states that devices were in, also from before a restart; of the time of that nothing is claimed."""
+    async with contextlib.AsyncExitStack() as held, gateway(tmp_path) as gw:
+        for _ in range(2):
+            async with gw.device("pump-1") as ws:
+                await receive(ws, "welcome")
+            while (await gw.json("/api/v1/devices"))[0]["state"] != "offline":  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await receive(await held.enter_async_context(gw.device("tank")), "welcome")
+        before = await gw.json("/api/v1/presence")
+        states = [("pump-1", state) for state in ("online", "offline") * 2]
+        assert [(row["device"], row["state"]) for row in before] == [*states, ("tank", "online")]
+        assert [row["until"] for row in before] == [*[row["since"] for row in before[1:4]], None, None]
+        assert before[1]["reason"]
+    async with gateway(tmp_path) as gw:
+        assert await gw.json("/api/v1/presence?device=pump-*&from=-1h&to=now") == before[:4]
+        (row,) = await gw.json("/api/v1/presence?device=tank")
+        assert row == {**before[4], "until": row["until"]}
+        assert row["since"] <= row["until"]
+        async with gw.device("tank") as ws:
+            await receive(ws, "welcome")
+            _, again = await gw.json("/api/v1/presence?device=tank")
+            assert (again["state"], again["until"]) == ("online", None)
+            assert again["since"] > row["until"]
+        last = before[3]["since"]
+        (row,) = await gw.json(f"/api/v1/presence?device=pump-1&from={last + 1}")
+        assert row == before[3]
+        assert await gw.json(f"/api/v1/presence?device=pump-1&from=0&to={before[0]['since'] - 1}") == []
+        for query in ("from=then", "to=-1", "from=2000&to=1000"):
+            assert (await gw.get(f"/api/v1/presence?{query}"))[0] == 400

@@ -2,6 +2,7 @@
 // or stands still.
 
 import { bounded, isName } from "./address.js";
+import { getJson } from "./api.js";
 import { numbers, steps, storedSpans, summary, texts } from "./assemble.js";
 import { NumberChart } from "./chart.js";
 import { el, icon, setClass, setIcon, setText } from "./dom.js";
@@ -24,7 +25,7 @@ export class DevicePanel extends EventTarget {
   #root; #store; #live; #away; #name = ""; #subscription = 0; #series = new Map(); #cards = new Map(); #base = null; #loading = null; #loadAt = 0;
   #window = { live: true, span: LIVE_SPAN_S * 1000, from: 0, to: 0 }; #view = "charts"; #fresh = 0; #skew = -Infinity; #failed = ""; #patchy = false; #thinned = false;
   #edition = 0; #job = null; #painting = false; #asked = 0; #whole = false; #note = ""; #noted = 0;
-  #head; #strip = new PresenceStrip(); #ledger = new LedgerSum(); #grid; #table = new ValueTable(); #quiet; #missing; #more; #drawn = ""; #stored = { key: "", spans: [] };
+  #head; #strip = new PresenceStrip(); #ledger = new LedgerSum(); #grid; #table = new ValueTable(); #quiet; #missing; #more; #drawn = ""; #past = ""; #stored = { key: "", spans: [] };
   #seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.target.card) entry.target.card.seen = entry.isIntersecting;
     this.#drawn = "";
@@ -192,6 +193,17 @@ export class DevicePanel extends EventTarget {
     this.render();
   }
 
+  /** Asks once what states the device had before this page heard of it, and again after each break of the feed. */
+  async #askPast(device) {
+    const { opened } = this.#store;
+    if (this.#past === `${device.name} ${opened}` || !opened) return;
+    this.#past = `${device.name} ${opened}`;
+    try {
+      const { body } = await getJson("api/v1/presence", { params: { device: device.name, from: 0 } });
+      device.remember(body);
+    } catch { /* the strip tells what this page knows */ }
+  }
+
   /** A metric's long integers are texts, says the store. */
   #reword(name) {
     const metric = this.#store.get(this.#name)?.metrics.get(name);
@@ -208,6 +220,7 @@ export class DevicePanel extends EventTarget {
     if (!device) { this.#tellMissing(); return; }
     const window = this.window(), now = this.#store.now();
     this.#load(window);
+    this.#askPast(device);
     this.#drawHead(device, now);
     this.#ledger.draw(device);
     this.#makeCards(device, window);

@@ -1,13 +1,13 @@
 // A device's presence over the shown range as a strip, with the reasons in words. What is known: the present state and since when, each
-// change this page has seen, and when the gateway was away. Where readings are stored from before that, the strip shows so in a
-// paler tone, which is what can be said truthfully; the rest stays blank.
+// change this page has seen, the last ones before that as the gateway remembers them, and when the gateway was away. Where nothing of this tells
+// and readings are stored, the strip shows so in a paler tone, which is what can be said truthfully; the rest stays blank.
 
 import { el, setText, svg } from "./dom.js";
 import { clock } from "./format.js";
 
 const WIDE = 1000;
-const NAMES = { online: "online", stale: "stale", offline: "offline", read: "readings are stored, the state then is not known to this page", away: "gateway away" };
-const BLANK = "Blank: nothing is known of this time. The gateway tells the present state and since when, not the states before";
+const NAMES = { online: "online", stale: "stale", offline: "offline", read: "readings are stored, the state then is not known", away: "gateway away" };
+const BLANK = "Blank: nothing is known of this time. The gateway tells the last states of a device, not those of times when it was away";
 
 export class PresenceStrip {
   #bars = svg("svg", { viewBox: `0 0 ${WIDE} 10`, preserveAspectRatio: "none", role: "img" });
@@ -56,9 +56,14 @@ export function spansOf(device, from, to, stored, away) {
     const first = away.first || Infinity, begun = change.state === "offline" || change.since >= first ? change.since : first;
     for (const [a, b] of without(begun, end, away.spans)) said.push({ state: change.state, from: a, to: b, reason: change.reason });
   });
-  const known = said[0]?.from ?? to;
+  const known = said[0]?.from ?? to, before = [];
+  for (const { state, since, until, reason } of device.past) {
+    for (const [a, b] of without(since, Math.min(until ?? known, known), away.spans)) before.push({ state, from: a, to: b, reason });
+  }
+  said.unshift(...before);
+  const told = [...before, ...away.spans].sort((a, b) => a.from - b.from);
   for (const [a, b] of stored) {
-    for (const [c, d] of without(a, Math.min(b, known), away.spans)) spans.push({ state: "read", from: c, to: d, reason: "" });
+    for (const [c, d] of without(a, Math.min(b, known), told)) spans.push({ state: "read", from: c, to: d, reason: "" });
   }
   for (const span of away.spans) spans.push({ state: "away", from: span.from, to: span.to, reason: "" });
   spans.push(...said);

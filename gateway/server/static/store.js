@@ -105,6 +105,7 @@ class Device {
     this.clock = null; // {skew_ms, old, future}: the gateway's word on its times
     this.metrics = new Map();
     this.changes = [];
+    this.past = []; // the states before these, as the gateway tells them: [{state, since, until, reason}, ...]
     this.#index();
   }
 
@@ -175,6 +176,11 @@ class Device {
     this.state = state;
     this.since = since;
     this.reason = reason;
+  }
+
+  /** Takes rows of /api/v1/presence. */
+  remember(rows) {
+    this.past = rows.map(({ state, since, until, reason }) => ({ state, since, until, reason: isolated(shown(reason ?? "")) }));
   }
 
   /** Whether its state is only what the gateway remembers from before it was away. */
