@@ -69,9 +69,13 @@ class Hello(asyncio.Protocol):
                 ssl_handshake_timeout=server.handshake_timeout,
                 ssl_shutdown_timeout=self._close_timeout,
             )
-        except OSError:
-            # No TLS, no certificate in common, an early end, or none of it in time.
-            pass
+        except OSError as error:
+            # No TLS, no certificate in common, an early end, or none of it in time.  Its traceback has frames of
+            # asyncio's that hold it in turn, and the TLS state: all that would wait for the cyclic collector.
+            fault: BaseException | None = error
+            while fault is not None:
+                fault.__traceback__ = None
+                fault = fault.__context__
         finally:
             if not self._settled:
                 server.counters.handshakes_failed += 1

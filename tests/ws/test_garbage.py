@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import ssl
 import weakref
@@ -32,6 +33,14 @@ async def hello(port: int, context: ssl.SSLContext) -> None:
     writer.transport.abort()
 
 
+async def stranger(port: int, context: ssl.SSLContext) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")  # no TLS
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.transport.abort()
+
+
 async def page(port: int, context: ssl.SSLContext) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     writer.write(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -46,7 +55,7 @@ async def socket(port: int, context: ssl.SSLContext) -> None:
 
 
 @pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-@pytest.mark.parametrize("visit", [hello, page, socket])
+@pytest.mark.parametrize("visit", [hello, stranger, page, socket])
 def test_a_connection_over_tls(
     tmp_path: Path, visit: Callable[[int, ssl.SSLContext], Any], loop: Any, uncollected: None
 ) -> None:
