@@ -149,9 +149,15 @@ CHECKS: dict[str, Out] = {
     "msgpack": put(msgpackcodec, "_decode", _lenient(msgpackcodec._decode, {})),
     "cbor": put(cborcodec, "decode", _lenient(cborcodec.decode, {})),
     "cbor depth": put(cborcodec, "too_deep", lambda: RecursionError()),
+    "keys": both(
+        put(msgpackcodec, "check_msgpack_keys", lambda data: None),
+        put(senml, "check_cbor_keys", lambda data: None),
+        put(live, "check_msgpack_keys", lambda data: None),
+    ),
     "pack": put(senml, "_parts", lambda *_: []),
     "record": without(senml, "_parts", ("found.append(record)", "pass")),
     "line": _no_bad_lines,
+    "line fields": put(influxline, "FIELDS", NEVER),
     "depth": without(depth, "is_deep", ("return True", "return False")),
     "recursion": both(
         put(jsoncodec, "too_deep", lambda: RecursionError()), put(msgpackcodec, "too_deep", lambda: RecursionError())
@@ -274,6 +280,7 @@ CHECKS: dict[str, Out] = {
     "glob size": put(pages, "GLOB_MAX", NEVER),
     # dashboards
     "requests": both(put(live, "_from_json", _Anything), put(live, "_from_msgpack", _Anything)),
+    "params numbers": put(commands, "_pack", lambda params: b""),
     "params depth": put(live, "check_depth", lambda *_: None),
     "patterns": put(live, "MAX_PATTERNS", NEVER),
     "stars": put(live, "MAX_STARS", NEVER),

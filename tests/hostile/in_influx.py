@@ -5,6 +5,8 @@ from __future__ import annotations
 from .corpus import Case
 
 GOOD = "m a=1\n"
+TAGS = "".join(f",t{n}=a" for n in range(24))  # a metric's name has room for no more
+FIELDS = ",".join(f"{n:x}=" + "1" for n in range(8_000))
 
 
 def lines(attack: str, name: str, text: str | bytes, *expected: str, check: str = "line") -> Case:
@@ -66,6 +68,8 @@ CASES = [
     bad("size", "a text of 2,000 characters", 'm a="' + "x" * 2_000 + '"', "bad_value", "text size"),
     lines("size", "1,001 lines", GOOD * 1_001, "too_many_readings"),
     lines("size", "20,000 lines that are none", "x\n" * 20_000, "too_many_readings"),
+    bad("flood", "10,000 fields and 50 tags", f"m{TAGS} " + ",".join(["a=1"] * 10_000), "bad_message", "line fields"),
+    bad("flood", "10,000 fields of names of their own", f"m{TAGS} {FIELDS}", "bad_message", "line fields"),
     lines("flood", "60,000 commas", "m" + "," * 60_000, "undecodable"),
     lines("flood", "60,000 backslashes", "m" + "\\" * 60_000, "undecodable"),
     lines("flood", "30,000 fields without values", "m " + "a=," * 20_000, "undecodable"),

@@ -6,6 +6,8 @@ import json
 
 import msgspec
 
+from tests.collisions import in_msgpack
+
 from .corpus import Case
 from .doors import Commands
 
@@ -168,6 +170,33 @@ CASES = [
             ("size", "parameters of 60,000 bytes", {"params": {"a": "x" * 60_000}}),
         )
     ],
+    *[
+        Case(
+            "numbers",
+            f"parameters of a command: {name}",
+            "live",
+            Commands([{"type": "command", "device": "d", "name": "n", "params": params}]),
+            BAD,
+            "params numbers",
+        )
+        for name, params in {
+            "2**64": {"a": 1 << 64},
+            "below -2**63": {"a": -(1 << 63) - 1},
+            "deep within": {"a": [{"b": [1, 1 << 80]}]},
+        }.items()
+    ],
+    asks(
+        "duplicates",
+        "MessagePack: 4,000 keys of one hash",
+        b"\x84\xa4type\xa9subscribe\xa2id\xa1x\xa7devices\x91\xa6nobody\xa4more" + in_msgpack(4_000),
+        check="keys",
+    ),
+    asks(
+        "duplicates",
+        "MessagePack: a command with 4,000 parameters of one hash",
+        b"\x84\xa4type\xa7command\xa6device\xa1d\xa4name\xa1n\xa6params" + in_msgpack(4_000),
+        check="",
+    ),
     asks(
         "size",
         "a token of 60,000 characters",

@@ -6,6 +6,8 @@ import struct
 
 import msgspec
 
+from tests.collisions import in_msgpack
+
 from .corpus import Case
 
 pack = msgspec.msgpack.encode
@@ -113,6 +115,8 @@ CASES = [
         head(0xDE, 20_000, "H") + b"\xa1a\x01" * 20_000,
         ("served",),
     ),
+    refused("duplicates", "4,000 names of one hash", in_msgpack(4_000), "undecodable", "keys"),
+    refused("duplicates", "values of one hash", b"\x81\xa6values" + in_msgpack(4_000), "undecodable", "keys"),
     # flood, size
     refused("flood", "6,000 metrics", pack({f"k{n}": 1 for n in range(6_000)}), "too_many_metrics", "metrics"),
     refused("size", "60,000 zeros", head(0xDD, 60_000) + b"\0" * 60_000, "too_many_readings", "readings"),

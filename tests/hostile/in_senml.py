@@ -6,6 +6,8 @@ import json
 
 import cbor2
 
+from tests.collisions import in_cbor
+
 from .corpus import Case
 
 
@@ -57,6 +59,25 @@ CASES = [
     refused("broken encoding", "no JSON", "[{", "undecodable", "json"),
     refused("size", "1,001 records", [{"n": "a", "v": 1}] * 1_001, "too_many_readings", "pack"),
     refused("duplicates", "a label twice", b"\x81\xa3\x00\x61a\x61n\x61b\x02\x01", "bad_message", "pack", "cbor"),
+    refused("duplicates", "4,000 labels of one hash", in_cbor(4_000), "undecodable", "keys", "cbor"),
+    Case(
+        "flood",
+        "a unit that is another with each record",
+        "device",
+        ("gateway.v1.senml-json", *(json.dumps([{"n": "a", "u": f"u{n}", "v": n}]) for n in range(1_000))),
+        ("served",),
+        stored={"a": 999},
+    ),
+    Case(
+        "flood",
+        "a unit that is another within each pack",
+        "device",
+        (
+            "gateway.v1.senml-json",
+            *[json.dumps([{"n": "a", "u": "VA"[n % 2], "v": n, "t": n} for n in range(900)])] * 3,
+        ),
+        ("served",),
+    ),
     refused("lengths", "an array of 2**64 - 1", b"\x9b" + b"\xff" * 8, "undecodable", "cbor", "cbor"),
     refused("depth", "maps without end", b"\xa1\x00" * 30_000, "too_deep", "cbor depth", "cbor"),
 ]
