@@ -151,6 +151,9 @@ class Mqtt(Section):
         max_length=256,
         description="Where telemetry goes; {prefix}/{device}/metric/{metric} with flat: a message a value.",
     )
+    expiry_s: int = Field(
+        0, ge=0, le=0xFFFF_FFFF, description="How long the broker keeps telemetry for who is away (seconds); 0: always."
+    )
     username: str = Field("", description="Instead of the one in the URL.")
     password: SecretStr = Field(SecretStr(""), description="Instead of the one in the URL.")
     ca: Unset[Path] = Field(None, description="PEM file of the authorities to trust with mqtts; default: the system's.")

@@ -40,6 +40,7 @@ def mqtt(
         gateway=settings.id,
         prefix=settings.mqtt.prefix,
         topic=settings.mqtt.topic,
+        expiry_s=settings.mqtt.expiry_s,
         qos=settings.mqtt.qos,
         layout=settings.mqtt.layout,
         username=settings.mqtt.username,

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
 from paho.mqtt.client import topic_matches_sub
 
 from gateway.sinks.base import Refused, Rejected, Stopped, Unavailable
@@ -60,6 +61,7 @@ _UNCLEAR = {
     0x80: "unspecified error",
     0x83: "implementation specific error",
 }
+TOLD_S = 3_600  # the state of a command that nobody has heard by then is no news
 UNCLEAR_TRIES = 10  # some minutes, with the back-off between them
 _LEAST_PAYLOAD = 256
 
@@ -70,7 +72,8 @@ class MqttSink:
     ``client_id`` has to be this gateway's alone on the broker.  ``topic`` is a template (``gateway.topics``).
     ``username`` and ``password`` go before those in ``url``.  ``ca`` is a file of certificates trusted in place of the
     system's.  ``window`` bounds the publishes under way, together with the broker's Receive Maximum;
-    ``max_message_bytes`` the payload of a message of several readings; ``tells_status``: whether ``status`` and the
+    ``max_message_bytes`` the payload of a message of several readings; ``expiry_s`` how long a broker keeps readings
+    that it cannot deliver (0: always); ``tells_status``: whether ``status`` and the
     Last Will are its to say.  ``inbound``: topic filters, and what is called on the loop with topic and payload of each
     message that is published there, but for those that were retained.  Raises ``ValueError`` for a URL or topic that
     is none, ``OSError`` for a ``ca`` that cannot be read.
@@ -96,6 +99,7 @@ class MqttSink:
         keepalive_s: int = 15,
         ack_s: float = 60.0,
         connect_s: float = 10.0,
+        expiry_s: int = 0,
         tells_status: bool = True,
         inbound: Mapping[str, Inbound] | None = None,
         name: str = "mqtt",
@@ -122,6 +126,7 @@ class MqttSink:
         self._prefix = prefix
         self._topics = Topics(prefix, topic)
         self._qos = qos
+        self._expiry_s = expiry_s
         self._deaf = False
         self._entered = False  # ``status`` is told on this connection, and what is heard there was asked for
         self._tells_status = tells_status and layout.presence is None
@@ -164,7 +169,7 @@ class MqttSink:
     async def _write(self, link: Link, items: Sequence[Item]) -> None:
         rejected: dict[int, str] = {}
         before = self._wall_clock() - HISTORICAL_S * 1_000_000_000
-        messages = self._layout.messages(items, self._topics, self._most_bytes(link), before)
+        messages = self._expiring(self._layout.messages(items, self._topics, self._most_bytes(link), before))
         at_fault = False
         while messages:
             codes = await link.publish(messages, qos=self._qos)
@@ -217,7 +222,9 @@ class MqttSink:
     async def tell(self, events: Sequence[tuple[Key, bytes]]) -> None:
         """Publish each once: ("command-state", device)."""
         link = self._broker.open_link()
-        messages = [Message(f"{self._prefix}/{name}/command/state", value, (), (), JSON) for (_, name), value in events]
+        messages = [
+            Message(f"{self._prefix}/{name}/command/state", value, (), (), JSON, TOLD_S) for (_, name), value in events
+        ]
         await self._retain(link, messages, retain=False)
 
     async def close(self) -> None:
@@ -257,11 +264,16 @@ class MqttSink:
         kind, name = key
         return f"{self._prefix}/{name}/presence" if kind == "presence" else name
 
+    def _expiring(self, messages: list[Message]) -> list[Message]:
+        if not self._expiry_s:
+            return messages
+        return [msgspec.structs.replace(message, expiry_s=self._expiry_s) for message in messages]
+
     def _most_bytes(self, link: Link) -> int:
         # What a PUBLISH adds to its payload at most: 5 for the fixed header, the topic, 2 for the identifier,
         # 1 for the properties' length, and those that layouts that cut may have.
         historical = 1 + sum(2 + len(part) for part in HISTORICAL)
-        around = 5 + 2 + self._topics.longest + 2 + 1 + historical + 3 + len(JSON)
+        around = 5 + 2 + self._topics.longest + 2 + 1 + historical + 3 + len(JSON) + 5
         return max(_LEAST_PAYLOAD, min(self._learned_bytes, link.max_packet - around))
 
     def _cut(self, items: Sequence[Item], message: Message, max_bytes: int, before: int) -> list[Message]:
@@ -271,8 +283,8 @@ class MqttSink:
         if len(inner) == 1:
             inner = self._layout.messages(some, self._topics, 1, before)
         return [
-            Message(made.topic, made.payload, tuple(message.indices[i] for i in made.indices), made.properties)
-            for made in inner
+            msgspec.structs.replace(made, indices=tuple(message.indices[i] for i in made.indices))
+            for made in self._expiring(inner)
         ]
 
     def _refusal(self, code: int, message: Message) -> Stopped | Unavailable:

@@ -41,12 +41,14 @@ def string(text: str) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def properties(user: Iterable[tuple[str, str]], content_type: str = "") -> bytes:
-    """The property field (2.2.2) with these User Properties (3.3.2.3.7) and Content Type (3.3.2.3.9), its length in
-    front."""
+def properties(user: Iterable[tuple[str, str]], content_type: str = "", expiry_s: int = 0) -> bytes:
+    """The property field (2.2.2), its length in front: User Properties (3.3.2.3.7), Content Type (3.3.2.3.9), and a
+    Message Expiry Interval (3.3.2.3.3) where it is not 0."""
     body = b"".join([b"\x26" + string(name) + string(value) for name, value in user])
     if content_type:
         body = b"\x03" + string(content_type) + body
+    if expiry_s:
+        body = b"\x02" + expiry_s.to_bytes(4, "big") + body
     return varint(len(body)) + body
 
 

@@ -182,7 +182,7 @@ class Link(asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None
         self._paused = False
         self._topics: dict[str, bytes] = {}
-        self._alone: dict[str, bytes] = {}  # property fields without user properties, by content type
+        self._alone: dict[tuple[str, int], bytes] = {}  # property fields without user properties
         # PINGREQs under way, in order: the call of publish that waits for the answer, 0 for paho's own.
         self._pings: deque[int] = deque()
         self._call = 0
@@ -466,10 +466,11 @@ class Link(asyncio.Protocol):
 
     def _properties(self, message: Message) -> bytes:
         if message.properties:
-            return frames.properties(message.properties, message.content_type)
-        found = self._alone.get(message.content_type)  # of the few that there are
+            return frames.properties(message.properties, message.content_type, message.expiry_s)
+        key = message.content_type, message.expiry_s
+        found = self._alone.get(key)  # of the few that there are
         if found is None:
-            found = self._alone[message.content_type] = frames.properties((), message.content_type)
+            found = self._alone[key] = frames.properties((), *key)
         return found
 
     def _topic(self, topic: str) -> bytes:

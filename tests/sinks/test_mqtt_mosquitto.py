@@ -432,6 +432,7 @@ async def test_a_value_a_topic_and_what_it_is(tmp_path: Path) -> None:
         await until(lambda: len([m for m in subscriber.messages if "/metric/" in m.topic]) >= 3)
         found = [message for message in subscriber.messages if "/metric/" in message.topic]
         assert {message.properties.ContentType for message in found} == {"text/plain"}
+        assert not any(hasattr(message.properties, "MessageExpiryInterval") for message in found)
         assert all(json.loads(message.payload) is not None for message in found)
 
 
@@ -487,3 +488,19 @@ async def test_a_broker_that_lets_nobody_subscribe(tmp_path: Path) -> None:
         async with running(made, MemoryCursor(3)) as runner:
             await until(lambda: runner.pending == 0)
             assert runner.state == "ok"
+
+
+@pytest.mark.parametrize("layout", ["flat", "batch"])
+async def test_telemetry_that_nobody_fetches_expires(tmp_path: Path, layout: str) -> None:
+    """What a broker may forget says when; states of commands do so by themselves."""
+    with broker(tmp_path, ALL) as server, Subscriber(server.port, "#") as subscriber:
+        async with running(sink(server, layout=layout, expiry_s=30), MemoryCursor(3)) as runner:
+            runner.tell(("command-state", "d-0"), b"{}")
+            await until(lambda: runner.pending == 0)
+            await until(lambda: any(message.topic.endswith("/state") for message in subscriber.messages))
+            await until(lambda: any(message.topic.endswith("/telemetry") for message in subscriber.messages))
+        found = {
+            message.topic.rpartition("/")[2]: getattr(message.properties, "MessageExpiryInterval", None)
+            for message in subscriber.messages
+        }
+        assert found == {"status": None, "telemetry": 30, "state": 3_600}

@@ -20,13 +20,17 @@ JSON = "application/json"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One message: ``indices`` says which of the items are in it, ``properties`` are user properties in order."""
+    """One message: ``indices`` says which of the items are in it, ``properties`` are user properties in order.
+
+    ``expiry_s``: after so many seconds a broker that has not delivered it need not any more; 0: it always has to.
+    """
 
     topic: str
     payload: bytes
     indices: tuple[int, ...]
     properties: tuple[tuple[str, str], ...] = ()
     content_type: str = ""
+    expiry_s: int = 0
 
 
 class Layout(Protocol):
