@@ -25,7 +25,7 @@ import msgspec
 
 from .aside import keep_copy, set_aside, sync_directory
 from .errors import GatewayError
-from .past import Change
+from .past import EMPTY
 
 __all__ = ["GONE", "BookFile", "Row", "pack"]
 
@@ -65,7 +65,7 @@ class Row(msgspec.Struct, array_like=True):
     held: int = 0
     gaps: list[tuple[int, int]] = []
     via: str = ""
-    past: tuple[Change, ...] = ()
+    past: msgspec.Raw = msgspec.Raw(EMPTY)
 
 
 class _Payload(msgspec.Struct, array_like=True):

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from . import liveness
 from .bookfile import GONE, BookFile, Row, pack
 from .clock import Clock
@@ -24,7 +26,8 @@ from .errors import Overloaded
 from .ledger import Ledger
 from .limit import SlidingWindow, TokenBucket
 from .liveness import Rhythm, Status
-from .past import Change, broken_off, noted
+from .past import EMPTY, Change, broken_off, noted, unpack
+from .past import pack as pack_past
 from .reading import ASSIGNED, Batch, Description, Mark, Presence, Reading
 from .session import Session
 
@@ -75,7 +78,7 @@ class Device:
         "link",
         "metrics",
         "name",
-        "past",
+        "packed_past",
         "replacements",
         "rhythm",
         "session",
@@ -89,7 +92,7 @@ class Device:
         self.ledger = Ledger()
         self.session = Session("", resumable=False)
         self.status: Status | None = None
-        self.past: tuple[Change, ...] = ()
+        self.packed_past = EMPTY
         self.last_seen = 0  # ns
         self.clock = Clock()
         self.rhythm = Rhythm()
@@ -115,9 +118,14 @@ class Device:
         self.session = Session(session_id if session_id is not None else fresh_id, resumable=session_id is not None)
         return False
 
+    @property
+    def past(self) -> tuple[Change, ...]:
+        """The states that it has had."""
+        return unpack(self.packed_past)
+
     def note(self, status: Status, now: int) -> None:
         """It has changed to this state, which is told (``now`` in nanoseconds)."""
-        self.past = noted(self.past, Change(status.since, status.state, status.reason), now)
+        self.packed_past = pack_past(noted(self.past, Change(status.since, status.state, status.reason), now))
 
     def describe(self, body: dict[str, object]) -> None:
         """Take what it says it is."""
@@ -264,8 +272,8 @@ class DeviceBook:
         if row.held > row.seq:
             device.session.hold(row.held, self._clock())
         device.status = liveness.restored(row.state, row.since, row.reason) if row.state else None
-        device.past = row.past
-        if device.status is not None and not row.past:  # of a version that kept none
+        device.packed_past = pack_past(unpack(row.past))
+        if device.status is not None and not device.past:  # of a version that kept none
             device.note(device.status, row.since)
         device.last_seen = row.last_seen
         device.clock = Clock(row.last_time)
@@ -299,7 +307,7 @@ class DeviceBook:
         """All that is known of before this start has been taken in."""
         for device in self._devices.values():
             if device.status is not None and device.status.state != liveness.OFFLINE:
-                device.past = broken_off(device.past, device.last_seen)
+                device.packed_past = pack_past(broken_off(device.past, device.last_seen))
 
     def _replay_session(self, device: Device, session_id: str) -> None:
         if device.session.id != session_id:
@@ -347,7 +355,7 @@ class DeviceBook:
                 device.session.held,
                 device.session.gaps,
                 device.via,
-                device.past,
+                msgspec.Raw(device.packed_past),
             )
             for device in self._devices.values()
         ]

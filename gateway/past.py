@@ -6,15 +6,16 @@ the device was last heard, and from there on its state is :data:`UNKNOWN` until 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 
 import msgspec
 
-__all__ = ["PAST", "UNKNOWN", "Change", "broken_off", "noted", "stretches"]
+__all__ = ["EMPTY", "PAST", "UNKNOWN", "Change", "broken_off", "noted", "pack", "stretches", "unpack"]
 
 PAST = 16  # changes of a device that are kept, the oldest out
 UNKNOWN = ""
+EMPTY = b"\x90"  # no changes, packed
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -26,6 +27,18 @@ class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 Changes = tuple[Change, ...]
+
+pack: Callable[[Changes], bytes] = msgspec.msgpack.Encoder().encode
+"""MessagePack of the changes: as a device has them: small, and nothing to be done for a snapshot."""
+_decode = msgspec.msgpack.Decoder(Changes).decode
+
+
+def unpack(packed: bytes | msgspec.Raw) -> Changes:
+    """The changes; none where it is something else."""
+    try:
+        return _decode(packed)
+    except msgspec.DecodeError:
+        return ()
 
 
 def noted(past: Changes, new: Change, now: int) -> Changes:
