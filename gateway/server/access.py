@@ -27,10 +27,11 @@ import msgspec
 
 from ..auth import ANYBODY, CERTIFICATE, Grant, Tokens, certificate_grant
 from ..ws import Next, Request, Response
-from .attempts import Attempts, address_of, is_local
+from .attempts import Attempts
 from .credentials import authorization, common_name, same_origin, sessions, valid_until
 from .guard import Guard
 from .guests import End, Guests
+from .peer import address_of, is_local
 
 __all__ = ["NEEDS", "Access", "Need"]
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from ..limit import TokenBucket
+from .peer import address_of, ip_of
 
 __all__ = ["Attempts"]
 
@@ -46,30 +47,7 @@ class Attempts:
 
 def _network(remote: object) -> str:
     host = address_of(remote)
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+    address = ip_of(host)
+    if address is None:
         return host
-    if address.version == 4:
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
-def address_of(remote: object) -> str:
-    """The host of a peer's address as asyncio gives it; empty on a Unix socket."""
-    return str(remote[0]) if isinstance(remote, tuple) and remote else ""
-
-
-def is_local(remote: object) -> bool:
-    """Whether the peer is on this machine."""
-    host = address_of(remote)
-    if not host:
-        return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if address.version == 6 else None
-    return (mapped or address).is_loopback
+    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))

@@ -16,6 +16,7 @@ from .. import liveness
 from ..events import EVENTS
 from ..limit import Repeated, Repeats
 from ..reading import is_device
+from .peer import address_of
 
 if TYPE_CHECKING:
     from ..devices import Device
@@ -56,6 +57,7 @@ _STATES = {
     liveness.OFFLINE: "device_offline",
 }
 DEVICES = "/v1/devices/"
+LOCAL = "a local program"
 _WARNED = (401, 403, 429)  # somebody who may not, or wants too much; all else is no warning
 
 
@@ -79,7 +81,7 @@ class Complaints:
 
     def refused(self, remote: object, path: str, response: Response) -> None:
         """A request was refused before any connection."""
-        host = _host(remote)
+        host = address_of(remote) or LOCAL
         reason = response.reason or str(response.status)
         kind = _REFUSED if response.status in _WARNED else _MISSED
         if self._repeats.note(kind, host, reason):
@@ -94,7 +96,7 @@ class Complaints:
 
     def stranger(self, remote: object, reason: str, words: str) -> None:
         """Whoever is connected was not let in: its first message did not say who it is."""
-        host = _host(remote)
+        host = address_of(remote) or LOCAL
         if self._repeats.note(_REFUSED, host, reason):
             extra = {"event": _REFUSED, "remote": host, "reason": reason}
             log.warning("%s was not let in: %s", host, words, extra=extra)
@@ -116,10 +118,6 @@ class Complaints:
             line = f"{event.replace('_', ' ')}: {count:,} more in {repeated.seconds:.0f} s, of others"
             more = f", the last: {repeated.words}" if repeated.words else ""
         log.log(level, "%s%s", line, more, extra=extra)
-
-
-def _host(remote: object) -> str:
-    return str(remote[0]) if isinstance(remote, tuple) and remote else "a local program"
 
 
 def _line(event: str, who: str, reason: str) -> str:

@@ -11,8 +11,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.auth import Tokens
 from gateway.server.access import NEEDS, Access
-from gateway.server.attempts import is_local
 from gateway.server.guard import Guard
+from gateway.server.peer import is_local
 from gateway.ws import Request, Response
 from gateway.ws.request import Headers
 from tests.running import acked, gateway, receive, send
