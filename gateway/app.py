@@ -21,6 +21,7 @@ from typing import Any
 
 from . import __version__, liveness, logs, metrics, remotes
 from .auth import Tokens
+from .auth.tokens import SAVE_S as TOKENS_SAVE_S
 from .bookkeeper import BookKeeper
 from .capacity import max_connections
 from .commands import Commands
@@ -47,7 +48,7 @@ from .server.exporting import Exporter
 from .server.forgetting import Forgetting
 from .server.guard import Guard
 from .server.health import Health, Problem
-from .server.listener import listener
+from .server.listener import hosts_of, listener
 from .server.live import LiveEndpoint, encode_frame
 from .server.pages import Pages, assets
 from .server.tls import Files, Tls, read_files
@@ -69,7 +70,6 @@ HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
 AGAIN_S = 1.0  # until work that failed is begun again
 REPLAY_READINGS = 5_000
 RESERVE_S = 60.0  # between two looks whether the room set aside is there
-TOKENS_SAVE_S = 60.0  # when they were last used
 
 TITLES = {"history": "History", "mqtt": "MQTT", "sparkplug": "Sparkplug", "influx": "InfluxDB"}
 
@@ -180,8 +180,7 @@ class App:
     def _facts(self) -> dict[str, object]:
         """Where devices connect, and whether they are asked for a token."""
         listen, auth = self.settings.listen, self.settings.auth
-        hosts = [sock.getsockname()[0] for sock in self.sockets if sock.family != socket.AF_UNIX]
-        address = {"host": (hosts or [listen.host])[0], "port": self.port, "tls": self.tls is not None}
+        address = {"host": (hosts_of(self.sockets) or [listen.host])[0], "port": self.port, "tls": self.tls is not None}
         return {"listen": address, "asked": auth.mode != "none"}
 
     async def _replay(self, journal: Journal, history: History, book: DeviceBook, hub: Hub[Any]) -> int:

@@ -23,6 +23,7 @@ from .app import App, keep_up
 from .config import Settings, is_loopback, lacking
 from .errors import ConfigError
 from .server.health import Health
+from .server.listener import hosts_of
 
 __all__ = ["Starting", "run", "watchdog"]
 
@@ -102,8 +103,8 @@ def _exposed(settings: Settings, sockets: Sequence[socket.socket]) -> list[tuple
     The settings were checked for their own address; raises :class:`ConfigError` where a socket's is not allowed.
     """
     missing = lacking(settings)
-    hosts = [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
-    exposed = [(host, missing) for host in hosts or [settings.listen.host] if missing and not is_loopback(host)]
+    hosts = hosts_of(sockets) or [settings.listen.host]
+    exposed = [(host, missing) for host in hosts if missing and not is_loopback(host)]
     if exposed and sockets and not settings.auth.allow_insecure:
         raise ConfigError(
             f"the socket handed over is reached from other machines ({exposed[0][0]}), without "

@@ -10,7 +10,7 @@ from typing import Protocol
 from ..ws import Response, Router, Server
 from .access import Access
 
-__all__ = ["Endpoint", "listener"]
+__all__ = ["Endpoint", "hosts_of", "listener"]
 
 
 BACKLOG = 4096  # connections that wait to be accepted, as far as the kernel allows (net.core.somaxconn)
@@ -21,6 +21,11 @@ class Endpoint(Protocol):
 
     def register(self, router: Router) -> None:
         """Add the addresses to a router."""
+
+
+def hosts_of(sockets: Iterable[socket.socket]) -> list[str]:
+    """The addresses that those of TCP among listening sockets have."""
+    return [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
 
 
 def listener(
