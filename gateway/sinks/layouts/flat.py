@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.reading import Item, Reading
-from gateway.sinks.layouts.message import HISTORICAL, JSON, Message
+from gateway.sinks.layouts.message import JSON, Message, properties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,20 +38,15 @@ class Flat:
     ) -> list[Message]:
         """One message for each reading with values, in order."""
         made = []
-        gateway = self._gateway
         for index, item in enumerate(items):
             if type(item) is not Reading or not item.values:
                 continue
-            session = ("session", item.session)
-            properties = (gateway, session, ("seq", str(item.seq))) if item.seq else (gateway, session)
-            if item.via:
-                properties = (*properties, ("via", item.via))
             made.append(
                 Message(
                     topics.device(item.device),
                     _encode({"ts": item.time // 1_000_000, **item.values}),
                     (index,),
-                    properties if item.received >= historical_before else (*properties, HISTORICAL),
+                    properties(item, self._gateway, historical_before),
                     JSON,
                 )
             )

@@ -9,10 +9,10 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.reading import Item
+    from gateway.reading import Item, Reading
     from gateway.topics import Topics
 
-__all__ = ["HISTORICAL", "JSON", "Layout", "Message"]
+__all__ = ["HISTORICAL", "JSON", "Layout", "Message", "properties"]
 
 HISTORICAL = ("historical", "true")
 """The user property of readings that come late, from a backlog: no news for whoever watches."""
@@ -31,6 +31,19 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     properties: tuple[tuple[str, str], ...] = ()
     content_type: str = ""
     expiry_s: int = 0
+
+
+def properties(
+    reading: Reading, gateway: tuple[str, str], historical_before: int, *more: tuple[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """The user properties of a message of this reading alone: ``gateway``, ``session``, ``more``, ``seq`` where it has
+    one, ``via`` of a sub-device, ``historical``."""
+    made = (gateway, ("session", reading.session), *more)
+    if reading.seq:
+        made = (*made, ("seq", str(reading.seq)))
+    if reading.via:
+        made = (*made, ("via", reading.via))
+    return made if reading.received >= historical_before else (*made, HISTORICAL)
 
 
 class Layout(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.reading import Item, Reading
-from gateway.sinks.layouts.message import HISTORICAL, Message
+from gateway.sinks.layouts.message import Message, properties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +39,7 @@ class Values:
         for index, item in enumerate(items):
             if type(item) is not Reading:
                 continue
-            properties = [self._gateway, ("session", item.session), ("ts", str(item.time // 1_000_000))]
-            if item.seq:
-                properties.append(("seq", str(item.seq)))
-            if item.via:
-                properties.append(("via", item.via))
-            if item.received < historical_before:
-                properties.append(HISTORICAL)
-            some = tuple(properties)
+            some = properties(item, self._gateway, historical_before, ("ts", str(item.time // 1_000_000)))
             for metric, value in item.values.items():
                 payload = value.encode() if isinstance(value, str) else _encode(value)
                 made.append(Message(topics.value(item.device, metric), payload, (index,), some, "text/plain"))
