@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that asks the gateway."""
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
     add_state_dir(parser)
+
+
+def add_actions(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    command: str,
+    words: str,
+    description: str,
+    epilog: str,
+    actions: Iterable[tuple[str, Callable[[argparse.Namespace], int], str]],
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Add a command of ``actions``: the name of each, its function and what it does in a line.
+
+    Each is given as it is made, for arguments of its own; the options of :func:`add_options` come behind them.
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser(
+        command, help=words, description=description, epilog=epilog, formatter_class=formatter
+    )
+    added = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, function, line in actions:
+        action = added.add_parser(name, help=line, epilog=epilog, formatter_class=formatter)
+        yield name, action
+        add_options(action)
+        action.set_defaults(run=function, parser=action)
 
 
 def add_state_dir(parser: argparse.ArgumentParser) -> None:

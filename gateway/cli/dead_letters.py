@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .alone import alone
 from .arguments import count, offset
-from .daemon import EXIT_STATUSES, NotRunning, add_options, dial, state_dir
+from .daemon import EXIT_STATUSES, NotRunning, add_actions, dial, state_dir
 from .words import ago, moment, paragraph, plain, size, span, table, value, width
 
 if TYPE_CHECKING:
@@ -35,23 +35,14 @@ answer holds the state directory"""
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = subparsers.add_parser(
-        "dead-letters",
-        help="look at, retry or forget what sinks have refused",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for name, function, line in (
+    actions = (
         ("list", run_list, "how many there are of each sink, and why"),
         ("show", run_show, "what they hold"),
         ("retry", run_retry, "give them to their sink again"),
         ("purge", run_purge, "forget them for good"),
-    ):
-        action = actions.add_parser(
-            name, help=line, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+    )
+    words = "look at, retry or forget what sinks have refused"
+    for name, action in add_actions(subparsers, "dead-letters", words, DESCRIPTION, EPILOG, actions):
         action.add_argument("sink", nargs="?", metavar="SINK", help="such as mqtt (default: all)")
         if name != "list":
             action.add_argument(
@@ -63,8 +54,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             )
         if name == "purge":
             action.add_argument("--yes", action="store_true", help="do not ask")
-        add_options(action)
-        action.set_defaults(run=function, parser=action)
 
 
 def run_list(options: argparse.Namespace) -> int:

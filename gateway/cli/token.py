@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import GatewayError
 from .arguments import lifetime
-from .daemon import EXIT_STATUSES, add_options
+from .daemon import EXIT_STATUSES, add_actions
 from .keys import Ask, asking
 from .sketch import LANGUAGES, Target, authority, render, target_of
 from .words import ago, plain, span, table, width
@@ -37,29 +37,18 @@ PLACEHOLDER = "0" * 12 + "." + "x" * 43
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = subparsers.add_parser(
-        "token",
-        help="let devices, dashboards and scrapers in, and out",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for name, function, line in (
+    actions = (
         ("create", run_create, "make one, and print it"),
         ("list", run_list, "those that there are"),
         ("revoke", run_revoke, "end one, and every connection that it let in"),
         ("rotate", run_rotate, "end one, and make another in its place"),
-    ):
-        action = actions.add_parser(
-            name, help=line, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+    )
+    words = "let devices, dashboards and scrapers in, and out"
+    for name, action in add_actions(subparsers, "token", words, DESCRIPTION, EPILOG, actions):
         if name == "create":
             _create_options(action)
         elif name != "list":
             action.add_argument("id", metavar="ID", help="the first 12 digits of the token, as `list` prints them")
-        add_options(action)
-        action.set_defaults(run=function, parser=action)
 
 
 def _create_options(action: argparse.ArgumentParser) -> None:
