@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import certificates
+from tests.certificates import Pair
 from tests.servers import Missing, Mosquitto, Victoria
 
 # The same examples in each run, so that a change is judged by what it changed; to look for new ones:
@@ -44,3 +46,21 @@ def victoria(tmp_path: Path) -> Iterator[Victoria]:
         pytest.skip(str(missing))
     with server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the certificates of a file's tests."""
+    return tmp_path_factory.mktemp("certificates")
+
+
+@pytest.fixture(scope="module")
+def ca(directory: Path) -> Pair:
+    """An authority."""
+    return certificates.authority(directory)
+
+
+@pytest.fixture(scope="module")
+def server(directory: Path, ca: Pair) -> Pair:
+    """The certificate of ``localhost`` that it has signed."""
+    return certificates.issue(directory, ca)

@@ -9,24 +9,9 @@ from pathlib import Path
 import pytest
 
 from gateway import pem
-from tests.certificates import Pair, authority, issue
+from tests.certificates import Pair, issue
 
 DAY = 86_400
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pem")
-
-
-@pytest.fixture(scope="module")
-def ca(directory: Path) -> Pair:
-    return authority(directory)
-
-
-@pytest.fixture(scope="module")
-def server(directory: Path, ca: Pair) -> Pair:
-    return issue(directory, ca)
 
 
 def test_good_files_have_no_fault(ca: Pair, server: Pair) -> None:

@@ -24,21 +24,6 @@ from tests.running import Running, acked, gateway, receive, send
 DAY = 86_400
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("certificates")
-
-
-@pytest.fixture(scope="module")
-def ca(directory: Path) -> Pair:
-    return authority(directory)
-
-
-@pytest.fixture(scope="module")
-def server(directory: Path, ca: Pair) -> Pair:
-    return issue(directory, ca)
-
-
 def paths(pair: Pair, client_ca: Pair | None = None) -> dict[str, Any]:
     """The section of settings."""
     return {"cert": pair.cert, "key": pair.key, "client_ca": client_ca.cert if client_ca else None}
