@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .hub import Series
     from .sinks.base import Sink
     from .sinks.layouts.influx import Integer
+    from .sinks.reach import Reach
 
 __all__ = ["announcer", "influx", "mqtt", "sparkplug"]
 
@@ -36,21 +37,27 @@ def mqtt(
     if not settings.mqtt.url:
         return None
     return registry.mqtt_sink(
-        url=settings.mqtt.url,
         gateway=settings.id,
         prefix=settings.mqtt.prefix,
         topic=settings.mqtt.topic,
         expiry_s=settings.mqtt.expiry_s,
         qos=settings.mqtt.qos,
         layout=settings.mqtt.layout,
-        username=settings.mqtt.username,
-        password=settings.mqtt.password.get_secret_value(),
-        ca=settings.mqtt.ca,
+        **_broker(settings),
         measurement=settings.influx.measurement,
         integer=integer,
         guest=guest,
         inbound=inbound,
     )
+
+
+def _broker(settings: Settings) -> Reach:
+    return {
+        "url": settings.mqtt.url,
+        "username": settings.mqtt.username,
+        "password": settings.mqtt.password.get_secret_value(),
+        "ca": settings.mqtt.ca,
+    }
 
 
 def announcer(settings: Settings, book: DeviceBook, series: Mapping[str, Series]) -> Announcer | None:
@@ -78,7 +85,6 @@ def sparkplug(settings: Settings, series: Mapping[str, Series], *, integer: Inte
     if not settings.sparkplug.enabled:
         return None
     return registry.sparkplug_sink(
-        url=settings.mqtt.url,
         gateway=settings.id,
         group=settings.sparkplug.group,
         node=settings.sparkplug.node or settings.id,
@@ -87,9 +93,7 @@ def sparkplug(settings: Settings, series: Mapping[str, Series], *, integer: Inte
         aliases=settings.sparkplug.aliases,
         latest=lambda device: series[device].newest() if device in series else (),
         integer=integer,
-        username=settings.mqtt.username,
-        password=settings.mqtt.password.get_secret_value(),
-        ca=settings.mqtt.ca,
+        **_broker(settings),
     )
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import msgspec
 from paho.mqtt.client import topic_matches_sub
@@ -35,11 +35,11 @@ from gateway.topics import TEMPLATE, Topics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from gateway.reading import Batch, Item
     from gateway.sinks.base import Key
     from gateway.sinks.layouts import Layout
+    from gateway.sinks.reach import Terms
 
 __all__ = ["Inbound", "MqttSink"]
 
@@ -69,14 +69,12 @@ _LEAST_PAYLOAD = 256
 class MqttSink:
     """See the module's text.
 
-    ``client_id`` has to be this gateway's alone on the broker.  ``topic`` is a template (``gateway.topics``).
-    ``username`` and ``password`` go before those in ``url``.  ``ca`` is a file of certificates trusted in place of the
-    system's.  ``window`` bounds the publishes under way, together with the broker's Receive Maximum;
-    ``max_message_bytes`` the payload of a message of several readings; ``expiry_s`` how long a broker keeps readings
-    that it cannot deliver (0: always); ``tells_status``: whether ``status`` and the
-    Last Will are its to say.  ``inbound``: topic filters, and what is called on the loop with topic and payload of each
-    message that is published there, but for those that were retained.  Raises ``ValueError`` for a URL or topic that
-    is none, ``OSError`` for a ``ca`` that cannot be read.
+    ``topic`` is a template (``gateway.topics``).  ``window`` bounds the publishes under way, together with the broker's
+    Receive Maximum; ``max_message_bytes`` the payload of a message of several readings; ``expiry_s`` how long a broker
+    keeps readings that it cannot deliver (0: always); ``tells_status``: whether ``status`` and the Last Will are its to
+    say.  ``inbound``: topic filters, and what is called on the loop with topic and payload of each message that is
+    published there, but for those that were retained.  ``terms``: see ``reach``.  Raises ``ValueError`` for a URL or
+    topic that is none, ``OSError`` for a ``ca`` that cannot be read.
     """
 
     refuses = True
@@ -85,43 +83,24 @@ class MqttSink:
     def __init__(
         self,
         *,
-        url: str,
         layout: Layout,
-        client_id: str,
         prefix: str = "gateway",
         topic: str = TEMPLATE,
         qos: int = 1,
-        username: str = "",
-        password: str = "",
-        ca: Path | None = None,
         window: int = 100,
         max_message_bytes: int = 128 << 10,
-        keepalive_s: int = 15,
-        ack_s: float = 60.0,
-        connect_s: float = 10.0,
         expiry_s: int = 0,
         tells_status: bool = True,
         inbound: Mapping[str, Inbound] | None = None,
         name: str = "mqtt",
-        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
+        **terms: Unpack[Terms],
     ) -> None:
         if qos not in (0, 1):
             raise ValueError("QoS must be 0 or 1")
         self.name = name
         self.lost: Callable[[], None] | None = None
-        self._broker = Broker(
-            url=url,
-            client_id=client_id,
-            username=username,
-            password=password,
-            ca=ca,
-            window=window,
-            keepalive_s=keepalive_s,
-            ack_s=ack_s,
-            connect_s=connect_s,
-            clock=clock,
-        )
+        self._broker = Broker(window=window, **terms)
         self._layout = layout
         self._prefix = prefix
         self._topics = Topics(prefix, topic)

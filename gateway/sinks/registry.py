@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from gateway.sinks.layouts import layout as find_layout
 from gateway.sinks.layouts.influx import never
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.sinks.base import Sink
     from gateway.sinks.history import Store
     from gateway.sinks.layouts.influx import Integer
+    from gateway.sinks.reach import Reach
 
 __all__ = ["history_sink", "influx_sink", "mqtt_sink", "sparkplug_sink"]
 
@@ -29,20 +30,17 @@ def history_sink(store: Store) -> Sink:
 
 def mqtt_sink(
     *,
-    url: str,
     gateway: str,
     prefix: str = "gateway",
     topic: str = TEMPLATE,
     expiry_s: int = 0,
     qos: int = 1,
     layout: str = "flat",
-    username: str = "",
-    password: str = "",
-    ca: Path | None = None,
     measurement: str = "telemetry",
     integer: Integer = never,
     guest: bool = False,
     inbound: Mapping[str, Callable[[str, bytes], None]] | None = None,
+    **broker: Unpack[Reach],
 ) -> Sink:
     """Readings to an MQTT 5 broker; ``gateway`` is this gateway's id, and the client id made of it its own.
 
@@ -55,7 +53,6 @@ def mqtt_sink(
     from gateway.sinks.mqtt import MqttSink
 
     return MqttSink(
-        url=url,
         layout=find_layout(
             layout, gateway=gateway, measurement=measurement, integer=integer, per_value="{metric}" in topic
         ),
@@ -66,15 +63,12 @@ def mqtt_sink(
         topic=topic,
         expiry_s=expiry_s,
         qos=qos,
-        username=username,
-        password=password,
-        ca=ca,
+        **broker,
     )
 
 
 def sparkplug_sink(
     *,
-    url: str,
     gateway: str,
     group: str,
     node: str,
@@ -83,9 +77,7 @@ def sparkplug_sink(
     aliases: bool = True,
     latest: Callable[[str], Iterable[tuple[str, int, Value]]] = lambda device: (),
     integer: Integer = never,
-    username: str = "",
-    password: str = "",
-    ca: Path | None = None,
+    **broker: Unpack[Reach],
 ) -> Sink:
     """The gateway as a Sparkplug B edge node on an MQTT 5 broker; ``gateway`` is this gateway's id.
 
@@ -96,7 +88,6 @@ def sparkplug_sink(
     from gateway.sinks.sparkplug import SparkplugSink
 
     return SparkplugSink(
-        url=url,
         client_id=f"gateway-{gateway}-sparkplug",
         group=group,
         node=node,
@@ -105,9 +96,7 @@ def sparkplug_sink(
         aliases=aliases,
         latest=latest,
         integer=integer,
-        username=username,
-        password=password,
-        ca=ca,
+        **broker,
     )
 
 

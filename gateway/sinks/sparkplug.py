@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from gateway.sinks.base import Rejected, Stopped, Unavailable
 from gateway.sinks.layouts import Message
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.reading import Batch
     from gateway.sinks.base import Key
+    from gateway.sinks.reach import Terms
 
 __all__ = ["SparkplugSink"]
 
@@ -56,8 +57,8 @@ class SparkplugSink:
 
     ``group`` and ``node`` name the edge node, which has to be one alone on the broker, as has ``client_id``.
     ``session`` is the file of the session's number.  ``primary_host`` is the id of the host application without which
-    nothing is published, empty: none.  ``latest``, ``integer`` and ``aliases`` are as ``sparkplug_node`` says.  For the
-    others, and what is raised, see ``mqtt_broker``.
+    nothing is published, empty: none.  ``latest``, ``integer`` and ``aliases`` are as ``sparkplug_node`` says.  For
+    ``terms`` see ``reach``, for what is raised ``mqtt_broker``.
     """
 
     refuses = True
@@ -66,8 +67,6 @@ class SparkplugSink:
     def __init__(
         self,
         *,
-        url: str,
-        client_id: str,
         group: str,
         node: str,
         session: Path,
@@ -75,29 +74,13 @@ class SparkplugSink:
         aliases: bool = True,
         latest: Latest = lambda device: (),
         integer: Callable[[str, str], bool] = lambda device, metric: False,
-        username: str = "",
-        password: str = "",
-        ca: Path | None = None,
-        keepalive_s: int = 15,
-        ack_s: float = 60.0,
-        connect_s: float = 10.0,
         name: str = "sparkplug",
-        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
+        **terms: Unpack[Terms],
     ) -> None:
         self.name = name
         self.lost: Callable[[], None] | None = None
-        self._broker = Broker(
-            url=url,
-            client_id=client_id,
-            username=username,
-            password=password,
-            ca=ca,
-            keepalive_s=keepalive_s,
-            ack_s=ack_s,
-            connect_s=connect_s,
-            clock=clock,
-        )
+        self._broker = Broker(**terms)
         self._node = Node(group, node, latest=latest, integer=integer, aliases=aliases)
         self._sessions = Sessions(session)
         self._host = PrimaryHost(primary_host) if primary_host else None
