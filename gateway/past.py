@@ -29,7 +29,7 @@ class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
 Changes = tuple[Change, ...]
 
 pack: Callable[[Changes], bytes] = msgspec.msgpack.Encoder().encode
-"""MessagePack of the changes: as a device has them: small, and nothing to be done for a snapshot."""
+"""MessagePack of the changes, as a device has them: small, and nothing to be done for a snapshot."""
 _decode = msgspec.msgpack.Decoder(Changes).decode
 
 
