@@ -338,6 +338,8 @@ async def test_a_dashboard_is_shown_only_what_it_may_read(tmp_path):
                 "history?from=0",
                 "history?from=0&device=secret-*",
                 "latest?device=secret-*",
+                "presence?from=0",
+                "presence?device=secret-*",
             ):
                 answer = await ask(gw.port, f"/api/v1/{path}", bearer(some))
                 assert answer.status == 200
