@@ -275,7 +275,7 @@ CHECKS: dict[str, Out] = {
     "aggregates": put(pages, "AGGREGATES", ("mean", "eval")),
     "formats": put(pages, "FORMATS", ("json", "../../etc")),
     "order": without(
-        pages.Pages, "_history_rows", ('if query.get("from") and query.get("to") and start > end:', "if False:")
+        pages.Pages, "_stretch", ('if query.get("from") and query.get("to") and start > end:', "if False:")
     ),
     "glob size": put(pages, "GLOB_MAX", NEVER),
     # dashboards
