@@ -131,3 +131,18 @@ def test_telegraf_is_told_an_address_of_ours() -> None:
     (output,) = tomllib.loads((ROOT / "config" / "telegraf-device.conf").read_text())["outputs"]["websocket"]
     assert output["url"].rpartition("format=")[2] in SUBPROTOCOLS
     assert output["data_format"] == "influx"
+
+
+async def test_telegrafs_batch_is_one_message_that_is_taken(tmp_path: Path) -> None:
+    """Telegraf does not learn of what is refused: its batches fit the defaults, also in long lines."""
+    (output,) = tomllib.loads((ROOT / "config" / "telegraf-device.conf").read_text())["outputs"]["websocket"]
+    lines = output["metric_batch_size"]
+    fields = ",".join(f"usage_of_something_{field}=98.23456789012" for field in range(14))
+    batch = "".join(f"cpu,cpu=cpu{i % 16},host=server01.example.com {fields} {time.time_ns()}\n" for i in range(lines))
+    assert len(batch) > 550 * lines
+    async with gateway(tmp_path) as running:
+        async with running.device("telegraf", f"?{output['url'].rpartition('?')[2]}") as telegraf:
+            await telegraf.recv()
+            await telegraf.send(batch)
+            await running.rows("telegraf", until=14 * lines)
+        assert (await running.ledger("telegraf"))["stored"] == lines
