@@ -20,9 +20,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side go files; those that need a browser one after the other, since two would be slow for each other."""
+    """Side by side go files; of those that need a browser two at a time, since more would be slow for each other."""
     for item in items:
-        group = "browser" if item.path.name.startswith("test_page") else str(item.path)
+        name = item.path.name
+        group = f"browser {len(name) % 2}" if name.startswith("test_page") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

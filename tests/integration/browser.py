@@ -159,7 +159,10 @@ def traced(browser: Chrome) -> Iterator[Trace]:
 def stored(daemon: Daemon, device: str, metric: str, count: int) -> bool:
     """Whether so many readings of a metric can be read."""
     query = f"/api/v1/history?device={device}&metric={metric}&from=-60d&to=-0.001s&step=60d&agg=count"
-    return bool(sum(row["value"] for row in json.loads(daemon.get(query)[1])) == count)
+    found = sum(row["value"] for row in json.loads(daemon.get(query)[1]))
+    if found != count:
+        print(f"{found:,} of {count:,} readings of {device} {metric}")
+    return bool(found == count)
 
 
 class Device:

@@ -146,8 +146,8 @@ def test_hundred_thousand_points(chromium: Chrome, crowded: Daemon) -> None:
 
 def test_more_readings_than_an_answer_holds_are_saved_whole(chromium: Chrome, crowded: Daemon, tmp_path: Path) -> None:
     """A range with more readings than the gateway gives at once is saved as one CSV file, in order, nothing twice."""
-    assert stored(crowded, "big", "m0", POINTS)
     page = Page(chromium, crowded, "#device=big&range=1h")
+    page.wait("the readings", lambda: stored(crowded, "big", "m0", POINTS))
     page.wait("the device", lambda: page.card("m0"))
     with downloads(chromium, tmp_path) as saved:
         page.press("CSV")

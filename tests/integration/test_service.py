@@ -36,7 +36,7 @@ async def load(port: int, stop: asyncio.Event) -> tuple[int, int | None]:
                 seq += 1
                 await ws.send(json.dumps({"seq": seq, "n": seq, "ts": FIRST_MS + seq}))
                 await asyncio.sleep(0)
-                if seq == 5000:
+                if seq >= 5000 and acked:
                     stop.set()
 
         task = asyncio.create_task(sending())

@@ -145,7 +145,7 @@ def _early_ack(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS: list[tuple[str, str, Callable[[pytest.MonkeyPatch], None]]] = [
-    ("reader", "instead of", _long_frames),
+    ("reader", "instead of|written after the end", _long_frames),
     ("reader", "sent", _no_text_check),
     ("reader", "instead of", _lost_at_pause),
     ("handshake", "length", _no_length),
@@ -173,7 +173,7 @@ def test_a_fault_is_found(
     plant(monkeypatch)
     outcome = fuzzing.run_plain(target, tmp_path, runs=400_000, seconds=120, seed=1)
     assert outcome.finding is not None
-    assert words in outcome.words
+    assert any(word in outcome.words for word in words.split("|"))
     assert [outcome.finding] == list(tmp_path.iterdir())
     assert fuzzing.check(target, outcome.finding.read_bytes())
     monkeypatch.undo()
