@@ -204,6 +204,7 @@ class Peer:
         self.sessions: list[str] = []
         self.headers: list[str | None] = []
         self.done = asyncio.Event()
+        self.heard = asyncio.Event()
         self.faults: list[BaseException] = []
 
     async def talk(self, ws: ServerConnection) -> None:
@@ -239,6 +240,7 @@ class Peer:
         await ws.send('{"type":"error","code":"bad_value","detail":"x","seq":3}')
         await ws.send('{"type":"ack","seq":3}')
         self.done.set()
+        await self.heard.wait()
         await ws.close(4001, "replaced")
 
     @staticmethod
@@ -264,6 +266,7 @@ async def _comes_again(folder: Path, name: str) -> None:
             await asyncio.wait_for(peer.done.wait(), WAIT_S)
             assert not peer.faults, (name, peer.faults)
             await program.until("safe up to 3")
+            peer.heard.set()
             if name != "arduino":
                 # The module that runs MicroPython may not hand its exit status on.
                 assert await program.ends() in ((0, 1) if name == "real-micropython" else (1,)), name

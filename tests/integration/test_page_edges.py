@@ -346,3 +346,25 @@ def test_fingers_find_all(chromium: Chrome, shared: Daemon) -> None:
             page.wait("the charts", lambda: page.card("run"))
             assert page.run(small) == []
             assert page.width() == (1180, 1180)
+
+
+def test_a_change_is_told_whoever_brings_it(chromium: Chrome, shared: Daemon) -> None:
+    """A change of state is an event when the list of devices, asked for meanwhile, was before the feed with it; a state
+    that is the first of its device is none."""
+    told = alone(
+        chromium,
+        shared,
+        """
+        const {Store} = await import('/store.js'), store = new Store(() => 5), told = [];
+        store.addEventListener('turned', ({detail: {name, state}}) => told.push(`${name} ${state}`));
+        const states = (...rows) => ({devices: Object.fromEntries(rows.map(([name, state, since]) => [name, {state, since}]))});
+        store.snapshot(states(['a', 'online', 1], ['b', 'offline', 1]));
+        store.presence(states(['a', 'stale', 2]));
+        store.rows([{device: 'a', state: 'offline', since: 3}, {device: 'b', state: 'offline', since: 1}]);
+        store.presence(states(['a', 'offline', 3], ['c', 'online', 3]));
+        store.rows([{device: 'd', state: 'stale', since: 3}], false);
+        store.snapshot(states(['a', 'online', 4], ['b', 'offline', 1]));
+        return told;
+        """,
+    )
+    assert told == ["a stale", "a offline", "a online"]

@@ -239,7 +239,7 @@ export class Store extends EventTarget {
   snapshot(message) {
     for (const [name, known] of Object.entries(message.devices ?? {})) {
       const device = this.#ensure(name);
-      device.stand(known);
+      this.#stand(device, known);
       for (const [metric, [time, value]] of Object.entries(known.values ?? {})) device.metric(metric).take(time, value);
     }
     this.loaded = true;
@@ -261,10 +261,9 @@ export class Store extends EventTarget {
 
   presence(message) {
     for (const [name, known] of Object.entries(message.devices ?? {})) {
-      const device = this.#ensure(name), before = device.state;
-      device.stand({ since: this.now(), ...known });
+      const device = this.#ensure(name);
+      this.#stand(device, { since: this.now(), ...known });
       if (known.state === "online" && !device.lastSeen) device.lastSeen = device.since;
-      if (before !== known.state) this.dispatchEvent(new CustomEvent("turned", { detail: device }));
     }
     this.#changed(true);
   }
@@ -276,7 +275,7 @@ export class Store extends EventTarget {
       named.add(row.device);
       const device = this.#ensure(row.device);
       device.describe(row);
-      device.stand(row);
+      this.#stand(device, row);
     }
     if (all) {
       const recent = this.now() - 10_000;
@@ -286,6 +285,13 @@ export class Store extends EventTarget {
       this.loaded = this.named = true;
     }
     this.#changed(true);
+  }
+
+  /** A change is told whoever brings it: the feed, or the list that is asked for meanwhile. A device's first state is none. */
+  #stand(device, known) {
+    const before = device.changes.at(-1)?.state ?? known.state;
+    device.stand(known);
+    if (before !== device.state) this.dispatchEvent(new CustomEvent("turned", { detail: device }));
   }
 
   #changed(members) {
