@@ -112,9 +112,10 @@ def _may_be_text(data: bytes, whole: bool) -> bool:
     """Whether ``data`` is UTF-8, or, unless ``whole``, could still become it as far as Python's decoder can tell.
 
     That one takes the first two bytes of an encoded surrogate (ED A0 to ED BF) for a beginning; the third one tells.
+    What stands before them has to be whole.
     """
     if not whole and len(data) > 1 and data[-2] == 0xED and 0xA0 <= data[-1] <= 0xBF:
-        data = data[:-2]
+        data, whole = data[:-2], True
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -271,6 +272,7 @@ _SEEDS = (
     _seed(*_fragments, _text, cut=5, pause=1, flags=6),
     _seed(client_frame(b"\xff\xfe"), _text),
     _seed(_fragment(0x01, b"\xed\xa0"), _fragment(0x80, b"\x80")),
+    _seed(_fragment(0x01, b"\xdf\xed\xa0")),
     _seed(client_frame(b"", PING), client_frame(b"p", PONG), client_frame(b"", CLOSE), flags=2),
     _seed(_deflated(b"hello " * 20), _text, _deflated(b"x" * 200), flags=1, cut=3),
     _seed(_text, b"\x81\x05hello", _text),
