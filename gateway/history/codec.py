@@ -31,7 +31,8 @@ import math
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, repeat
 from operator import add, floordiv, mul, sub, truediv
@@ -40,10 +41,10 @@ from typing import Any, Final
 import msgspec
 
 from gateway.history.column import BOOL, FLOAT, INT, OBJECT, Column
-from gateway.history.frame import Frame, concatenate
+from gateway.history.frame import Frame, Orders, concatenate
 from gateway.reading import INT64_MAX, INT64_MIN, Value
 
-__all__ = ["MAX_COLUMNS", "DamagedChunk", "decode", "decode_shared", "encode", "encode_shared"]
+__all__ = ["MAX_COLUMNS", "DamagedChunk", "decode", "decode_shared", "decode_within", "encode", "encode_shared"]
 
 VERSION: Final = 1
 ONE: Final = 0
@@ -95,6 +96,7 @@ _decode_header = msgspec.msgpack.Decoder(Header).decode
 _decode_values = msgspec.msgpack.Decoder(list[float | int | bool | str]).decode
 
 _Packed = tuple[Section, bytes]
+Cuts = Sequence[tuple[int, int]]  # rows from the first to before the second: ascending, none over another
 
 
 def encode(frame: Frame) -> bytes:
@@ -149,27 +151,54 @@ class _Body:
         data = self._content[self._offsets[index] : self._offsets[index + 1]]
         return data if self._one or not data else zlib.decompress(data)
 
-    def _integers(self, index: int, rows: int) -> Iterable[int]:
-        return _unpack_integers(self.header.sections[index], rows, self._data(index))
+    def _integers(self, index: int, cuts: Cuts) -> Iterator[Iterable[int]]:
+        return _unpack_integers(self.header.sections[index], cuts, self._data(index))
 
-    def frame(self, columns: Iterable[int] | None, received: bool, orders: bool) -> Frame:
-        rows, sections = self.header.rows, self.header.sections
-        times = array("q", self._integers(0, rows))
-        got = array("q")
-        if received:
-            got = array("q", map(add, map(mul, self._integers(1, rows), repeat(MILLISECOND)), times))
-        order: int | array[int] = 0
-        if orders:
-            constant = sections[2].width == 0 and sections[2].step == 0
-            order = sections[2].base if constant else array("q", self._integers(2, rows))
+    def _whole(self, index: int, rows: int) -> list[int] | range:
+        (numbers,) = self._integers(index, [(0, rows)])
+        return numbers if isinstance(numbers, range) else list(numbers)
+
+    def _frames(
+        self, stamps: list[array[int]], cuts: Cuts, columns: Iterable[int] | None, received: bool, orders: bool
+    ) -> list[Frame]:
+        sections = self.header.sections
         if columns is None:
             columns = range(len(sections) - (5 if self.header.devices else 3))
-        return Frame(times, got, order, [_unpack_column(sections[i + 3], rows, self._data(i + 3)) for i in columns])
+        got = [array("q") for _ in cuts]
+        if received:
+            lags = (map(mul, lag, repeat(MILLISECOND)) for lag in self._integers(1, cuts))
+            got = [array("q", map(add, lag, of)) for lag, of in zip(lags, stamps, strict=True)]
+        order: list[Orders] = [0 for _ in cuts]
+        if orders:
+            constant = sections[2].width == 0 and sections[2].step == 0
+            order = [sections[2].base if constant else array("q", numbers) for numbers in self._integers(2, cuts)]
+        series = [_unpack_column(sections[index + 3], cuts, self._data(index + 3)) for index in columns]
+        return [Frame(*each, [of[at] for of in series]) for at, each in enumerate(zip(stamps, got, order, strict=True))]
+
+    def frame(self, columns: Iterable[int] | None, received: bool, orders: bool) -> Frame:
+        every = [(0, self.header.rows)]
+        stamps = [array("q", numbers) for numbers in self._integers(0, every)]
+        return self._frames(stamps, every, columns, received, orders)[0]
+
+    def within(self, spans: Iterable[tuple[int, int]], columns: Iterable[int], orders: bool) -> list[Frame]:
+        times = self.header.sections[0]
+        base, factor = 0, 1
+        if times.form == DELTA and times.width and not times.step:
+            # What is passed over is added up as it is kept: to make times of it costs as much again.
+            base, factor = times.base, times.factor
+            kept = _from_bytes(self._data(0), times.width, _TYPECODES[times.width])
+            numbers: list[int] | range = list(accumulate(kept, initial=0))
+        else:
+            numbers = self._whole(0, self.header.rows)
+        bounds = [[bisect_left(numbers, -((base - time) // factor)) for time in span] for span in spans]
+        cuts = [(lo, hi) for lo, hi in bounds]
+        stamps = [array("q", map(add, map(mul, numbers[lo:hi], repeat(factor)), repeat(base))) for lo, hi in cuts]
+        return self._frames(stamps, cuts, columns, False, orders)
 
     def directory(self) -> tuple[list[int], list[int]]:
         count, last = self.header.devices, len(self.header.sections) - 1
-        starts = accumulate(self._integers(last, count), initial=0)
-        return list(self._integers(last - 1, count)), list(starts)
+        starts = accumulate(self._whole(last, count), initial=0)
+        return list(self._whole(last - 1, count)), list(starts)
 
 
 @contextmanager
@@ -187,6 +216,17 @@ def decode(body: bytes, columns: Iterable[int] | None = None, *, received: bool 
     """
     with _reading():
         return _Body(body).frame(columns, received, orders)
+
+
+def decode_within(
+    body: bytes, spans: Iterable[tuple[int, int]], columns: Iterable[int], *, orders: bool = False
+) -> list[Frame]:
+    """The rows of each of these spans of time, from a start to before an end: ascending, none over another.
+
+    As :func:`decode` without ``received``; what lies between is passed over for a fraction of its price.
+    """
+    with _reading():
+        return _Body(body).within(spans, columns, orders)
 
 
 def decode_shared(
@@ -298,24 +338,30 @@ def _pack_integers(kind: int, numbers: list[int], scale: int = 0) -> tuple[Secti
     return Section(kind, PLAIN, len(data), width, low, scale=scale), data
 
 
-def _unpack_integers(section: Section, rows: int, data: bytes) -> Iterable[int]:
-    base, step = section.base, section.step
-    if section.form == SIGNED:
-        # Into an array, a list goes faster than any other iterable.
-        return list(accumulate(_from_bytes(data, 1, "b"), initial=base))
-    if section.width == 0:
-        return range(base, base + rows * step, step) if step else repeat(base, rows)
-    unsigned = _from_bytes(data, section.width, _TYPECODES[section.width])
-    if section.form == PLAIN:
-        return unsigned if base == 0 else list(map(add, unsigned, repeat(base)))
-    if section.form != DELTA:
+def _unpack_integers(section: Section, cuts: Cuts, data: bytes) -> Iterator[Iterable[int]]:
+    base, step, factor = section.base, section.step, section.factor
+    if section.form not in (PLAIN, DELTA, SIGNED):
         raise DamagedChunk("not integers")
-    deltas: Iterable[int] = unsigned
-    if section.factor != 1:
-        deltas = map(mul, unsigned, repeat(section.factor))
-    if step:
-        deltas = map(add, deltas, repeat(step))
-    return list(accumulate(deltas, initial=base))
+    if section.width == 0:
+        for lo, hi in cuts:
+            yield range(base + lo * step, base + hi * step, step) if step else repeat(base, hi - lo)
+        return
+    kept = _from_bytes(data, section.width, "b" if section.form == SIGNED else _TYPECODES[section.width])
+    if section.form == PLAIN:
+        for lo, hi in cuts:
+            yield kept[lo:hi] if base == 0 else list(map(add, kept[lo:hi], repeat(base)))
+        return
+    at = 0  # the row that is base
+    for lo, hi in cuts:
+        base += step * (lo - at) + factor * sum(kept[at:lo])
+        at = lo
+        deltas: Iterable[int] = kept[lo : max(lo, hi - 1)]
+        if factor != 1:
+            deltas = map(mul, deltas, repeat(factor))
+        if step:
+            deltas = map(add, deltas, repeat(step))
+        # Into an array, a list goes faster than any other iterable.
+        yield list(accumulate(deltas, initial=base)) if lo < hi else ()
 
 
 def _exact(data: array[float], scale: int) -> list[int] | None:
@@ -354,11 +400,13 @@ def _pack_column(column: Column) -> tuple[Section, bytes]:
     return Section(FLOAT, RAW, len(raw), 8), raw
 
 
-def _unpack_column(section: Section, rows: int, data: bytes) -> Column:
+def _unpack_column(section: Section, cuts: Cuts, data: bytes) -> list[Column]:
     if section.form == PACKED:
         unpacked: list[Value] = _decode_values(data)
-        return Column(OBJECT, unpacked)
+        return [Column(OBJECT, unpacked[lo:hi]) for lo, hi in cuts]
     if section.form == RAW:
-        return Column(FLOAT, _from_bytes(data, 8, "d"))
-    return Column(section.kind, array("B" if section.kind == BOOL else "q", _unpack_integers(section, rows, data)),
-                  section.scale)  # fmt: skip
+        floats = _from_bytes(data, 8, "d")
+        return [Column(FLOAT, floats[lo:hi]) for lo, hi in cuts]
+    typecode = "B" if section.kind == BOOL else "q"
+    parts = _unpack_integers(section, cuts, data)
+    return [Column(section.kind, array(typecode, numbers), section.scale) for numbers in parts]

@@ -30,12 +30,12 @@ from gateway.globs import any_of, is_pattern
 from gateway.history.breath import Breath
 from gateway.history.catalogue import Catalogue, Snapshot
 from gateway.history.chunks import read_chunk
-from gateway.history.codec import DamagedChunk, decode
+from gateway.history.codec import DamagedChunk, decode, decode_within
 from gateway.history.collector import Collector, Row
 from gateway.history.column import values
 from gateway.history.downsample import AGGREGATES, Buckets
 from gateway.history.frame import Frame, sort_rows
-from gateway.history.levels import HOURS, LENGTH, RAW, Segment, plan
+from gateway.history.levels import HOURS, LENGTH, RAW, Segment, Span, parted, plan
 from gateway.history.memtable import Shape
 from gateway.history.rolled import RolledRun
 from gateway.history.roller import read_rollup
@@ -70,7 +70,11 @@ _NEVER: Final = -(1 << 63)
 _CHUNKS: Final = "SELECT id, shape, first, last, high, rows FROM chunk WHERE device = ? AND last >= ? AND first < ?"
 _UNROLLED: Final = f"{_CHUNKS} AND level <> {ROLLED}"
 _ROLLED: Final = f"{_CHUNKS} AND level = {ROLLED}"
-_ROLLUPS: Final = "SELECT id, shape, first, last FROM rollup WHERE device = ? AND level = ? AND last >= ? AND first < ?"
+_ROLLUPS: Final = (
+    "SELECT id, shape, first, last, rows FROM rollup WHERE device = ? AND level = ? AND last >= ? AND first < ?"
+)
+# With fewer rows to a bucket than that, readings are the shorter way to a step that divides buckets.
+_WORTH_A_BUCKET: Final = 16
 
 
 class Extent(NamedTuple):
@@ -148,7 +152,7 @@ class _Piece:
     first: int
     last: int
     shape: Shape
-    spans: list[tuple[int, int]] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
     segment: Segment | None = None  # of a rollup
     chunk: int = 0  # or the rollup's number
     device: int = 0
@@ -306,20 +310,29 @@ class _Reader:
             return
         for row in self._chunks(_UNROLLED, device, start, end):
             self._add_chunk(pieces, device, row, whole_span)
-        parts: dict[int, tuple[tuple[int, ...], list[tuple[int, int]]]] = {}
+        parts: dict[int, tuple[tuple[int, ...], list[Span]]] = {}
         for segment in self._plan:
-            stop = min(segment.end, end)
-            if segment.level == RAW:
-                for row in self._chunks(_ROLLED, device, segment.start, stop):
-                    parts.setdefault(row[0], (row, []))[1].append((segment.start, segment.end))
-                continue
-            found = fetch(self._connection, _ROLLUPS, (device, segment.level, segment.start, stop))
-            for number, kind, first, last in self._sound(found):
+            stop, span = min(segment.end, end), [(segment.start, segment.end)]
+            rollups: list[tuple[int, ...]] = []
+            chunks: list[tuple[int, ...]] = []
+            if segment.level != RAW:
+                found = fetch(self._connection, _ROLLUPS, (device, segment.level, segment.start, stop))
+                rollups = self._sound(found)
+            if segment.level == RAW or segment.step:
+                chunks = self._chunks(_ROLLED, device, segment.start, stop)
+            divided = segment.step and sum(row[5] for row in chunks) >= _WORTH_A_BUCKET * sum(row[4] for row in rollups)
+            if segment.step and not divided:
+                rollups = []
+            for row in chunks:
+                spans = parted(segment, row[2], row[3])[1] if divided else span
+                if spans:
+                    parts.setdefault(row[0], (row, []))[1].extend(spans)
+            for number, kind, first, last, _ in rollups:
                 shape = self._catalogue.shape_of.get(kind, ())
                 if self._columns(shape):
                     bounds = max(first, segment.start), last + LENGTH[segment.level] - 1
-                    span = [(segment.start, segment.end)]
-                    pieces.append(_Piece(*bounds, shape, span, segment, number, device))
+                    spans = parted(segment, first, last)[0] if divided else span
+                    pieces.append(_Piece(*bounds, shape, spans, segment, number, device))
         for row, spans in parts.values():
             self._add_chunk(pieces, device, row, spans)
 
@@ -331,7 +344,7 @@ class _Reader:
         self.damaged += len(found) - len(sound)
         return sound
 
-    def _add_chunk(self, pieces: list[_Piece], device: int, row: tuple[int, ...], spans: list[tuple[int, int]]) -> None:
+    def _add_chunk(self, pieces: list[_Piece], device: int, row: tuple[int, ...], spans: list[Span]) -> None:
         number, kind, first, last, high, rows = row
         # A shape that is gone had nothing but chunks that are too old.
         shape = self._catalogue.shape_of.get(kind, ())
@@ -342,7 +355,7 @@ class _Reader:
         """Whether there are rollups of what is not kept as it came any more."""
         start, end = self._query.start, min(end, self._gone[RAW])
         found = fetch(self._connection, _ROLLUPS, (device, HOURS, start - LENGTH[HOURS] + 1, end))
-        if any(self._columns(self._catalogue.shape_of.get(kind, ())) for _, kind, _, _ in found):
+        if any(self._columns(self._catalogue.shape_of.get(kind, ())) for _, kind, _, _, _ in found):
             self._note_older(end)
 
     def _note_older(self, end: int) -> None:
@@ -350,49 +363,57 @@ class _Reader:
 
     def _load(self, piece: _Piece) -> list[tuple[str, Run | RolledRun]]:
         """The runs of a piece, each with its metric."""
-        wanted = self._columns(piece.shape)
-        frame = piece.frame
         if piece.segment is not None:
             return self._load_rollup(piece, piece.segment)
-        if frame is None:
+        wanted = self._columns(piece.shape)
+        if piece.frame is None:
             bound = self._snapshot.bound
             try:
                 body = read_chunk(self._connection, piece.chunk, piece.device)
-                frame = decode(body, wanted, orders=piece.high >= bound or not piece.alone)
+                orders = piece.high >= bound or not piece.alone
+                if len(piece.spans) == 1 and piece.spans[0][0] <= piece.first and piece.last < piece.spans[0][1]:
+                    frames = [decode(body, wanted, orders=orders)]
+                else:
+                    frames = decode_within(body, piece.spans, wanted, orders=orders)
             except DamagedChunk as error:
                 log.warning("history: chunk %d cannot be read: %s", piece.chunk, error)
                 self.damaged += 1
                 return []
             if piece.high >= bound:
-                frame = below(frame, bound)
-        times = frame.times
+                frames = [below(frame, bound) for frame in frames if len(frame)]
+            parts = [(frame, 0, len(frame)) for frame in frames]
+        else:
+            frame, times = piece.frame, piece.frame.times
+            parts = [(frame, bisect_left(times, start), bisect_left(times, end)) for start, end in piece.spans]
         runs: list[tuple[str, Run | RolledRun]] = []
-        for start, end in piece.spans:
-            lo, hi = bisect_left(times, start), bisect_left(times, end)
+        for frame, lo, hi in parts:
             for index, column in zip(wanted, frame.columns, strict=True):
-                runs.append((piece.shape[index], Run(times, frame.orders, column, lo, hi)))
+                runs.append((piece.shape[index], Run(frame.times, frame.orders, column, lo, hi)))
         return runs
 
     def _load_rollup(self, piece: _Piece, segment: Segment) -> list[tuple[str, Run | RolledRun]]:
         wanted = self._columns(piece.shape)
         try:
             body = read_rollup(self._connection, piece.chunk, piece.device)
-            found = rolled_runs(body, wanted, self._query.aggregate, segment.start, segment.end)
+            found = rolled_runs(body, wanted, self._query.aggregate, piece.spans)
         except DamagedChunk as error:
             log.warning("history: rollup %d cannot be read: %s", piece.chunk, error)
             self.damaged += 1
-            return self._instead(piece, segment)
-        if not segment.exact and any(map(len, found)):
+            return self._instead(piece)
+        if not segment.exact and any(len(run) for _, run in found):
             self._note_older(segment.end)
-        return list(zip([piece.shape[index] for index in wanted], found, strict=True))
+        return [(piece.shape[index], run) for index, run in found]
 
-    def _instead(self, piece: _Piece, segment: Segment) -> list[tuple[str, Run | RolledRun]]:
+    def _instead(self, piece: _Piece) -> list[tuple[str, Run | RolledRun]]:
         """The rows from which a rollup was made, as far as they are there."""
-        span = max(piece.first, segment.start), min(piece.last + 1, segment.end)
+        clipped = [(max(piece.first, start), min(piece.last + 1, end)) for start, end in piece.spans]
+        spans = [(start, end) for start, end in clipped if start < end]
         runs: list[tuple[str, Run | RolledRun]] = []
-        for number, kind, first, last, high, _ in self._chunks(_ROLLED, piece.device, *span):
+        if not spans:
+            return runs
+        for number, kind, first, last, high, _ in self._chunks(_ROLLED, piece.device, spans[0][0], spans[-1][1]):
             if self._catalogue.shape_of.get(kind) == piece.shape:
-                chunk = _Piece(first, last, piece.shape, [span], chunk=number, device=piece.device, high=high)
+                chunk = _Piece(first, last, piece.shape, spans, chunk=number, device=piece.device, high=high)
                 chunk.alone = False
                 runs += self._load(chunk)
             self._pause()

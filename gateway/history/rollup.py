@@ -32,7 +32,7 @@ from gateway.history.codec import DamagedChunk, decode, encode
 from gateway.history.column import BOOL, FLOAT, INT, OBJECT, Column, column, pick, values
 from gateway.history.downsample import mean_of, numbers_of
 from gateway.history.frame import Frame, concatenate, sort_rows
-from gateway.history.levels import LENGTH
+from gateway.history.levels import LENGTH, Span
 from gateway.history.rolled import RolledRun, both_means
 from gateway.reading import INT64_MAX, INT64_MIN
 
@@ -219,8 +219,9 @@ def decode_rollup(body: bytes, wanted: Sequence[int] | None = None, *, orders: b
     return Frame(frame.times, frame.times, frame.orders, [frame.columns[place[number]] for number in stored])
 
 
-def rolled_runs(body: bytes, metrics: list[int], aggregate: str, start: int, end: int) -> list[RolledRun]:
-    """What the aggregate needs of the shape's metrics with these indices, of buckets that begin in this time.
+def rolled_runs(body: bytes, metrics: list[int], aggregate: str, spans: Iterable[Span]) -> list[tuple[int, RolledRun]]:
+    """What the aggregate needs of the shape's metrics with these indices, each with its index, of the buckets that
+    begin in each of these spans.
 
     Raises :class:`DamagedChunk`.
     """
@@ -235,12 +236,12 @@ def rolled_runs(body: bytes, metrics: list[int], aggregate: str, start: int, end
             wanted += (first + _OF[aggregate], first + WEIGHT)
     frame = decode_rollup(body, wanted, orders=aggregate == "last")
     times = frame.times
-    lo, hi = bisect_left(times, start), bisect_left(times, end)
+    cuts = [(bisect_left(times, start), bisect_left(times, end)) for start, end in spans]
     columns = iter(frame.columns)
     runs = []
-    for _ in metrics:
+    for metric in metrics:
         of = next(columns)
         other = None if aggregate == "count" else next(columns)
         weights, lags = (None, other) if aggregate == "last" else (other, None)
-        runs.append(RolledRun(times, frame.orders, of, weights, lags, lo, hi))
+        runs += [(metric, RolledRun(times, frame.orders, of, weights, lags, lo, hi)) for lo, hi in cuts]
     return runs

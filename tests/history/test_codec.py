@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_left
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.history.codec import DamagedChunk, decode, encode
+from gateway.history.codec import DamagedChunk, decode, decode_within, encode
 from gateway.history.column import FLOAT, Column, column, values
-from gateway.history.frame import Frame
+from gateway.history.frame import Frame, cut_frame
 from gateway.reading import Value
 from tests.history.model import exact
 
@@ -65,6 +66,25 @@ def test_round_trip(given_frame: tuple[Frame, list[list[Value]]]) -> None:
         assert back.orders == orders
     for found, given_values in zip(back.columns, lists, strict=True):
         assert list(map(exact, values(found))) == list(map(exact, given_values))
+
+
+@given(frames(), st.lists(st.integers(0, 60), max_size=6), st.booleans())
+def test_spans_of_time(given_frame: tuple[Frame, list[list[Value]]], bounds: list[int], regular: bool) -> None:
+    """Of each span of time asked for there are the rows that the whole has of it."""
+    frame, _ = given_frame
+    if regular:
+        frame = Frame(array("q", range(0, 3 * len(frame), 3)), frame.received, frame.orders, frame.columns)
+    body = encode(frame)
+    whole = decode(body, orders=True)
+    bounds = sorted(frame.times[bound] + 1 if bound < len(frame) else (1 << 63) - 1 for bound in [0, *bounds])
+    spans = list(zip(bounds[::2], bounds[1::2], strict=False))
+    columns = list(range(len(frame.columns)))[::-1]
+    for span, found in zip(spans, decode_within(body, spans, columns, orders=True), strict=True):
+        right = cut_frame(whole, *(bisect_left(whole.times, bound) for bound in span))
+        assert found.times == right.times
+        assert found.orders == right.orders
+        for one, index in zip(found.columns, columns, strict=True):
+            assert list(map(exact, values(one))) == list(map(exact, values(right.columns[index])))
 
 
 @given(st.lists(FLOATS, min_size=1), st.booleans())

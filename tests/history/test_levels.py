@@ -3,9 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.history.levels import HOURS, LENGTH, MINUTES, RAW, Segment, fitting, plan, whole_hours
+from gateway.history.levels import HOURS, LENGTH, MINUTES, RAW, Segment, fitting, parted, plan, whole_hours
 
-MINUTE, HOUR = LENGTH[MINUTES], LENGTH[HOURS]
+SECOND, MINUTE, HOUR = 10**9, LENGTH[MINUTES], LENGTH[HOURS]
 NEVER = (-(1 << 63),) * 3
 
 
@@ -48,10 +48,56 @@ def test_what_is_not_kept_any_more_comes_from_a_coarser_level() -> None:
     assert plan(3 * HOUR, 4 * HOUR + MINUTE, MINUTE, gone) == [Segment(MINUTES, 3 * HOUR, 4 * HOUR + MINUTE)]
 
 
+def test_a_step_that_divides_minutes() -> None:
+    """One of many minutes is answered from minutes, but where one of its ends lies within a minute."""
+    step = 10 * MINUTE + 30 * SECOND
+    assert plan(1, HOUR + 1, step, NEVER) == [
+        Segment(RAW, 1, MINUTE),
+        (minutes := Segment(MINUTES, MINUTE, HOUR, step=step)),
+        Segment(RAW, HOUR, HOUR + 1),
+    ]
+    divided = [(at * MINUTE, (at + 1) * MINUTE) for at in (10, 31, 52)]
+    between = [(lo * MINUTE, hi * MINUTE) for lo, hi in ((1, 10), (11, 31), (32, 52), (53, 60))]
+    assert parted(minutes, -HOUR, 9 * HOUR) == (between, divided)
+    assert parted(minutes, 10 * MINUTE, 11 * MINUTE - 1) == ([], divided[:1])
+    assert parted(minutes, 11 * MINUTE, 12 * MINUTE) == ([(11 * MINUTE, 13 * MINUTE)], [])
+    # Where readings are gone minutes answer, where minutes are, readings.
+    assert plan(0, 2 * HOUR, step, (HOUR, 0, 0)) == [
+        Segment(MINUTES, 0, HOUR, False),
+        Segment(MINUTES, HOUR, 2 * HOUR, step=step),
+    ]
+    assert plan(0, 2 * HOUR, step, (0, HOUR, 0)) == [
+        Segment(RAW, 0, HOUR),
+        Segment(MINUTES, HOUR, 2 * HOUR, step=step),
+    ]
+    assert plan(0, HOUR, step, (0, 3 * HOUR, 0)) == [Segment(RAW, 0, HOUR)]
+
+
 @given(
     st.integers(0, 9 * HOUR),
     st.integers(0, 9 * HOUR),
-    st.sampled_from([1, 7, MINUTE, 3 * MINUTE, HOUR, 2 * HOUR, 90 * MINUTE]),
+    st.integers(10 * MINUTE, 2 * HOUR),
+    st.tuples(st.integers(0, 9 * HOUR), st.integers(0, 9 * HOUR)).map(sorted),
+)
+def test_parts_of_a_segment(start: int, end: int, step: int, times: list[int]) -> None:
+    """All buckets of a segment from the first time to the last are in one part, and a step divides those of one."""
+    for segment in plan(start, end, step, NEVER):
+        if not segment.step:
+            continue
+        whole, divided = parted(segment, *times)
+        buckets = [
+            (time, one is divided) for one in (whole, divided) for lo, hi in one for time in range(lo, hi, MINUTE)
+        ]
+        first = max(segment.start, times[0] // MINUTE * MINUTE)
+        last = min(segment.end - MINUTE, times[1] // MINUTE * MINUTE)
+        assert [time for time, _ in sorted(buckets)] == list(range(first, last + 1, MINUTE))
+        assert all(is_divided == (time // step != (time + MINUTE - 1) // step) for time, is_divided in buckets)
+
+
+@given(
+    st.integers(0, 9 * HOUR),
+    st.integers(0, 9 * HOUR),
+    st.sampled_from([1, 7, MINUTE, 3 * MINUTE, HOUR, 2 * HOUR, 90 * MINUTE, 90 * MINUTE + 1]),
     st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda hours: sorted(hours, reverse=True)),
 )
 def test_all_is_asked_for_once(start: int, end: int, step: int, hours: list[int]) -> None:
@@ -67,7 +113,7 @@ def test_all_is_asked_for_once(start: int, end: int, step: int, hours: list[int]
         assert segment.start < segment.end
         assert segment.start == done
         if segment.exact:
-            assert step % length == 0
+            assert step % length == segment.step % length
             assert segment.end % length == 0
         assert segment.level == HOURS or segment.start >= gone[segment.level]
         done = whole(segment.end, length)

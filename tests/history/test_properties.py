@@ -33,7 +33,7 @@ QUERIES = st.fixed_dictionaries(
         "metrics": st.sampled_from(["*", "m", "?", "n", ("o", "m")]),
         "start": st.sampled_from([0, 0, 3, 10]),
         "end": st.sampled_from([5000, 5000, 12, 8]),
-        "step": st.sampled_from([None, None, 1, 7, 10, 20, 100, 1000]),
+        "step": st.sampled_from([None, None, 1, 7, 10, 20, 100, 127, 1000]),
         "agg": st.sampled_from(AGGREGATES),
         "limit": st.sampled_from([100_000, 100_000, 10, 1]),
     }
@@ -141,7 +141,11 @@ async def play(steps: list[tuple[object, ...]], directory: Path) -> None:
         edges = {"start": 23, "end": 4321, "step": 200}
         for question in (
             everything,
-            *(span | {"agg": agg} for agg in AGGREGATES for span in (edges, everything | {"step": 100})),
+            *(
+                span | {"agg": agg}
+                for agg in AGGREGATES
+                for span in (edges, everything | {"step": 100}, everything | {"step": 133})
+            ),
         ):
             assert_same(await store.query(**question), model.query(**question))  # type: ignore[arg-type]
         assert strict(await store.latest()) == strict(model.latest())
@@ -164,6 +168,7 @@ SMALL = {
     "gateway.history.collector._PIECE": 8,
     "gateway.history.memtable._LEAST_ROWS": 3,
     "gateway.history.history.REST": 0,
+    "gateway.history.query._WORTH_A_BUCKET": 0,
     "gateway.history.roller.ROOM": 5,
     "gateway.history.roller.STEP_ROWS": 30,
     "gateway.history.roller.CHUNKS": 2,

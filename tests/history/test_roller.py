@@ -18,6 +18,7 @@ from gateway.errors import HistoryError
 from gateway.history import History, roller
 from gateway.history import query as history_query
 from gateway.history.downsample import AGGREGATES
+from gateway.history.frame import Frame
 from gateway.history.retention import DAY_NS as DAY
 from gateway.history.store import Store
 from gateway.reading import Reading, Value
@@ -109,6 +110,24 @@ def ask(path: Path, statement: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+def count_decoded(monkeypatch: pytest.MonkeyPatch, read: list[int]) -> None:
+    """Note the chunks that are read, each by how many rows of it are."""
+    decode, decode_within = history_query.decode, history_query.decode_within
+
+    def whole(*given: Any, **named: Any) -> Frame:
+        found = decode(*given, **named)
+        read.append(len(found))
+        return found
+
+    def within(*given: Any, **named: Any) -> list[Frame]:
+        found = decode_within(*given, **named)
+        read.append(sum(map(len, found)))
+        return found
+
+    monkeypatch.setattr(history_query, "decode", whole)
+    monkeypatch.setattr(history_query, "decode_within", within)
+
+
 async def test_what_is_in_rollups_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A question for minutes reads rollups, at its edges readings, and what is not in them yet."""
     async with opened(tmp_path / "history.db") as history:
@@ -116,8 +135,7 @@ async def test_what_is_in_rollups_is_not_read_again(tmp_path: Path, monkeypatch:
         await rolled(history)
         assert history.stats()["chunks_rolled"] == 3
         read: list[int] = []
-        decode = history_query.decode
-        monkeypatch.setattr(history_query, "decode", lambda *given, **named: read.append(1) or decode(*given, **named))
+        count_decoded(monkeypatch, read)
         for start, end, chunks in ((T0, T0 + 4 * HOUR, 0), (T0 + 1, T0 + 3 * HOUR, 1), (T0 + 1, T0 + 3 * HOUR + 1, 2)):
             rows, _ = model.query(start=start, end=end)
             for agg in AGGREGATES:
@@ -127,6 +145,29 @@ async def test_what_is_in_rollups_is_not_read_again(tmp_path: Path, monkeypatch:
                     assert len(read) == chunks
                     assert whole_from is None
                     assert same(found, reduced(rows, step, agg))
+
+
+async def test_of_minutes_that_a_step_divides_readings_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of many minutes, and of no whole number of them, reads those readings alone that its ends are amid; where
+    a minute has few of them, readings and no rollups."""
+    start, end, odd = T0 + 90 * SECOND, T0 + 3 * HOUR + 7, 10 * MINUTE + 7 * SECOND
+    rare = [reading("rare", T0 + n * 20 * SECOND, {"level": n % 89 / 10}) for n in range(4096)]
+    async with opened(tmp_path / "history.db") as history:
+        model = await write(history, seconds(T0, 3 * 4096), rare)
+        await rolled(history)
+        assert history.stats()["chunks_rolled"] == 4
+        read: list[int] = []
+        count_decoded(monkeypatch, read)
+        for devices, most in (("pump-1", 1_300), ("rare", 540)):
+            rows, _ = model.query(devices=devices, start=start, end=end)
+            for agg in AGGREGATES:
+                read.clear()
+                found, _, whole_from = await history.ask(devices=devices, start=start, end=end, step=odd, agg=agg)
+                assert same(found, reduced(rows, odd, agg))
+                assert whole_from is None
+                assert most / 2 < sum(read) <= most
 
 
 async def test_late_rows_get_into_their_buckets(tmp_path: Path) -> None:
@@ -243,9 +284,12 @@ async def test_in_place_of_a_rollup_that_is_damaged_readings_are_read(tmp_path: 
         await rolled(history)
     ask(path, "UPDATE rollup SET kept = kept + 1")
     async with opened(path, retention_days=0) as history:
-        question: dict[str, Any] = {"start": T0 + 7, "end": T0 + 2 * HOUR, "step": 10 * MINUTE}
+        question: dict[str, Any] = {"start": T0 + 7, "end": T0 + 2 * HOUR}
         for agg in AGGREGATES:
-            assert same((await history.query(**question, agg=agg))[0], model.query(**question, agg=agg)[0])
+            for step in (10 * MINUTE, 11 * MINUTE + 13 * SECOND):
+                found, _ = await history.query(**question, step=step, agg=agg)
+                assert same(found, model.query(**question, step=step, agg=agg)[0])
+        question["step"] = 10 * MINUTE
         damaged = history.stats()["damaged"]
         assert damaged
         model.write(batch(history.end, list(more := seconds(T0 + 3000 * SECOND, 2 * 4096))))

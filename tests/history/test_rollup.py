@@ -65,7 +65,7 @@ def test_a_rollup_answers_as_its_rows_do(
         assert_alike(whole, combine([combine([roll(frame, 10) for frame in frames[:-1]]), roll(frames[-1], 10)]))
     body = encode_rollup(whole)
     assert_alike(decode_rollup(body), whole)
-    for metric, run in enumerate(rolled_runs(body, [0, 1], aggregate, start, end)):
+    for metric, run in rolled_runs(body, [0, 1], aggregate, [(start, end)]):
         buckets = Buckets(step, aggregate)
         buckets.add(run)
         buckets.seal()
@@ -118,10 +118,10 @@ def test_single_metrics_are_read_alone() -> None:
         times, times, array("q", range(7, 107)), [column([float(n * time) for time in times]) for n in range(30)]
     )
     body = encode_rollup(roll(frame, 10))
-    (run,) = rolled_runs(body, [29], "max", 0, 100)
+    ((_, run),) = rolled_runs(body, [29], "max", [(0, 100)])
     assert (list(run.column.data)[-1], run.orders, run.lags) == (29 * 99, 0, None)
-    (run,) = rolled_runs(body, [3], "last", 20, 50)
-    assert (run.lo, run.hi, list(run.orders)[:2]) == (2, 5, [16, 26])  # type: ignore[arg-type]
+    ((metric, run),) = rolled_runs(body, [3], "last", [(20, 50)])
+    assert (metric, run.lo, run.hi, list(run.orders)[:2]) == (3, 2, 5, [16, 26])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("change", [b"\x00", b"\x05\x00\x91\xc1", b"\xff\xff"])
@@ -133,7 +133,7 @@ def test_what_is_no_rollup_is_told(change: bytes) -> None:
         with pytest.raises(DamagedChunk):
             decode_rollup(nothing)
     with pytest.raises(DamagedChunk):
-        rolled_runs(change + body, [0], "mean", 0, 10)
+        rolled_runs(change + body, [0], "mean", [(0, 10)])
     with pytest.raises(DamagedChunk):
-        rolled_runs(body, [1], "mean", 0, 10)
+        rolled_runs(body, [1], "mean", [(0, 10)])
     assert len(cut_frame(decode_rollup(body), 0, 1)) == 1
