@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from gateway.auth import Tokens
 from tests.running import acked, gateway, receive, send
 from tests.servers import Missing, Mosquitto, free_port
+from tools.toolkit.peers import node_red
 
 FLOWS = Path(__file__).parents[2] / "config" / "node-red"
 VALUE = re.compile(r"\[debug:values\]\s*(\{.*?\n\})", re.DOTALL)
@@ -43,10 +43,8 @@ def test_a_flow_is_whole(name: str) -> None:
 
 async def test_node_red_reads_both(tmp_path: Path) -> None:
     """A reading comes out of each flow's last node: by the broker, and straight from the gateway."""
-    program = shutil.which("node-red")
-    if program is None:
-        pytest.skip("node-red is not on this machine (npm install -g node-red).")
     try:
+        command = node_red(tmp_path, free_port())
         broker = Mosquitto(tmp_path / "broker")
     except Missing as missing:
         pytest.skip(str(missing))
@@ -71,11 +69,8 @@ async def test_node_red_reads_both(tmp_path: Path) -> None:
                     case "debug":
                         node["console"] = True
             (tmp_path / "flows.json").write_text(json.dumps(nodes))
-            (tmp_path / "settings.js").write_text("module.exports = {flowFile: 'flows.json'};\n")
-            words = [program, "--userDir", str(tmp_path), "--settings", str(tmp_path / "settings.js")]
             process = await asyncio.create_subprocess_exec(
-                *words,
-                *("--port", str(free_port())),
+                *command,
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=STDOUT,

@@ -66,7 +66,7 @@ def test_what_is_missed_is_said(result: dict[str, Any]) -> None:
     good = copy.deepcopy(result)
     good["stalled"]["latency_ms"] = {"latest": [30.0, 120.0], "every": [30.0, 120.0]}
     for row in good["dashboards"]:
-        row["encoded_per_s"] = 10.0
+        row |= {"encoded_per_s": 10.0, "cpu_percent": 20.0, "taken_per_s": 400.0}
     assert all(met for *_, met in livereport.targets(good))
     assert "missed" not in livereport.table(good)
     for change in (
@@ -85,19 +85,23 @@ def test_what_is_missed_is_said(result: dict[str, Any]) -> None:
         bad = copy.deepcopy(good)
         bad["stalled"].update(change)
         assert "missed" in livereport.table(bad), change
-    good["dashboards"][1]["encoded_per_s"] = 60.0
-    assert [name for name, *_, met in livereport.targets(good) if not met] == [
-        "encoder calls a second with 2 / 12 dashboards"
-    ]
+    for change, missed in (
+        ({"encoded_per_s": 60.0}, "encoder calls a second with 2 / 12 dashboards"),
+        ({"cpu_percent": 20.1}, "each further dashboard of the same subscription, CPU a reading"),
+        ({"taken_per_s": 390.0}, "12 dashboards on all devices at 400 readings a second: core busy, taken"),
+    ):
+        bad = copy.deepcopy(good)
+        bad["dashboards"][1].update(change)
+        assert [name for name, *_, met in livereport.targets(bad) if not met] == [missed]
 
 
 def test_cost_of_a_further_dashboard() -> None:
-    """It is the difference between the most and the fewest, a dashboard and an update."""
+    """It is the difference between the most and the fewest, a dashboard and an update or a reading."""
     rows = [
-        {"dashboards": 10, "cpu_percent": 20.0, "updates_per_s": 100.0},
-        {"dashboards": 110, "cpu_percent": 30.0, "updates_per_s": 1100.0},
+        {"dashboards": 10, "cpu_percent": 20.0, "updates_per_s": 100.0, "taken_per_s": 5000.0},
+        {"dashboards": 110, "cpu_percent": 30.0, "updates_per_s": 1100.0, "taken_per_s": 5000.0},
     ]
-    assert livereport.further(rows) == (0.1, 100.0)
+    assert livereport.further(rows) == (0.1, 100.0, 0.2)
 
 
 def test_latency_is_of_every_reading_at_every_dashboard() -> None:

@@ -13,6 +13,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
+from gateway.codecs import CODECS
 from tests.servers import Mosquitto
 from tools.toolkit import frames, job, load, proc
 from tools.toolkit.mqtt import Subscriber
@@ -81,6 +82,31 @@ async def test_a_refused_reading_is_sent_again_from_there() -> None:
     assert len(wire.sent) == 6
 
 
+@pytest.mark.parametrize("senml", [False, True])
+async def test_several_readings_make_one_message(senml: bool) -> None:
+    """The gateway's own codec finds the readings in it, in order and a millisecond apart, also after a refusal."""
+    codec = CODECS["gateway.v1.senml-json" if senml else "gateway.v1.json"]
+    meter = load.Meter()
+    wire: Any = _Wire()
+    device = load.Device("h", "a", meter, load.samples(), readings=3, senml=senml)
+    device.connection_made(wire)
+    device.send(2.5, 1_764_000_000_002)
+    device.next = 2
+    device.send(2.5, 1_764_000_000_003)
+    assert meter.sent == 4
+    server = ServerProtocol()
+    server.receive_data(wire.sent[0])
+    (request,) = server.events_received()
+    server.send_response(server.accept(request))
+    server.receive_data(b"".join(wire.sent[1:]))
+    for frame, first in zip(server.events_received(), (0, 1), strict=True):
+        readings: list[Any] = codec.decode(frame.data.decode())
+        assert [round(one.time / 1e6) for one in readings] == [1_764_000_000_000 + first + n for n in range(3)]
+        assert [one.seq for one in readings] == ([0] * 3 if senml else [first + 1, first + 2, first + 3])
+        assert all(one.values.keys() == {"temperature", "humidity", "pressure", "sent"} for one in readings)
+        assert all(one.values["sent"] == 2.5 for one in readings)
+
+
 async def test_the_subscriber_gets_every_message(mosquitto: Mosquitto) -> None:
     """Messages published at QoS 1, long ones too, arrive once each at the subscriber."""
     got: list[bytes] = []
@@ -147,34 +173,7 @@ def test_a_process_and_its_children_are_measured(tmp_path: Path) -> None:
         process.stdout.close()
 
 
-def test_percentiles_and_table() -> None:
-    """The table has a row a rate, with the figures rounded as a reader needs them."""
+def test_percentiles() -> None:
+    """The median and the 99th of a hundred, in milliseconds."""
     assert job._percentiles(job.array("d")) == (0.0, 0.0)
     assert job._percentiles(job.array("d", [0.001 * n for n in range(1, 101)])) == (51.0, 100.0)
-    figures = job.Figures(
-        rate=20_000,
-        achieved_per_s=19_999.6,
-        cpu_us_per_message=21.84,
-        cpu_percent=43.7,
-        ack_p50_ms=31.2,
-        ack_p99_ms=60.1,
-        live_p50_ms=55.0,
-        live_p99_ms=110.2,
-        resident_mb=61.2,
-        resident_end_mb=62.9,
-        written_per_byte=2.31,
-        bytes_per_message=116.0,
-        sent=10,
-        lost=0,
-        mqtt_received=10,
-        mqtt_missing=0,
-        throttled=0,
-        held=0,
-        errors={},
-        closed={},
-        generator_percent=20.0,
-        generator_late_ms=2.0,
-    )
-    lines = job.table([figures]).splitlines()
-    assert len(lines) == 3
-    assert lines[2] == "| 20,000 | 20,000 | 21.8 | 44 % | 31 / 60 | 55 / 110 | 61 / 63 | 2.3 | 0 | 0 | 0 |"

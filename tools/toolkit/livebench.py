@@ -27,12 +27,12 @@ from typing import Any
 
 import msgspec
 
+from .about import load, machine
 from .liveprobe import PATH
 from .liveviewer import Gallery, Viewer, percentiles
 from .load import Device, Meter, Pacer, samples
 from .proc import resident_bytes
 from .servers import HOST, Daemon, Failed
-from .wsreport import machine
 
 __all__ = ["QUICK", "Live", "run"]
 
@@ -77,7 +77,7 @@ QUICK = Live(
 
 def run(live: Live) -> dict[str, Any]:
     """Measure; raises :class:`Failed`."""
-    about = machine()
+    about = machine("websockets", "uvloop")
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
         settings = {
             "GATEWAY_LIMITS__DEVICE_RATE": "1000000",
@@ -87,7 +87,7 @@ def run(live: Live) -> dict[str, Any]:
         launcher = ["-m", "tools.toolkit.liveprobe"]
         with Daemon(Path(name), settings, core=DAEMON_CORE, launcher=launcher) as daemon:
             figures = _loop(_measure(live, daemon))
-    return {"machine": about, **figures, "load_after": [round(one, 2) for one in os.getloadavg()]}
+    return {"machine": about, **figures, "load_after": load()}
 
 
 def _loop(main: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from array import array
 from typing import Any, cast
@@ -20,6 +21,7 @@ from .frames import CLOSE, PING, PONG, TEXT, FrameReader, client_frame, upgrade_
 __all__ = ["Client", "Dashboard", "Device", "Meter", "Pacer"]
 
 READING = b'{"ts":%d,"seq":%d,"values":{%s,"sent":%.6f}}'
+SENML = b'{"bt":%.3f},%s,{"n":"sent","v":%.6f}'  # without a sequence: no acks
 SAMPLES = 1024
 TICK_S = 0.001
 # A device whose unsent bytes pass this is skipped until they are gone: the gateway does not keep up.
@@ -37,6 +39,11 @@ def samples(seed: int = 1) -> list[bytes]:
         pressure += rng.gauss(0, 0.02)
         found.append(b'"temperature":%.2f,"humidity":%.2f,"pressure":%.2f' % (temperature, humidity, pressure))
     return found
+
+
+def _records(values: bytes) -> bytes:
+    """The inside of a JSON object as SenML records, without their time."""
+    return re.sub(rb'"(\w+)":([^,]+)', rb'{"n":"\1","v":\2}', values)
 
 
 class Meter:
@@ -60,8 +67,8 @@ class Meter:
 class Client(asyncio.Protocol):
     """The client's end of one WebSocket connection; ``opened`` is done after the handshake."""
 
-    def __init__(self, host: str, target: str, meter: Meter) -> None:
-        self._request = upgrade_request(host, target)
+    def __init__(self, host: str, target: str, meter: Meter, subprotocol: str = "") -> None:
+        self._request = upgrade_request(host, target, subprotocol)
         self._reader = FrameReader()
         self._head = b""
         self._upgraded = False
@@ -102,6 +109,7 @@ class Client(asyncio.Protocol):
                 self.transport.close()
                 return
             self._upgraded = True
+            self.upgraded()
             data = rest
         for opcode, payload in self._reader.feed(data):
             if opcode == PING:
@@ -114,6 +122,9 @@ class Client(asyncio.Protocol):
             else:
                 self.message(payload)
 
+    def upgraded(self) -> None:
+        """The handshake is done."""
+
     def message(self, payload: bytes) -> None:
         raise AssertionError("for the subclass")
 
@@ -122,33 +133,62 @@ class Client(asyncio.Protocol):
 
 
 class Device(Client):
-    """Sends a reading whenever :meth:`send` is called, and takes acks; ``opened`` is done after ``welcome``."""
+    """Sends a message whenever :meth:`send` is called, and takes acks; ``opened`` is done after ``welcome``.
 
-    def __init__(self, host: str, name: str, meter: Meter, values: list[bytes], offset: int = 0) -> None:
-        super().__init__(host, f"/v1/devices/{name}?session=load", meter)
-        self._values = values
+    ``readings`` in a message: one as an object, several as an array, a millisecond apart; ``senml``: as a pack, which
+    gets no acks.  All of a message were sent at the same time.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        name: str,
+        meter: Meter,
+        values: list[bytes],
+        offset: int = 0,
+        *,
+        readings: int = 1,
+        senml: bool = False,
+        target: str = "",
+    ) -> None:
+        target = target or f"/v1/devices/{name}?session=load"
+        super().__init__(host, target, meter, "gateway.v1.senml-json" if senml else "")
+        self._values = [_records(one) for one in values] if senml else values
         self._offset = offset
+        self._readings = readings
+        self._form = self._pack if senml else self._array if readings > 1 else self._one
         self._sent_at = array("d")  # by sequence number, from 1
         self._held_until = 0.0
         self.next = 1
         self.acked = 0
 
     def send(self, now: float, wall_ms: int) -> bool:
-        """One reading; false when it has to wait (refused before, or the gateway does not take any)."""
+        """One message; false when it has to wait (refused before, or the gateway does not take any)."""
         if self.paused or now < self._held_until:
             self.meter.held += 1
             return False
-        seq = self.next
-        payload = READING % (wall_ms, seq, self._values[(seq + self._offset) % SAMPLES], now)
+        seq, sent_at = self.next, self._sent_at
+        payload = self._form(wall_ms, seq, now)
         self.transport.write(client_frame(payload))
-        self.next = seq + 1
-        if seq > len(self._sent_at):
-            self._sent_at.append(now)
-            self.meter.sent += 1
-            self.meter.payload_bytes += len(payload)
-        else:
-            self._sent_at[seq - 1] = now
+        self.next = seq + self._readings
+        new = max(0, self.next - 1 - len(sent_at))
+        sent_at[seq - 1 : self.next - 1] = array("d", [now]) * self._readings
+        self.meter.sent += new
+        self.meter.payload_bytes += len(payload) * new // self._readings
         return True
+
+    def _one(self, wall_ms: int, seq: int, now: float) -> bytes:
+        return READING % (wall_ms, seq, self._values[(seq + self._offset) % SAMPLES], now)
+
+    def _array(self, wall_ms: int, seq: int, now: float) -> bytes:
+        first = wall_ms - self._readings + 1
+        return b"[%s]" % b",".join([self._one(first + n, seq + n, now) for n in range(self._readings)])
+
+    def _pack(self, wall_ms: int, seq: int, now: float) -> bytes:
+        first, start = wall_ms - self._readings + 1, seq + self._offset
+        return b"[%s]" % b",".join(
+            [SENML % ((first + n) / 1000, self._values[(start + n) % SAMPLES], now) for n in range(self._readings)]
+        )
 
     def message(self, payload: bytes) -> None:
         if payload.startswith(b'{"type":"ack","seq":'):
@@ -163,7 +203,7 @@ class Device(Client):
                 self.opened.set_result(None)
         elif kind == "throttled" or (kind == "error" and message["code"] == "overloaded"):
             self.meter.throttled += 1
-            self.next = min(self.next, message["seq"])
+            self.next = min(self.next, message.get("seq", self.next))
             self._held_until = time.monotonic() + message.get("retry_after_ms", 1000) / 1000
         elif kind == "error":
             self.meter.errors[message["code"]] = self.meter.errors.get(message["code"], 0) + 1
@@ -222,7 +262,7 @@ class Dashboard(Client):
 
 
 class Pacer:
-    """Makes ``devices`` send ``rate`` readings a second together, evenly, one device after the other."""
+    """Makes ``devices`` send ``rate`` messages a second together, evenly, one device after the other."""
 
     def __init__(self, devices: list[Device], rate: float) -> None:
         self._devices = devices

@@ -14,7 +14,6 @@ CPU time is the process's own clock (user and system, in nanoseconds), which any
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import socket
 import statistics
@@ -28,10 +27,11 @@ from typing import Any
 
 import msgspec
 
+from .about import load, machine
 from .proc import resident_bytes
 from .servers import ROOT, Failed, on_core
 from .wspeers import Holder, Listeners, close_all, connect, frames_to_send, send_paced, stagger
-from .wsreport import NAMES, as_json, machine, table
+from .wsreport import NAMES, as_json, table
 
 __all__ = ["COMPARED", "LOOPS", "PARTS", "QUICK", "Ws", "as_json", "run", "table"]
 
@@ -366,7 +366,7 @@ def broadcast(what: Ws, loop: str) -> dict[str, Any]:
 
 def run(what: Ws, loops: Sequence[str] = LOOPS, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """All of it; raises :class:`Failed`."""
-    about = machine()
+    about = machine("websockets", "uvloop")
     figures = []
     for loop in loops:
         if loop == "uvloop" and "uvloop" not in about:
@@ -374,4 +374,4 @@ def run(what: Ws, loops: Sequence[str] = LOOPS, parts: Sequence[str] = PARTS) ->
             continue
         print(f"measuring under {loop}", file=sys.stderr)
         figures.append(measure(what, loop, parts))
-    return {"machine": about, "load_after": [round(one, 2) for one in os.getloadavg()], "loops": figures}
+    return {"machine": about, "load_after": load(), "loops": figures}

@@ -1,16 +1,14 @@
-"""What ``tools/bench ws`` says: the machine, the targets, tables."""
+"""What ``tools/bench ws`` says: the targets, tables."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
-__all__ = ["NAMES", "as_json", "machine", "table", "targets"]
+from .about import sentence
+
+__all__ = ["NAMES", "as_json", "table", "targets"]
 
 NAMES = {
     "plain": "websockets, `async for`",
@@ -20,25 +18,6 @@ NAMES = {
     "batch": "batch_handler, 50",
     "batch-100ms": "batch_handler, 50 or 100 ms",
 }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = platform.machine()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    libraries = {}
-    for name in ("websockets", "uvloop"):
-        with contextlib.suppress(ImportError):
-            libraries[name] = version(name)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        **libraries,
-        "load": [round(one, 2) for one in os.getloadavg()],
-    }
 
 
 def targets(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
@@ -86,12 +65,7 @@ def targets(figures: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
 
 def table(result: dict[str, Any]) -> str:
     """Everything as Markdown."""
-    about = result["machine"]
-    libraries = ", ".join(f"{name} {about[name]}" for name in ("websockets", "uvloop") if name in about)
-    lines = [
-        f"{about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}, {libraries};"
-        f" load {about['load'][0]} before, {result['load_after'][0]} after",
-    ]
+    lines = [sentence(result["machine"], result["load_after"])]
     for figures in result["loops"]:
         lines += ["", f"## {figures['loop']}", ""]
         if "receive" in figures:
