@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FULL", "KIND", "Segment", "Tail", "name_of", "parse_name"]
 
+BLOCK = 4096
 AHEAD = 32 << 10
-AHEAD_OF = 8 << 10  # a larger record costs about as much as zeros as filling ahead saves
+AHEAD_OF = BLOCK  # a larger record costs more as zeros than filling ahead saves
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no room: what makes some may come
 KIND = ".seg"  # how the names of all segments end
 
@@ -67,8 +68,8 @@ class Tail:
     """The segment being appended to.  Methods raise ``OSError``; after that only :meth:`abandon` may be called.
 
     Ahead of small records the file is filled with zeros, :data:`AHEAD` bytes at a time: syncing a record written over
-    them costs the record's block alone, where growing the file would cost the file system's own journal as well (three
-    to five blocks on ext4, at every commit of a handful of readings).
+    them costs the record's block alone, where growing the file would cost the file system's own journal as well (one
+    block on ext4, at every commit).
     """
 
     def __init__(
@@ -137,13 +138,15 @@ class Tail:
         self.abandon()
 
     def _fill_ahead(self) -> None:
+        """Block by block: what one call writes may become one folio, all of which counts as written with each byte."""
+        at, end = self.used, (self.used + AHEAD) // BLOCK * BLOCK
         try:
-            written = os.pwrite(self._fd, bytes(AHEAD), self.used)
+            while at < end:
+                at += os.pwrite(self._fd, bytes(BLOCK - at % BLOCK), at)
+                self.segment.size = max(self.segment.size, at)
         except OSError as error:
             if error.errno not in FULL:
-                raise
-            return  # the record itself may still fit
-        self.segment.size = max(self.segment.size, self.used + written)
+                raise  # without room for the zeros the record itself may still fit
 
     def _write(self, parts: list[bytes]) -> None:
         left = sum(map(len, parts))

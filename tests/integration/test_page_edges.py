@@ -357,7 +357,8 @@ def test_a_change_is_told_whoever_brings_it(chromium: Chrome, shared: Daemon) ->
         """
         const {Store} = await import('/store.js'), store = new Store(() => 5), told = [];
         store.addEventListener('turned', ({detail: {name, state}}) => told.push(`${name} ${state}`));
-        const states = (...rows) => ({devices: Object.fromEntries(rows.map(([name, state, since]) => [name, {state, since}]))});
+        const entries = (rows) => rows.map(([name, state, since]) => [name, {state, since}]);
+        const states = (...rows) => ({devices: Object.fromEntries(entries(rows))});
         store.snapshot(states(['a', 'online', 1], ['b', 'offline', 1]));
         store.presence(states(['a', 'stale', 2]));
         store.rows([{device: 'a', state: 'offline', since: 3}, {device: 'b', state: 'offline', since: 1}]);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -619,3 +620,20 @@ async def test_a_read_that_is_cancelled_leaves_no_file_open(tmp_path: Path) -> N
             with pytest.raises(asyncio.CancelledError):
                 await task
         await until(lambda: files() <= before + 2)
+
+
+@pytest.mark.parametrize(("readings", "blocks"), [(12, 2), (80, 3)])
+async def test_a_commit_writes_few_blocks(tmp_path: Path, readings: int, blocks: int) -> None:
+    """A commit of some readings writes the blocks that it touches, as the kernel accounts it, and no more than one."""
+
+    def written() -> int:
+        found = re.search(r"^write_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)
+        assert found
+        return int(found[1])
+
+    async with opened(tmp_path) as journal:
+        await fill(journal, [reading(0)])
+        before = written()
+        for _ in range(64):
+            await fill(journal, [reading(number) for number in range(readings)], group=readings)
+        assert (written() - before) / 64 / 4096 <= blocks

@@ -33,6 +33,7 @@ NAMES = ("one", "two")
 SMALL = {
     "gateway.journal.journal.MIN_SEGMENT_BYTES": 1,
     "gateway.journal.journal.PERSIST_S": 3600.0,
+    "gateway.journal.segment.BLOCK": 64,
     "gateway.journal.segment.AHEAD": 200,
     "gateway.journal.segment.AHEAD_OF": 150,
     "gateway.journal.writer.RECORD_ITEMS": 6,
