@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -165,3 +166,33 @@ async def test_broker_that_freezes_slows_nobody(tmp_path: Path, mosquitto: Mosqu
                 pass
         finally:
             mosquitto.thaw()
+
+
+async def test_several_gateways_share_a_broker(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Each has a prefix of its own: who listens to all gets each reading once, a command finds the one whose device it
+    is for, and one that ends is offline alone."""
+
+    def settings(name: str) -> dict[str, Any]:
+        return {"id": name, "mqtt": {"url": mosquitto.url, "prefix": f"site/{name}"}, "batch": {"max_delay_ms": 50}}
+
+    with Subscriber(mosquitto.port, "site/#") as heard:
+        async with gateway(tmp_path / "b", **settings("b")) as b:
+            async with (
+                gateway(tmp_path / "a", **settings("a")) as a,
+                a.device("pump-1") as first,
+                b.device("pump-2") as second,
+            ):
+                await receive(first, "welcome")
+                await receive(second, "welcome")
+                readings = [{"seq": number, "n": number} for number in range(1, 21)]
+                await send(first, *readings)
+                await send(second, *readings)
+                topics = ["site/a/pump-1/telemetry", "site/b/pump-2/telemetry"]
+                for topic in topics:
+                    await until(lambda topic=topic: len(heard.payloads(topic)) >= 20)  # type: ignore[misc]
+                    assert [json.loads(payload)["n"] for payload in heard.payloads(topic)] == list(range(1, 21))
+                assert {m.topic for m in heard.messages if m.topic.endswith("/telemetry")} == set(topics)
+                heard.publish("site/b/pump-2/command", json.dumps({"ref": "x", "name": "blink"}).encode())
+                assert (await receive(second, "command"))["name"] == "blink"
+            await until(lambda: heard.payloads("site/a/status")[-1:] == [b"offline"])
+            assert heard.payloads("site/b/status") == [b"online"]
