@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from .clock import ClockRules
@@ -50,7 +51,7 @@ class Pipeline:
         self._hub = hub
         self.clock_rules = clock_rules or ClockRules()
         self._monotonic = monotonic
-        self._changes: dict[Device, SlidingWindow] = {}  # of devices that changed within the window
+        self._changes: dict[Device, SlidingWindow] = {}  # of devices that changed within the window, the latest last
         self._damped: dict[Device, float] = {}  # changed and not told, until when
         self.on_presence = on_presence if on_presence is not None else []
 
@@ -111,9 +112,8 @@ class Pipeline:
     def presence(self, device: Device, status: Status) -> None:
         """The device changed its state: journalled, shown, told, at once or damped."""
         device.status = status
-        changes = self._changes.get(device)
-        if changes is None:
-            changes = self._changes[device] = SlidingWindow(CHANGES, CHANGES_WINDOW_S, clock=self._monotonic)
+        changes = self._changes.pop(device, None) or SlidingWindow(CHANGES, CHANGES_WINDOW_S, clock=self._monotonic)
+        self._changes[device] = changes
         if device in self._damped:
             return
         if changes.allow():
@@ -128,9 +128,9 @@ class Pipeline:
             del self._damped[device]
             if device.status is not None:
                 self._tell(device, device.status)
-        for device in [device for device, changes in self._changes.items() if changes.idle()]:
-            if device not in self._damped:
-                del self._changes[device]
+        settled = takewhile(lambda one: one[1].idle(), self._changes.items())
+        for device in [device for device, _ in settled if device not in self._damped]:
+            del self._changes[device]
 
     def _tell(self, device: Device, status: Status) -> None:
         device.note(status, time.time_ns())

@@ -114,6 +114,7 @@ class Connection:
         resumed = device.begin(self._ws.query.get("session"), secrets.token_hex(4))
         device.last_seen = now
         device.rhythm.begin(endpoint.monotonic())
+        endpoint.soon.add(device)
         if previous is None or previous.via:
             endpoint.connected += 1
         status, changed = liveness.connected(device.status, now)
@@ -542,6 +543,7 @@ class Connection:
             detail = f"describe: more than {endpoint.settings.max_series} metrics of all devices"
             raise Refusal("too_many_series", detail)
         endpoint.pipeline.describe(device, body, received)
+        endpoint.soon.add(device)
         endpoint.described += more
 
     def _measured_in(self, device: Device, units: dict[str, str], received: int) -> None:

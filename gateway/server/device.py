@@ -38,7 +38,11 @@ __all__ = ["DeviceEndpoint"]
 REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing each other
 SLICE = 2_000  # devices looked at in one step of the loop
 LATE_S = 3.0  # between two rounds of ``watch``: then the gateway itself was away
-CLOCK_ROUNDS = 10  # of ``watch``, between two looks at the clocks
+FULL_ROUNDS = 5  # of ``watch``, between two that look at all devices
+# Who could be silent for too long before the next full round is looked at in each: whoever speaks meanwhile and has not
+# stated an interval that is shorter, may be silent for longer than that (LEARNED_LEAST_S).
+SOON_S = FULL_ROUNDS + LATE_S
+CLOCK_ROUNDS = 2 * FULL_ROUNDS  # between two looks at the clocks
 ACKS = ("durable", "delivered", "none")
 
 
@@ -86,6 +90,7 @@ class DeviceEndpoint:
         self.heard_by: dict[Device, list[SubLink]] = {}  # sub-devices that several concentrators hear; the newest last
         self.losses = Losses()
         self._rounds = 0
+        self.soon: set[Device] = set()  # looked at in the next round of ``watch``; who connects or says what it is too
         self._watched = monotonic()
         self._clocks_off: list[tuple[str, int]] = []
         self.messages = 0
@@ -120,23 +125,28 @@ class DeviceEndpoint:
         """To be called once a second: who has been silent for too long is stale.  In slices, for the loop's sake."""
         now = self.monotonic()
         late, self._watched = now - self._watched > LATE_S, now
-        self._rounds += 1
         look = self._rounds % CLOCK_ROUNDS == 0
+        full = late or self._rounds % FULL_ROUNDS == 0
+        self._rounds += 1
         off: list[tuple[str, int]] = []
-        for number, device in enumerate(list(self.book)):
+        soon, self.soon = self.soon, set()
+        for number, device in enumerate(list(self.book if full else soon)):
             if look and (skew := device.clock.skew_ms) is not None and abs(skew) > CLOCK_OFF_MS:
                 off.append((device.name, skew))
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            link = device.link
-            if link is None or link.paused or device.status is None:
+            link, rhythm = device.link, device.rhythm
+            if link is None or device.status is None:
+                continue
+            if link.paused:
+                self.soon.add(device)
                 continue
             if late:  # we stood still: what waits in the sockets was not read yet
-                device.rhythm.begin(now)
-                continue
-            quiet = device.rhythm.silence(now)
-            if quiet:
-                status = liveness.silent(device.status, quiet, device.rhythm.usual, self.now())
+                rhythm.begin(now)
+            if rhythm.silence(now + SOON_S):
+                self.soon.add(device)
+            if quiet := rhythm.silence(now):
+                status = liveness.silent(device.status, quiet, rhythm.usual, self.now())
                 if status is not None:
                     self.pipeline.presence(device, status)
         if look:

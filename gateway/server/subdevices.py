@@ -112,6 +112,7 @@ class SubDevices:
             return False  # this one has ended, or the device has its own
         if held is None:
             device.rhythm.begin(endpoint.monotonic())
+            endpoint.soon.add(device)
         elif isinstance(held, SubLink):
             several = endpoint.heard_by.setdefault(device, [held])
             if link in several:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -321,6 +322,33 @@ async def test_it_is_stale_by_its_own_rhythm(tmp_path: Path) -> None:
     assert (rig.state("hub"), rig.state("a")) == ("online", "stale")
     say(hub, {"type": "heartbeat", "device": "a"})
     assert rig.state("a") == "online"
+
+
+async def test_nobody_is_stale_sooner_or_later_than_it_is_silent(tmp_path: Path) -> None:
+    """Not all devices are looked at each second; each is stale from the first round in which it is silent too long."""
+    rng = random.Random(4)
+    rig = Rig(tmp_path)
+    connections = [rig.connect(f"d{number}") for number in range(20)]
+    stale = 0
+    for _ in range(2_000):
+        rig.now += 1
+        for number, connection in enumerate(connections):
+            chance = rng.random()
+            if connection.device.link is None:
+                if chance < 0.1:
+                    connections[number] = rig.connect(connection.device.name)
+            elif chance < 0.001:
+                connection.closed()
+            elif chance < 0.002:
+                say(connection, {"type": "describe", "interval_s": rng.choice([0.1, 1, 5, 60])})
+            elif chance < 0.002 + 0.5 ** (number % 8):
+                say(connection, {"t": 1})
+        await rig.endpoint.watch()
+        for device in [device for device in rig.book if device.link is not None]:
+            silent = device.rhythm.silence(rig.now) > 0
+            assert rig.state(device.name) == ("stale" if silent else "online"), device.name
+            stale += silent
+    assert stale > 1_000
 
 
 async def test_what_is_not_read_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
