@@ -68,7 +68,7 @@ COMMIT_STOP_S = 1.0
 SINKS_STOP_S = 2.0  # and what a sink takes to part from its far side
 HISTORY_DELAY_S = 0.25  # at most: a row can be read a second after its ack
 AGAIN_S = 1.0  # until work that failed is begun again
-REPLAY_READINGS = 5_000
+REPLAY_READINGS = 1_000
 RESERVE_S = 60.0  # between two looks whether the room set aside is there
 
 TITLES = {"history": "History", "mqtt": "MQTT", "sparkplug": "Sparkplug", "influx": "InfluxDB"}
