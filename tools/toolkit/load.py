@@ -153,7 +153,7 @@ class Device(Client):
     ) -> None:
         target = target or f"/v1/devices/{name}?session=load"
         super().__init__(host, target, meter, "gateway.v1.senml-json" if senml else "")
-        self._values = [_records(one) for one in values] if senml else values
+        self.values = [_records(one) for one in values] if senml else values  # in turn
         self._offset = offset
         self._readings = readings
         self._form = self._pack if senml else self._array if readings > 1 else self._one
@@ -178,7 +178,7 @@ class Device(Client):
         return True
 
     def _one(self, wall_ms: int, seq: int, now: float) -> bytes:
-        return READING % (wall_ms, seq, self._values[(seq + self._offset) % SAMPLES], now)
+        return READING % (wall_ms, seq, self.values[(seq + self._offset) % len(self.values)], now)
 
     def _array(self, wall_ms: int, seq: int, now: float) -> bytes:
         first = wall_ms - self._readings + 1
@@ -187,7 +187,10 @@ class Device(Client):
     def _pack(self, wall_ms: int, seq: int, now: float) -> bytes:
         first, start = wall_ms - self._readings + 1, seq + self._offset
         return b"[%s]" % b",".join(
-            [SENML % ((first + n) / 1000, self._values[(start + n) % SAMPLES], now) for n in range(self._readings)]
+            [
+                SENML % ((first + n) / 1000, self.values[(start + n) % len(self.values)], now)
+                for n in range(self._readings)
+            ]
         )
 
     def message(self, payload: bytes) -> None:

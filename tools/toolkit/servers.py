@@ -94,12 +94,18 @@ class Daemon:
     def address(self) -> str:
         return f"{'https' if 'GATEWAY_TLS__CERT' in self._environment else 'http'}://{HOST}:{self.port}"
 
-    def start(self) -> Daemon:
-        """Start it and wait for ``/readyz``; raises :class:`Failed`."""
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start it and wait for nothing."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
+        return self.process
+
+    def start(self) -> Daemon:
+        """Start it and wait for ``/readyz``; raises :class:`Failed`."""
+        self.spawn()
+        assert self.process is not None
         try:
             wait_for("the gateway", self.is_ready, self.process, self.log)
         except Failed:
