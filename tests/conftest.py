@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,12 +20,29 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side go files; of those that need a browser two at a time, since more would be slow for each other."""
-    for item in items:
-        name = item.path.name
-        group = f"browser {len(name) % 2}" if name.startswith("test_page") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+def together(nodeid: str) -> str:
+    """What a test is run with, one after the other, where tests run side by side: the same for all of those.
+
+    Of the tests that need a browser two run at a time, by files, since more would be slow for each other; those that
+    share a machine with a systemd, which takes seconds to start, are together; the others are each on their own.
+    """
+    file = nodeid.partition("::")[0]
+    name = file.rpartition("/")[2]
+    if name.startswith("test_page"):
+        return f"browser {len(name) % 2}"
+    return file if file == "tests/integration/test_machine.py" else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Our own groups: the mark ``xdist_group`` of pytest-xdist 3.8 does nothing with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    return Together(config, log)
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from tools.toolkit.chaos_device import Fleet, until
 from tools.toolkit.chaos_faults import ACK_BEFORE_SYNC
 from tools.toolkit.chaos_rig import Rig
 
-pytestmark = pytest.mark.alone
-
 ACKS = 60  # of each device
 
 

@@ -26,8 +26,6 @@ from tools.toolkit.chaos_rig import Rig
 
 pytestmark = pytest.mark.alone
 
-pytestmark = pytest.mark.alone
-
 DEVICES = ["a", "b"]
 COMMITS_MS = [300, 2000, 20, 300, 300]  # of each life; a reading is sent every 60 ms or so
 READINGS = (8, 16)

@@ -195,8 +195,8 @@ def test_a_reload_changes_no_process(host: Host) -> None:
         ws.send('{"seq":1,"n":1}')
         while json.loads(ws.recv(timeout=30))["type"] != "ack":
             pass
+    host.wait("ActiveState", "active")
     assert host.show("gateway.service", "MainPID") == pid
-    assert host.show("gateway.service", "ActiveState") == "active"
 
 
 def test_a_broker_is_reached_with_a_password_that_is_a_credential(host: Host) -> None:
@@ -250,7 +250,7 @@ def test_the_example_of_credentials_serves_tls(host: Host, tmp_path: Path) -> No
             assert json.loads(ws.recv(timeout=30))["type"] == "welcome"
         host.run("gateway", "check-config")
         host.run("systemctl", "reload", "gateway.service")
-        assert host.show("gateway.service", "ActiveState") == "active"
+        host.wait("ActiveState", "active")
     finally:
         host.path(f"{DROPINS}/credentials.conf").unlink()
         host.run("systemctl", "daemon-reload")

@@ -19,8 +19,6 @@ from websockets.exceptions import ConnectionClosed
 
 from tools.toolkit.servers import Daemon
 
-pytestmark = pytest.mark.alone
-
 STOP_S = 10.0
 FIRST_MS = int(time.time() * 1000) - 3_600_000
 
@@ -51,6 +49,7 @@ async def load(port: int, stop: asyncio.Event) -> tuple[int, int | None]:
             return acked, ws.close_code
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signal_under_load_ends_in_time_with_everything_committed(tmp_path: Path, number: signal.Signals) -> None:
     """It ends with status 0 within 10 s, tells peers 1001, and what was acked is there at the next start."""
@@ -90,6 +89,7 @@ async def test_systemd_is_told(tmp_path: Path) -> None:
     assert "STATUS=" in told[1]
 
 
+@pytest.mark.alone
 async def test_watchdog_is_not_told_while_the_writer_is_stuck(tmp_path: Path) -> None:
     """A writer that does not turn stops WATCHDOG=1, and /livez says why."""
     patch = (

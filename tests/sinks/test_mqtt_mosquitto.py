@@ -27,8 +27,6 @@ from tests.servers import Missing, Mosquitto
 from .broker import Subscriber
 from .memory import MemoryCursor, batch, reading
 
-pytestmark = pytest.mark.alone
-
 ALL = "allow_anonymous true\nmax_queued_messages 1000000\n"  # by default mosquitto drops for subscribers that lag
 
 
@@ -100,6 +98,7 @@ async def journalled(path: Path, count: int, devices: int) -> AsyncIterator[Curs
     assert len(list((path / "journal").rglob("*"))) < 8, "segments behind the cursor are gone"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("layout", "count", "source"), [("batch", 360_000, journalled), ("flat", 20_000, generated)])
 async def test_outage_loses_nothing_and_drains_in_order(
     tmp_path: Path, layout: str, count: int, source: Callable[..., contextlib.AbstractAsyncContextManager[Cursor]]
@@ -145,6 +144,7 @@ def settled(subscriber: Subscriber) -> bool:
     return len(subscriber.messages) == before
 
 
+@pytest.mark.alone
 async def test_frozen_broker_is_noticed_and_never_blocks_the_loop(mosquitto: Mosquitto) -> None:
     """A broker under SIGSTOP makes the sink wait, not the loop; thawed, it gets all that was kept."""
     from gateway.sinks.layouts import layout
@@ -193,6 +193,7 @@ async def test_frozen_broker_is_noticed_and_never_blocks_the_loop(mosquitto: Mos
     assert worst < 0.9 + machine  # each try at a frozen broker waits for a second
 
 
+@pytest.mark.alone
 async def test_small_batches_do_not_wait_for_delayed_acknowledgements(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,40 +77,45 @@ def namespace() -> Iterator[Namespace]:
     namespace.down()
 
 
-@pytest.mark.parametrize("sending", [False, True], ids=["idle", "being sent to"])
-async def test_a_half_open_peer_is_found(namespace: Namespace, sending: bool) -> None:
+async def test_a_half_open_peer_is_found(namespace: Namespace) -> None:
     """Within interval + timeout + 1 s, also where our own messages pile up unacknowledged; before that it is not."""
     interval, timeout = 0.6, 0.6
     loop = asyncio.get_running_loop()
-    ends: list[tuple[float, int | None, str]] = []
-    pool = Pool()
+    ends: dict[str, tuple[float, int | None, str]] = {}
+    sent_to = Pool()
 
     def closed(ws: Connection) -> None:
-        ends.append((loop.time(), ws.close_code, ws.reason_lost))
+        ends[ws.path] = (loop.time(), ws.close_code, ws.reason_lost)
 
     router = Router()
-    router.websocket("/", message_handler(echo, inline=True, opened=pool.add, closed=closed))
+    router.websocket("/idle", message_handler(echo, inline=True, closed=closed))
+    router.websocket("/sent-to", message_handler(echo, inline=True, opened=sent_to.add, closed=closed))
     async with Server(router, host=namespace.address, heartbeat=(interval, timeout), stop_timeout=2) as server:
         command = ["ip", "netns", "exec", namespace.name, sys.executable, "-c", CLIENT]
-        client = await asyncio.create_subprocess_exec(
-            *command, f"ws://{namespace.address}:{server.port}/", stdout=subprocess.PIPE
-        )
+        clients = [
+            await asyncio.create_subprocess_exec(
+                *command, f"ws://{namespace.address}:{server.port}{path}", stdout=subprocess.PIPE
+            )
+            for path in ("/idle", "/sent-to")
+        ]
         try:
-            assert client.stdout is not None
-            assert await asyncio.wait_for(client.stdout.readline(), 20) == b"open\n"
-            await eventually(lambda: server.connections == 1)
+            for client in clients:
+                assert client.stdout is not None
+                assert await asyncio.wait_for(client.stdout.readline(), 20) == b"open\n"
+            await eventually(lambda: server.connections == 2)
             await asyncio.sleep(2 * (interval + timeout))
             assert not ends
             namespace.cut()
             cut = loop.time()
-            while not ends and loop.time() < cut + 10:
-                if sending:
-                    pool.broadcast(b"x" * 10_000)
+            while len(ends) < 2 and loop.time() < cut + 10:
+                sent_to.broadcast(b"x" * 10_000)
                 await asyncio.sleep(0.02)
-            assert ends
-            assert ends[0][1:] == (1006, "ping timeout")
-            assert ends[0][0] - cut <= interval + timeout + 1
+            assert set(ends) == {"/idle", "/sent-to"}
+            for at, *how in ends.values():
+                assert how == [1006, "ping timeout"]
+                assert at - cut <= interval + timeout + 1
             await eventually(lambda: server.stats()["transports"] == 0)
         finally:
-            client.kill()
-            await client.wait()
+            for client in clients:
+                client.kill()
+                await client.wait()
