@@ -371,8 +371,9 @@ class Link(asyncio.Protocol):
                     self._owed -= 1
                     if code >= 0x80:
                         self._codes[index] = code
+            published = self.publishes
             self._pump()
-            if self._owed:
+            if self._owed and self.publishes == published:  # a packet of ours tells TCP as well
                 self._acknowledge_tcp()
         for packet in others:
             if packet == frames.PINGRESP and self._pings and (call := self._pings.popleft()):
