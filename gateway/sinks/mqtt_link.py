@@ -140,6 +140,7 @@ class _Session(Client):
         self._stream = stream
 
     def _create_socket(self) -> SocketLike:
+        # The one private name of paho's in use: it has no public way to be given what it speaks through.
         return self._stream
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +17,7 @@ from gateway.sinks.deadletters import DeadLetters
 from gateway.sinks.layouts import layout
 from gateway.sinks.mqtt import MqttSink
 from gateway.sinks.mqtt_broker import parse_url
+from gateway.sinks.mqtt_link import Link
 from gateway.sinks.runner import Runner
 from tests.servers import free_port
 
@@ -78,6 +81,15 @@ def test_urls_that_are_none(url: str) -> None:
     """Each is refused in words."""
     with pytest.raises(ValueError, match=r"must|names"):
         parse_url(url)
+
+
+async def test_paho_opens_no_connection_of_its_own() -> None:
+    """paho speaks through what it is given: the CONNECT for a host that nobody can look up goes to the transport."""
+    link = Link("gateway-g", 1, time.monotonic)
+    transport = Mock(is_closing=lambda: False)
+    link.connection_made(transport)
+    link.session.connect("nobody.invalid")
+    assert transport.write.call_args.args[0][0] == 0x10
 
 
 async def test_connect_says_who_we_are_and_what_we_leave() -> None:
