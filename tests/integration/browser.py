@@ -11,12 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from selenium.webdriver import ActionChains, Chrome
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from websockets.sync.client import ClientConnection, connect
 
+from tests.servers import find
 from tools.toolkit.servers import Daemon
 
-__all__ = ["WAIT_S", "Device", "Page", "Trace", "connected", "downloads", "stored", "touch", "traced", "window"]
+__all__ = [
+    "WAIT_S",
+    "Device",
+    "Page",
+    "Trace",
+    "chromium",
+    "connected",
+    "downloads",
+    "stored",
+    "touch",
+    "traced",
+    "window",
+]
 
 WAIT_S = 15.0
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
@@ -26,6 +41,27 @@ FAULTS = (
     "axe.run({resultTypes: ['violations'], ...(runOnly && {runOnly})}).then(({violations}) => done("
     "violations.map(({id, help, nodes}) => `${id}: ${help}: ${nodes.slice(0, 4).map(told).join(' | ')}`)))"
 )
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[Chrome]:
+    """A headless Chromium with its files in ``profile``; raises ``Missing`` where it or its driver is not there."""
+    binary, driver = find("chromium", "chromium"), find("chromedriver", "chromium-driver")
+    options = Options()
+    options.binary_location = binary
+    options.add_argument("--headless=new")
+    options.add_argument("--window-size=1280,900")
+    for switch in ("no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
+        options.add_argument(f"--{switch}")
+    for switch in ("background-networking", "component-update"):
+        options.add_argument(f"--disable-{switch}")
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = Chrome(options=options, service=Service(driver))
+    try:
+        yield browser
+    finally:
+        browser.quit()
 
 
 class Page:
