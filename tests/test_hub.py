@@ -1,6 +1,7 @@
 """The live side: groups, conflation, exact joins, bounds."""
 
 import json
+import random
 import sys
 import tracemalloc
 from itertools import pairwise
@@ -13,6 +14,7 @@ from gateway.codecs import codec_for
 from gateway.devices import DeviceBook
 from gateway.hub import MSGPACK, Hub, Selection, Subscription, accumulator, holders, presence
 from gateway.hub import hub as hub_module
+from gateway.hub.series import Series, point
 from gateway.liveness import Status
 from gateway.reading import Reading
 
@@ -634,6 +636,36 @@ def test_late_value_is_shown_while_no_newer_one_came(bench):
     late = Member()
     bench.join(late)
     assert late.frames[0]["devices"]["a"]["values"] == {"t": [11, 4], "u": [10, 1], "w": [9, 6]}
+
+
+def test_what_changed_is_found_among_very_many_metrics():
+    """In whatever order readings come, it is the same as what a look at every value finds."""
+    rng = random.Random(3)
+    selection = Selection(Subscription("main", (), (), "latest", 1, "json"))
+    series = Series(Reading("a", "", 0, 0, 0, {f"m{n}": 0 for n in range(500)}), 0, 0)
+    known = 0
+    for offset in range(1, 3_000):
+        late = rng.random() < 0.2
+        time = (offset - rng.randrange(20) if late else offset) * MS
+        series.take(Reading("a", "", 0, time, time, {f"m{rng.randrange(500)}": offset for _ in range(3)}), offset)
+        if rng.random() < 0.2:
+            assert series.changed(known, selection) == changed(series, known)
+            known = offset
+
+
+def changed(series: Series, known: int) -> dict[str, list]:
+    """By a look at every value."""
+    last, found = series.last, {}
+    if series.at > known:
+        found = {name: [point(last.time, value)] for name, value in last.values.items()}
+    for kept, but in ((series.older, last.values), (series.late, found)):
+        but = set(but)
+        found |= {
+            name: [point(time, value)]
+            for name, (time, value, offset, _) in kept.items()
+            if offset > known and name not in but
+        }
+    return found
 
 
 def test_presence_is_gathered_until_the_tick(bench):

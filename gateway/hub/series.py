@@ -18,7 +18,7 @@ __all__ = ["Points", "Series", "point", "text_weight", "wire_value"]
 SAFE_INTEGER = (1 << 53) - 1
 
 Points = dict[str, list[list[Value]]]
-Kept = tuple[int, Value, int]  # time in nanoseconds, value, offset
+Kept = tuple[int, Value, int, int]  # time in nanoseconds, value, offset, that of the reading with which it was put here
 
 
 def wire_value(value: Value) -> Value:
@@ -44,7 +44,8 @@ class Series(msgspec.Struct, gc=False):
     """A device's values; newest is the one of the greatest time, then the last that came.
 
     ``last`` is the reading of the greatest time, ``at`` its offset; ``offset`` that of the last reading of all.  Bound:
-    two values a metric beside ``last``.
+    two values a metric beside ``last``.  In ``older`` and ``late`` stands last what was put there last: what changed is
+    found without a look at all others.
     """
 
     last: Reading
@@ -62,17 +63,17 @@ class Series(msgspec.Struct, gc=False):
                 time, at, older = last.time, self.at, self.older
                 for name, value in last.values.items():
                     if name not in values:
-                        older[name] = (time, value, at)
+                        older.pop(name, None)
+                        older[name] = (time, value, at, offset)
             self.last = reading
             self.at = offset
             return
         time = reading.time
         for name, value in values.items():
             kept = self.older.get(name)
-            if name in last.values or (kept is not None and kept[0] > time):
-                self.late[name] = (time, value, offset)
-            else:
-                self.older[name] = (time, value, offset)
+            into = self.late if name in last.values or (kept is not None and kept[0] > time) else self.older
+            into.pop(name, None)
+            into[name] = (time, value, offset, offset)
 
     def names(self) -> set[str]:
         """The metrics."""
@@ -88,7 +89,7 @@ class Series(msgspec.Struct, gc=False):
         last = self.last
         for name, value in last.values.items():
             yield name, last.time, value
-        for name, (time, value, _) in self.older.items():
+        for name, (time, value, *_) in self.older.items():
             if name not in last.values:
                 yield name, time, value
 
@@ -98,7 +99,7 @@ class Series(msgspec.Struct, gc=False):
         time, values = last.time, last.values
         for name, value in values.items():
             yield name, point(time, value, exact)
-        for name, (time, value, _) in self.older.items():
+        for name, (time, value, *_) in self.older.items():
             if name not in values:
                 yield name, point(time, value, exact)
 
@@ -127,6 +128,8 @@ class Series(msgspec.Struct, gc=False):
     def _add(
         found: Points, kept: dict[str, Kept], known: int, selection: Selection, but: dict[str, Value] | Points
     ) -> None:
-        for name, (time, value, offset) in kept.items():
+        for name, (time, value, offset, put) in reversed(kept.items()):
+            if put <= known:
+                break  # as all before it
             if offset > known and name not in but and selection.metric(name):
                 found[name] = [point(time, value, selection.exact)]
