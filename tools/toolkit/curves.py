@@ -29,6 +29,7 @@ from tests.servers import Missing, Mosquitto, free_port
 
 from .about import machine
 from .job import BROKER, _loop
+from .proc import cpu_clock_seconds
 from .rig import Rig
 from .servers import HOST, Daemon, Failed
 
@@ -40,6 +41,7 @@ JOB_DEVICES, JOB_RATE, JOB_DASHBOARDS = 200, 5_000, 5
 METRIC_DEVICES, IN_A_FILL = 5, 500
 BACKLOG_DEVICES, BACKLOG_RATE, AT_ONCE, IN_FLIGHT = 10, 2_000, 500, 50_000
 SETTLE_S = 600.0  # for the history to have taken what was filled in
+QUIET_SHARE = 0.03  # of a core: the daemon does next to nothing
 SETTINGS = {
     "GATEWAY_LIMITS__DEVICE_RATE": "1000000",
     "GATEWAY_LIMITS__DEVICE_BURST": "1000000",
@@ -173,6 +175,7 @@ async def _wait_behind(daemon: Daemon, more: int, prefix: str, seconds: float) -
     """Fill so many readings in, wait until the history has them, and measure with them waiting."""
     filled = await _fill(daemon, more, f"{prefix}-fill") if more else 0
     await _history_has_all(daemon)
+    await _quiet(daemon)
     rig = Rig(daemon, BACKLOG_DEVICES, prefix=prefix)
     await rig.connect()
     try:
@@ -208,6 +211,17 @@ async def _history_has_all(daemon: Daemon) -> None:
         if time.monotonic() > deadline:
             raise Failed(f"the history has not taken what was filled in within {SETTLE_S:.0f} s")
         await asyncio.sleep(0.2)
+
+
+async def _quiet(daemon: Daemon) -> None:
+    """Wait until it has done with what the history makes of what it has taken."""
+    deadline, before = time.monotonic() + SETTLE_S, cpu_clock_seconds(daemon.pid)
+    while True:
+        await asyncio.sleep(2.0)
+        now = cpu_clock_seconds(daemon.pid)
+        if now - before < 2.0 * QUIET_SHARE or time.monotonic() > deadline:
+            return
+        before = now
 
 
 async def _waiting(daemon: Daemon) -> int:

@@ -28,6 +28,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     part, rows = PARTS[result["part"]], result["rows"]
     figure, axes = plt.subplots(1, len(part.drawn), figsize=(4.5 * len(part.drawn), 3.6), layout="constrained")
@@ -39,6 +40,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.set_xscale("symlog" if not x[0] else "log")
         elif len(x) > 1:
             axis.plot([x[0], x[-1]], [y[0], y[-1]], ":", color="grey")
+        if name != "cpu_us":
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_ylim(bottom=0)
         axis.set_xlabel(part.grows)
         axis.set_title(title, fontsize="medium")
