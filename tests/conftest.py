@@ -24,12 +24,15 @@ def together(nodeid: str) -> str:
     """What a test is run with, one after the other, where tests run side by side: the same for all of those.
 
     Of the tests that need a browser two run at a time, by files, since more would be slow for each other; those that
-    share a machine with a systemd, which takes seconds to start, are together; the others are each on their own.
+    share a machine with a systemd, which takes seconds to start, are together, and so are the benchmarks, each of which
+    has a core in mind; the others are each on their own.
     """
     file = nodeid.partition("::")[0]
     name = file.rpartition("/")[2]
     if name.startswith("test_page"):
         return f"browser {len(name) % 2}"
+    if name.startswith("test_bench"):
+        return "bench"
     return file if file == "tests/integration/test_machine.py" else nodeid
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -75,6 +75,17 @@ _ROLLUPS: Final = (
 )
 # With fewer rows to a bucket than that, readings are the shorter way to a step that divides buckets.
 _WORTH_A_BUCKET: Final = 16
+
+
+def _divides(step: int, chunks: Sequence[tuple[int, ...]], rollups: Sequence[tuple[int, ...]]) -> bool:
+    """Whether readings are asked for in the buckets alone that a ``step`` divides.
+
+    Not where that leaves few of them out, and not where there are more steps than rows: one reading of a wrong clock,
+    and a chunk spans half a century.
+    """
+    if not step or sum(row[-1] for row in chunks) < _WORTH_A_BUCKET * sum(row[-1] for row in rollups):
+        return False
+    return all((last - first) // step <= rest[-1] for _, _, first, last, *rest in (*chunks, *rollups))
 
 
 class Extent(NamedTuple):
@@ -320,7 +331,7 @@ class _Reader:
                 rollups = self._sound(found)
             if segment.level == RAW or segment.step:
                 chunks = self._chunks(_ROLLED, device, segment.start, stop)
-            divided = segment.step and sum(row[5] for row in chunks) >= _WORTH_A_BUCKET * sum(row[4] for row in rollups)
+            divided = _divides(segment.step, chunks, rollups)
             if segment.step and not divided:
                 rollups = []
             for row in chunks:

@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from gateway.errors import HistoryError
-from gateway.history import History, roller
+from gateway.history import History, levels, roller
 from gateway.history import query as history_query
 from gateway.history.downsample import AGGREGATES
 from gateway.history.frame import Frame
@@ -397,3 +397,29 @@ async def test_sparse_buckets_share_a_row(tmp_path: Path) -> None:
         found = await history.query(start=0, end=1 << 62, step=HOUR, agg="count")
         assert [row[3] for row in found[0]] == [2] * 2500
         assert model.end == 2500
+
+
+@pytest.mark.parametrize("wrong", [5 * SECOND, T0 + 20_000 * DAY])
+async def test_a_wrong_clock_makes_no_steps_without_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """A reading half a century away does not have a question with a step that no minute divides look at each of its
+    steps: that would be millions."""
+    spans = 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal spans
+        found = levels.parted(*arguments)
+        spans += sum(map(len, found))
+        return found
+
+    monkeypatch.setattr(history_query, "parted", counted)
+    async with opened(tmp_path / "history.db", retention_days=0) as history:
+        times = [wrong, *(T0 + n * SECOND for n in range(2 * 4096))]
+        model = await write(history, [reading("pump-1", time, {"level": time % 97}) for time in times])
+        await rolled(history)
+        question: dict[str, Any] = {"start": 0, "end": 1 << 62, "step": 601 * SECOND, "agg": "mean"}
+        found = await history.query(**question)
+        assert same(found[0], model.query(**question)[0])
+        assert len(found[0]) > 10
+        assert spans < 1000

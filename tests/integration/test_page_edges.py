@@ -363,9 +363,11 @@ def test_a_change_is_told_whoever_brings_it(chromium: Chrome, shared: Daemon) ->
         store.presence(states(['a', 'stale', 2]));
         store.rows([{device: 'a', state: 'offline', since: 3}, {device: 'b', state: 'offline', since: 1}]);
         store.presence(states(['a', 'offline', 3], ['c', 'online', 3]));
+        store.presence(states(['c', 'offline', 3]));
+        for (let n = 0; n < 3; n += 1) store.rows([{device: 'c', state: 'offline', since: 3}], false);
         store.rows([{device: 'd', state: 'stale', since: 3}], false);
         store.snapshot(states(['a', 'online', 4], ['b', 'offline', 1]));
         return told;
         """,
     )
-    assert told == ["a stale", "a offline", "a online"]
+    assert told == ["a stale", "a offline", "c offline", "a online"]

@@ -8,11 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tools.toolkit import historybench
-
-pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,11 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tools.toolkit import curves, fleet, startbench
-
-pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[2]
 

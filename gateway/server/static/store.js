@@ -289,7 +289,7 @@ export class Store extends EventTarget {
 
   /** A change is told whoever brings it: the feed, or the list that is asked for meanwhile. A device's first state is none. */
   #stand(device, known) {
-    const before = device.changes.at(-1)?.state ?? known.state;
+    const before = device.changes.length ? device.state : known.state;
     device.stand(known);
     if (before !== device.state) this.dispatchEvent(new CustomEvent("turned", { detail: device }));
   }
