@@ -75,3 +75,18 @@ def test_after_a_quiet_time_a_change_is_told_at_once():
     before = len(rig.told)
     rig.change(OFFLINE)
     assert rig.told[before:] == [OFFLINE]
+
+
+def test_who_has_settled_is_forgotten_behind_one_that_has_not() -> None:
+    """One that changed first and again later does not keep others that have settled since."""
+    rig = Rig()
+    other = Device("other", TokenBucket(1, 1))
+    rig.change(ONLINE)
+    rig.wait(CHANGES_WINDOW_S / 2)
+    rig.pipeline.presence(other, Status(ONLINE, int(rig.now * 1e9)))
+    rig.wait(CHANGES_WINDOW_S / 4)
+    rig.change(OFFLINE)
+    rig.wait(CHANGES_WINDOW_S * 0.8)
+    assert list(rig.pipeline._changes) == [rig.device]
+    rig.wait(CHANGES_WINDOW_S)
+    assert list(rig.pipeline._changes) == []

@@ -6,7 +6,7 @@ import asyncio
 import random
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 import msgspec
@@ -325,30 +325,71 @@ async def test_it_is_stale_by_its_own_rhythm(tmp_path: Path) -> None:
 
 
 async def test_nobody_is_stale_sooner_or_later_than_it_is_silent(tmp_path: Path) -> None:
-    """Not all devices are looked at each second; each is stale from the first round in which it is silent too long."""
+    """Not all devices are looked at each second; each is stale from the first round in which it is silent too long.
+
+    Also sub-devices, those that were not read for a while, and all of them after the gateway itself stood still: for
+    these two the silence begins anew, and who was stale stays so until it speaks.
+    """
     rng = random.Random(4)
     rig = Rig(tmp_path)
     connections = [rig.connect(f"d{number}") for number in range(20)]
-    stale = 0
-    for _ in range(2_000):
-        rig.now += 1
+    hub = rig.connect("hub")
+    remain: set[str] = set()  # stale, although its silence began anew
+    stale = stood = 0
+    for number in range(8):
+        say(hub, {"type": "describe", "device": f"s{number}", "interval_s": 1})
+    for second in range(2_000):
+        jump = rng.random() < 0.01
+        rig.now += 100 if jump else 1 + second % 2  # rounds that are late themselves
+        if jump:
+            stood += 1
+            remain = {
+                device.name for device in rig.book if device.link is not None and rig.state(device.name) == "stale"
+            }
         for number, connection in enumerate(connections):
-            chance = rng.random()
+            chance, name, rhythm = rng.random(), connection.device.name, connection.device.rhythm
             if connection.device.link is None:
                 if chance < 0.1:
-                    connections[number] = rig.connect(connection.device.name)
+                    connections[number] = rig.connect(name)
+                    remain.discard(name)
+            elif connection.paused:
+                if chance < 0.2:
+                    connection._resume = None
+                    rhythm.begin(rig.now)
+                    remain |= {name} if rig.state(name) == "stale" else set()
             elif chance < 0.001:
                 connection.closed()
-            elif chance < 0.002:
+            elif chance < 0.004:
+                say(connection, {"type": "describe", "interval_s": 1})
+                remain.discard(name)
+                connection._resume = cast("Any", object())
+            elif chance < 0.005:
                 say(connection, {"type": "describe", "interval_s": rng.choice([0.1, 1, 5, 60])})
-            elif chance < 0.002 + 0.5 ** (number % 8):
+                remain.discard(name)
+            elif chance < 0.005 + 0.5 ** (number % 8):
                 say(connection, {"t": 1})
+                remain.discard(name)
+        if rng.random() < 0.02:
+            hub.closed()
+            hub = rig.connect("hub")
+            remain -= {"hub", *(f"s{number}" for number in range(8))}
+        for number in range(8):
+            name = f"s{number}"
+            if rng.random() < 0.5 ** (number + 1):
+                say(hub, {"t": 1, "device": name})
+                remain.discard(name)
+                remain.discard("hub")
+        before = {device.name: rig.state(device.name) for device in rig.book}
         await rig.endpoint.watch()
         for device in [device for device in rig.book if device.link is not None]:
+            if device.link is not None and device.link.paused:
+                assert rig.state(device.name) == before[device.name]
+                continue
             silent = device.rhythm.silence(rig.now) > 0
-            assert rig.state(device.name) == ("stale" if silent else "online"), device.name
+            assert rig.state(device.name) == ("stale" if silent or device.name in remain else "online"), device.name
             stale += silent
     assert stale > 1_000
+    assert stood > 3
 
 
 async def test_what_is_not_read_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
