@@ -25,7 +25,7 @@ import msgspec
 
 from gateway.client.backoff import Backoff
 
-from .about import machine
+from .about import load, machine, sentence
 from .frames import client_frame
 from .job import _loop
 from .load import READING, SAMPLES, Client, Meter, samples
@@ -57,7 +57,7 @@ QUICK = Devices(devices=200, period_s=2.0, connect_s=1.0, measured_s=1.0, backof
 
 def run(what: Devices) -> dict[str, Any]:
     """Measure; raises :class:`Failed`."""
-    files = _open_files(what.devices + FILES)
+    about, files = machine(), _open_files(what.devices + FILES)
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
         daemon = Daemon(Path(name), {"GATEWAY_LOG__LEVEL": "warning"}, core=DAEMON_CORE).start()
         try:
@@ -65,7 +65,7 @@ def run(what: Devices) -> dict[str, Any]:
         finally:
             daemon.stop()
         log = daemon.log.read_text(errors="replace").strip().splitlines()[-10:]
-    return {"machine": machine(), **asdict(what), "open_files": files, **figures, "log": log}
+    return {"machine": about, "load_after": load(), **asdict(what), "open_files": files, **figures, "log": log}
 
 
 def _open_files(needed: int) -> int:
@@ -268,9 +268,8 @@ def targets(result: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
 
 def table(result: dict[str, Any]) -> str:
     """Everything as Markdown."""
-    about = result["machine"]
     lines = [
-        f"{about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}",
+        sentence(result["machine"], result["load_after"]),
         "",
         f"{result['devices']:,} devices, a reading of four metrics every {result['period_s']:g} s each"
         f" ({result['sent_per_s']:.0f} a second in all), {result['open_files']:,} open files allowed, all else as it is"

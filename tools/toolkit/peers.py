@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +66,7 @@ class Screen(Client):
             self.meter.live_latency.append(time.monotonic() - float(sent))
 
 
-class Peer:
+class Peer(ABC):
     """One of them: ``start`` runs its command with its files under ``directory``, and ends at :meth:`kill`."""
 
     name = ""
@@ -88,14 +89,14 @@ class Peer:
         """Where that device connects."""
         return f"/devices/{name}"
 
+    @abstractmethod
     def command(self) -> list[str]:
         """What to run; raises :class:`Missing`."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def versions(cls) -> dict[str, str]:
         """Of what it is made of."""
-        raise NotImplementedError
 
     def start(self) -> Peer:
         """Start it and wait until it takes dashboards; raises :class:`Failed`."""

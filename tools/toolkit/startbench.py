@@ -21,7 +21,7 @@ import msgspec
 
 from tests.servers import Missing, Mosquitto
 
-from .about import machine
+from .about import load, machine, sentence
 from .job import _loop
 from .proc import cpu_clock_seconds, resident_bytes
 from .rig import Rig
@@ -67,7 +67,7 @@ def run(what: Start) -> dict[str, Any]:
             broker = stack.enter_context(Mosquitto(directory / "mosquitto"))
             kinds.append(("empty, with an MQTT broker", empty, {"GATEWAY_MQTT__URL": broker.url}))
         rows = [_kind(what, directory, kind, state, settings | more) for kind, state, more in kinds]
-    return {"machine": about, "rounds": what.rounds, "starts": rows}
+    return {"machine": about, "load_after": load(), "rounds": what.rounds, "starts": rows}
 
 
 def _fill(what: Start, directory: Path, settings: dict[str, str], stopped: Path, killed: Path) -> None:
@@ -158,9 +158,8 @@ def targets(result: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
 
 def table(result: dict[str, Any]) -> str:
     """Everything as Markdown."""
-    about = result["machine"]
     lines = [
-        f"{about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}",
+        sentence(result["machine"], result["load_after"]),
         "",
         f"The median of {result['rounds']} starts; at most {READY_MS:g} ms and {RESIDENT_MB:g} MB are asked.",
         "",
