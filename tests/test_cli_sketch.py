@@ -49,7 +49,7 @@ NASTY = [
 ]
 LOOPBACK = Target("127.0.0.1", 8080, False, "")
 TOKEN = "0123456789ab." + "x" * 43
-WAIT_S = 30.0
+WAIT_S = 60.0  # a program that could not connect tries again after 1, 2, 4, .. s, and a try may take 10 s
 COMPILE = ["-O0", "-Wall", "-Wextra", "-Werror"]
 
 
@@ -122,11 +122,14 @@ class Program:
     async def until(self, pattern: str) -> re.Match[str]:
         """Wait until it has said something; what came before that is forgotten."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(WAIT_S):
-            while (found := re.search(pattern, self.said)) is None:
-                line = await self._process.stdout.readline()
-                assert line, self.said
-                self.said += line.decode()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while (found := re.search(pattern, self.said)) is None:
+                    line = await self._process.stdout.readline()
+                    assert line, self.said
+                    self.said += line.decode()
+        except TimeoutError:
+            raise AssertionError(f"not within {WAIT_S} s: {pattern!r}, but {self.said!r}") from None
         self.said = self.said[found.end() :]
         return found
 
