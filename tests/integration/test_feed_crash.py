@@ -24,8 +24,6 @@ from tests.running import receive, send
 from tools.toolkit.chaos_device import Fleet, until
 from tools.toolkit.chaos_rig import Rig
 
-pytestmark = pytest.mark.alone
-
 DEVICES = ["a", "b"]
 COMMITS_MS = [300, 2000, 20, 300, 300]  # of each life; a reading is sent every 60 ms or so
 READINGS = (8, 16)

@@ -10,8 +10,6 @@ from tests.servers import Missing
 from tools.toolkit import pagebench
 from tools.toolkit.pagebench import Look, Tab
 
-pytestmark = pytest.mark.alone  # what the browser holds is measured
-
 WARM_UP, MESSAGES, STEP = 140, 120, 20  # a second brings some twelve
 GROWTH = 350_000  # bytes; charts and compiled code take some 100,000, what the messages hold is some 700,000
 COUNTS = (

@@ -16,8 +16,6 @@ import pytest
 
 from tools.toolkit import about, jobreport, peers
 
-pytestmark = pytest.mark.alone
-
 ROOT = Path(__file__).parents[2]
 needs_mosquitto = pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
 

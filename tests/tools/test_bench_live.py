@@ -16,8 +16,6 @@ import pytest
 from tools.toolkit import livereport
 from tools.toolkit.liveviewer import Frame, Gallery, percentiles
 
-pytestmark = pytest.mark.alone
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -17,8 +17,6 @@ from tools.toolkit import wsbench, wsreport
 from tools.toolkit.servers import Failed
 from tools.toolkit.wspeers import close_all, connect, frames_to_send, send_paced
 
-pytestmark = pytest.mark.alone
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -168,7 +168,7 @@ CASES = {
         "bitflip",
         "bits of a file of the state directory are flipped",
         bitflip,
-        {"no-checksums": Control(faults.NO_CHECKSUMS, "history holds|mqtt got", rounds=5)},
+        {"no-checksums": Control(faults.NO_CHECKSUMS, "history holds|mqtt got", rounds=12)},
         rounds=10,
         seconds=0.4,
     ),
