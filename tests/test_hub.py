@@ -310,13 +310,19 @@ def test_a_reading_weighs_what_it_takes(metrics, name, text):
         for n in range(1000, 2000)
     ]
     codec = codec_for(None, text=True)
-    own = accumulator.Every(Selection(Subscription("main", (), (), "every", 1, "json")), 0)
-    tracemalloc.start()
-    for offset, message in enumerate(messages, 10**6):
-        (draft,) = codec.decode(message)
-        own.fold([(offset, Reading("a", "s", draft.seq, draft.time, 10**18 + offset, draft.values))])
-    taken, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+
+    def folded() -> tuple[int, accumulator.Every]:
+        own = accumulator.Every(Selection(Subscription("main", (), (), "every", 1, "json")), 0)
+        tracemalloc.start()
+        for offset, message in enumerate(messages, 10**6):
+            (draft,) = codec.decode(message)
+            own.fold([(offset, Reading("a", "s", draft.seq, draft.time, 10**18 + offset, draft.values))])
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return taken, own
+
+    # What other threads of this process allocate is counted too: the least has nothing of it.
+    taken, own = min((folded() for _ in range(3)), key=lambda each: each[0])
     own.weigh(10**9)
     assert taken <= own.size <= 2.5 * taken
     own.forget({"a"})
