@@ -1,12 +1,13 @@
 """The reading half of a connection: bytes in, messages to the handler.
 
-Frames are told apart here, by their headers alone (RFC 6455, 5.2), so that whole, final, masked data frames can be read
-without the library's parser; every other frame goes to it unchanged, piece by piece, and its answers (pongs, close
-frames, failures) go out as it wrote them.  Between two frames the parser is always at a frame's start.
+Frames are told apart here, by their headers alone (RFC 6455, 5.2), so that whole, final, masked data frames and pongs,
+which is what devices send, can be read without the library's parser; every other frame goes to it unchanged, piece by
+piece, and its answers (pongs, close frames, failures) go out as it wrote them.  Between two frames the parser is always
+at a frame's start.
 
     _tail    bytes held back: an unfinished short frame, or with _held all that came while reading was paused
     _left    bytes that the frame which the library is reading still lacks
-    _fast    whether a data frame may be read here: open, and no fragmented message under way
+    _fast    whether a frame may be read here: open, and no fragmented message under way
     _deaf    whether nothing is read any more: the peer has closed, or the connection has failed
 
 Every read of a server goes into one buffer that all its connections share: nothing in it outlives the callback.
@@ -183,20 +184,20 @@ class Reader(Wire):
             self.abort("internal error")
 
     def _read_small(self, data: bytes | bytearray, at: int, size: int) -> int:
-        """Take whole, final, masked data frames; give the place behind the last one taken."""
+        """Take whole, final, masked data frames and pongs; give the place behind the last one taken."""
         handler = self._handler
         small = self._small
         taken = 0
         try:
             while size - at >= 6:
                 head = data[at]
-                if head != 0x81 and head != 0x82:
+                if head != 0x81 and head != 0x82 and head != 0x8A:
                     break
                 length = data[at + 1] ^ 0x80
                 start = at + 6
                 if length >= 126:
-                    # 127: eight bytes of length; 128 and above: not masked.
-                    if length != 126 or size - at < 8:
+                    # 127: eight bytes of length; 128 and above: not masked.  No pong is that long.
+                    if length != 126 or size - at < 8 or head == 0x8A:
                         break
                     length = data[at + 2] << 8 | data[at + 3]
                     start = at + 8
@@ -205,6 +206,11 @@ class Reader(Wire):
                     break
                 payload = apply_mask(data[start:end], data[start - 4 : start])
                 at = end
+                if head == 0x8A:
+                    self._pong(payload)
+                    if self._paused or not self._fast:
+                        break
+                    continue
                 taken += 1
                 if head == 0x81:
                     try:
