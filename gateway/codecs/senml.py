@@ -19,7 +19,9 @@ Labels in CBOR are the integers of table 4, or text.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..errors import Refusal
 from ..reading import INT64_MAX, INT64_MIN, Value, check_value, is_device
@@ -37,17 +39,18 @@ LABELS = {
     -1: "bver", -2: "bn", -3: "bt", -4: "bu", -5: "bv", -6: "bs",
     0: "n", 1: "u", 2: "v", 3: "vs", 4: "vb", 5: "s", 6: "t", 7: "ut", 8: "vd",
 }  # fmt: skip
-VALUES = ("v", "vs", "vb", "vd")
+Kinds = tuple[type, ...]
 _TEXT, _NUMBER = (str,), (int, float)
-_BASE = {"bn": _TEXT, "bt": _NUMBER, "bu": _TEXT, "bv": _NUMBER, "bs": _NUMBER}
-_REGULAR = {"n": _TEXT, "u": _TEXT, "t": _NUMBER, "s": _NUMBER, "ut": _NUMBER}
-_VALUE = {"v": _NUMBER, "vs": _TEXT, "vb": (bool,)}
-_KNOWN = {*_BASE, *_REGULAR, *VALUES, "bver"}
+_BASE: dict[str, Kinds] = {"bn": _TEXT, "bt": _NUMBER, "bu": _TEXT, "bv": _NUMBER, "bs": _NUMBER}
+_BASE_LABELS = {*_BASE, "bver"}
+_REGULAR: dict[str, Kinds] = {"n": _TEXT, "u": _TEXT, "t": _NUMBER, "s": _NUMBER, "ut": _NUMBER}
+_VALUES: dict[str, Kinds] = {"v": _NUMBER, "vs": _TEXT, "vb": (bool,), "vd": ()}
+_KNOWN = {*_BASE_LABELS, *_REGULAR, *_VALUES}
 Number = int | float
 _escaped = re.compile(r":(?=[:/])|/").sub
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One, resolved (4.6): ``time`` in nanoseconds, since the epoch or, if ``relative``, from now on.
 
     ``device`` where the base name is that of a sub-device.
@@ -59,6 +62,67 @@ class Record(NamedTuple):
     unit: str
     value: Value
     device: str = ""
+
+
+class _Base:
+    """The base fields (4.1) that hold for a record, checked.  ``names``: ``bn`` is that of a sub-device."""
+
+    __slots__ = ("_at", "_given", "device", "name", "names", "sums", "time", "unit", "value", "version", "wrong")
+
+    def __init__(self, names: bool) -> None:
+        self.names = names
+        self.version = 0  # none was given
+        self.name = ""  # what a metric's begins with
+        self.device = ""
+        self.wrong = ""  # why there is no such device
+        self.time: Number = 0
+        self.unit = ""
+        self.value: Number | None = None
+        self.sums = False
+        self._given: Number = 0  # the time resolved last, and what it came to
+        self._at = (0, True)
+
+    def take(self, record: dict[str, object], index: int) -> None:
+        """Those of a record hold from it on; raises :class:`Refusal` for the whole pack."""
+        if "bver" in record:
+            self._take_version(record["bver"], index)
+        for label, kinds in _BASE.items():
+            if label in record and type(record[label]) not in kinds:
+                raise Refusal("bad_message", f"record {index}: {label}: not a {_word(kinds)}")
+        base: dict[str, Any] = record
+        if "bn" in base:
+            self._take_name(base["bn"])
+        self.time = base.get("bt", self.time)
+        self.unit = base.get("bu", self.unit)
+        self.value = base.get("bv", self.value)
+        self.sums = self.sums or "bs" in base
+
+    def _take_version(self, version: object, index: int) -> None:
+        if type(version) is not int or version < 1:
+            raise Refusal("bad_message", f"record {index}: bver: not a positive integer")
+        if version > VERSION:
+            raise Refusal("bad_message", f"record {index}: bver: version {version}, this understands {VERSION}")
+        if self.version not in (0, version):
+            raise Refusal("bad_message", f"record {index}: bver: another version than before")
+        self.version = version
+
+    def _take_name(self, name: str) -> None:
+        if not self.names:
+            self.name = name
+            return
+        self.device = device_name(name) if name else ""
+        self.wrong = f"bn: {name[:40]!r} is no device's name" if name and not is_device(self.device) else ""
+
+    def at(self, given: Number) -> tuple[int, bool]:
+        """The base time and ``given``, as :func:`_time` gives it; raises ``ValueError`` in words.
+
+        Most of a pack's records are of one time: it is worked out once.
+        """
+        seconds = _sum(self.time, given)
+        if seconds != self._given:
+            self._at = _time(seconds)
+            self._given = seconds
+        return self._at
 
 
 def device_name(base_name: str) -> str:
@@ -76,14 +140,16 @@ def resolve(pack: object, *, base_names: bool = False) -> list[Record | Refusal 
         raise Refusal("bad_message", "a SenML pack is an array of records")
     if len(pack) > MAX_READINGS:
         raise too_many(len(pack))
-    base: dict[str, object] = {}
-    return [_record(_labelled(given, index), base, index, base_names) for index, given in enumerate(pack)]
+    base = _Base(base_names)
+    return [_record(_labelled(given, index), base, index) for index, given in enumerate(pack)]
 
 
 def _labelled(given: object, index: int) -> dict[str, object]:
     """The record by its text labels, as far as they are understood; raises :class:`Refusal` for the whole pack."""
     if type(given) is not dict:
         raise Refusal("bad_message", f"record {index}: not an object")
+    if given.keys() <= _KNOWN:
+        return given
     record: dict[str, object] = {}
     for key, value in given.items():
         label = LABELS.get(key) if type(key) is int else key
@@ -96,81 +162,56 @@ def _labelled(given: object, index: int) -> dict[str, object]:
     return record
 
 
-def _record(
-    record: dict[str, object], base: dict[str, object], index: int, base_names: bool
-) -> Record | Refusal | None:
+def _record(record: dict[str, object], base: _Base, index: int) -> Record | Refusal | None:
     """Resolve one, and keep its base fields in ``base``; raises :class:`Refusal` for the whole pack."""
-    version = record.get("bver", VERSION)
-    if type(version) is not int or version < 1:
-        raise Refusal("bad_message", f"record {index}: bver: not a positive integer")
-    if version > VERSION:
-        raise Refusal("bad_message", f"record {index}: bver: version {version}, this understands {VERSION}")
-    if "bver" in record and base.setdefault("bver", version) != version:
-        raise Refusal("bad_message", f"record {index}: bver: another version than before")
-    for label, kinds in _BASE.items():
-        if label in record:
-            value = record[label]
-            if not _is(value, kinds):
-                raise Refusal("bad_message", f"record {index}: {label}: not a {_word(kinds)}")
-            base[label] = value
-    if not record.keys() - _BASE.keys() - {"bver"}:
+    if not record.keys().isdisjoint(_BASE_LABELS):
+        base.take(record, index)
+    if record.keys() <= _BASE_LABELS:
         return None
-    prefix = str(base.get("bn", ""))
-    if not (base_names and prefix):
-        return _measurement(record, base, index, prefix, "")
-    device = device_name(prefix)
-    if not is_device(device):
-        return Refusal("bad_device", f"record {index}: bn: {prefix[:40]!r} is no device's name", index=index)
-    return _measurement(record, base, index, "", device)
-
-
-def _measurement(
-    record: dict[str, object], base: dict[str, object], index: int, prefix: str, device: str
-) -> Record | Refusal:
-    """One that is of ``device``, by the base fields that hold for it, ``prefix`` in place of the base name."""
-
-    def refused(code: str, detail: str) -> Refusal:
-        return Refusal(code, detail, index=index, device=device)
-
-    for label, kinds in _REGULAR.items():
-        if label in record and not _is(record[label], kinds):
-            return refused("bad_value", f"record {index}: {label}: not a {_word(kinds)}")
-    name = f"{prefix}{record.get('n', '')}"
+    if base.wrong:
+        return Refusal("bad_device", f"record {index}: {base.wrong}", index=index)
+    found = ""
+    for label, given in record.items():
+        kinds = _REGULAR.get(label)
+        if kinds is not None:
+            if type(given) not in kinds:
+                return _refused("bad_value", f"record {index}: {label}: not a {_word(kinds)}", base, index)
+        elif label in _VALUES:
+            found = f"{found} and {label}" if found else label
+    fields: dict[str, Any] = record
+    name: str = base.name + fields.get("n", "")
     if problem := name_problem(name):
-        return refused("bad_name", f"record {index}: {problem}")
-    if "s" in record or "bs" in base:
-        return refused("bad_value", f"{name}: a sum is not kept here")
-    found = [label for label in VALUES if label in record]
-    if len(found) != 1:
-        what = f"{' and '.join(found)} in one record" if found else "no value"
-        return refused("bad_value", f"{name}: {what}")
-    (label,) = found
-    if label == "vd":
-        return refused("bad_value", f"{name}: a data value is not kept here")
-    if not _is(record[label], _VALUE[label]):
-        return refused("bad_value", f"{name}: {label}: not a {_word(_VALUE[label])}")
-    value = _sum(base.get("bv", 0), record[label]) if label == "v" and "bv" in base else record[label]
+        return _refused("bad_name", f"record {index}: {problem}", base, index)
+    if "s" in record or base.sums:
+        return _refused("bad_value", f"{name}: a sum is not kept here", base, index)
+    if found not in _VALUES:
+        return _refused("bad_value", f"{name}: {found} in one record" if found else f"{name}: no value", base, index)
+    if found == "vd":
+        return _refused("bad_value", f"{name}: a data value is not kept here", base, index)
+    value: Value = fields[found]
+    if type(value) not in _VALUES[found]:
+        return _refused("bad_value", f"{name}: {found}: not a {_word(_VALUES[found])}", base, index)
+    if base.value is not None and found == "v":
+        value = _sum(base.value, fields["v"])
     if problem := check_value(value):
-        return refused("bad_value", f"{name}: {problem}")
+        return _refused("bad_value", f"{name}: {problem}", base, index)
     try:
-        time, relative = _time(_sum(base.get("bt", 0), record.get("t", 0)))
+        time, relative = base.at(fields.get("t", 0))
     except ValueError as error:
-        return refused("bad_time", f"{name}: {error}")
-    unit = record.get("u", base.get("bu", ""))
-    return Record(name, time, relative, str(unit), value, device)  # type: ignore[arg-type]
+        return _refused("bad_time", f"{name}: {error}", base, index)
+    return Record(name, time, relative, fields.get("u", base.unit), value, base.device)
 
 
-def _is(value: object, kinds: tuple[type, ...]) -> bool:
-    return type(value) in kinds
+def _refused(code: str, detail: str, base: _Base, index: int) -> Refusal:
+    return Refusal(code, detail, index=index, device=base.device)
 
 
-def _word(kinds: tuple[type, ...]) -> str:
+def _word(kinds: Kinds) -> str:
     return {str: "text", bool: "boolean"}.get(kinds[0], "number")
 
 
-def _sum(base: object, given: object) -> Number:
+def _sum(base: Number, given: Number) -> Number:
     """A base and what is added to it: exact where both are integers, and where a sum of floats is what was meant."""
-    assert isinstance(base, int | float) and isinstance(given, int | float)  # noqa: PT018 - looked at before
     try:
         return base + given
     except OverflowError:  # an integer that is beyond a float
@@ -210,7 +251,9 @@ def _parts(pack: object, base_names: bool) -> list[Part]:
             found.append(draft)
         draft.values[record.name] = record.value
         if record.unit:
-            draft.units = {**(draft.units or {}), record.name: record.unit}
+            if draft.units is None:
+                draft.units = {}
+            draft.units[record.name] = record.unit
     return found
 
 
