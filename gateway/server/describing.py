@@ -52,14 +52,12 @@ def check_description(body: dict[str, object]) -> dict[str, object]:
 def with_units(body: dict[str, object], units: dict[str, str]) -> dict[str, object]:
     """A description with these units of metrics in place of others; raises ``ValueError`` where it cannot be one."""
     known = body.get("metrics")
-    metrics: dict[str, dict[str, object]] = dict(known) if isinstance(known, dict) else {}
-    for metric, unit in units.items():
-        about = metrics.get(metric, {})
-        if about.get("unit") != unit:
-            metrics[metric] = {**about, "unit": unit}
-    if metrics == known:
+    metrics: dict[str, dict[str, object]] = known if isinstance(known, dict) else {}
+    others = {metric: unit for metric, unit in units.items() if metrics.get(metric, {}).get("unit") != unit}
+    if not others:
         return body
-    return check_description({**body, "metrics": metrics})
+    described = {metric: {**metrics.get(metric, {}), "unit": unit} for metric, unit in others.items()}
+    return check_description({**body, "metrics": {**metrics, **described}})
 
 
 def metrics_described(body: dict[str, object]) -> int:
