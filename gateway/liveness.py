@@ -14,12 +14,17 @@ interval it stated (``describe``), else three times the longest pause among its 
 
 from __future__ import annotations
 
+import math
+from typing import Generic, TypeVar
+
 import msgspec
 
 __all__ = [
+    "LEARNED_LEAST_S",
     "OFFLINE",
     "ONLINE",
     "STALE",
+    "Lookout",
     "Losses",
     "Rhythm",
     "Status",
@@ -29,6 +34,8 @@ __all__ = [
     "restored",
     "silent",
 ]
+
+T = TypeVar("T")
 
 ONLINE, STALE, OFFLINE = "online", "stale", "offline"
 
@@ -115,13 +122,16 @@ class Rhythm:
         if self._began is None:
             self._began = now
 
-    def speak(self, now: float) -> None:
-        """It said something."""
+    def speak(self, now: float) -> bool:
+        """It said something; returns whether less is known to be usual with it from now on than before."""
         pause = now - self.heard
         self.heard = now
-        if pause >= PAUSE_S:
-            self._pauses.append(pause)
-            del self._pauses[:-PAUSES]
+        if pause < PAUSE_S:
+            return False
+        self._pauses.append(pause)
+        if len(self._pauses) <= PAUSES:
+            return False
+        return self._pauses.pop(0) > max(self._pauses)
 
     @property
     def learned(self) -> float:
@@ -130,21 +140,58 @@ class Rhythm:
             return max(self._pauses)
         return PAUSE_S if self._began is not None and self.heard - self._began >= LEARNED_FROM_S else 0.0
 
+    @property
+    def silent_from(self) -> float:
+        """When it will have been silent for longer than usual, if it says nothing; ``inf`` where nothing is known."""
+        if self.stated:
+            return self.heard + max(STATED_LEAST_S, PATIENCE * self.stated)
+        learned = self.learned
+        return self.heard + max(LEARNED_LEAST_S, PATIENCE * learned) if learned else math.inf
+
     def silence(self, now: float) -> float:
         """Seconds that it has been silent for, where that is longer than usual; else 0.0."""
-        quiet = now - self.heard
-        if self.stated:
-            limit = max(STATED_LEAST_S, PATIENCE * self.stated)
-        elif quiet < LEARNED_LEAST_S or not (learned := self.learned):
-            return 0.0
-        else:
-            limit = max(LEARNED_LEAST_S, PATIENCE * learned)
-        return quiet if quiet > limit else 0.0
+        return now - self.heard if now > self.silent_from else 0.0
 
     @property
     def usual(self) -> float:
         """The interval that is expected of it, in seconds; 0.0 where none is."""
         return self.stated or self.learned
+
+
+class Lookout(Generic[T]):
+    """Who is looked at for silence when; times in monotonic seconds.
+
+    Each stands in the slot of the second from which it may be silent for too long, so that one who speaks each minute
+    costs a look in three.  Whoever speaks again after it was found silent, and whoever may be so earlier than was
+    thought, has to be put in ``soon``.  One stands in one slot; what is left in others is passed over.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[int, set[T]] = {}
+        self._slot_of: dict[T, int] = {}
+        self._passed = 0
+
+    def soon(self, one: T) -> None:
+        """Look at it in the next round."""
+        self.at(one, 0.0)
+
+    def at(self, one: T, when: float) -> None:
+        """Look at it in the first round after ``when``, as things are now."""
+        slot = max(int(when), self._passed + 1)
+        if self._slot_of.get(one) != slot:
+            self._slot_of[one] = slot
+            self._slots.setdefault(slot, set()).add(one)
+
+    def due(self, now: float) -> list[T]:
+        """Those whose time has come; they stand in no slot any more."""
+        self._passed = int(now)
+        found = []
+        for slot in sorted(slot for slot in self._slots if slot <= self._passed):
+            for one in self._slots.pop(slot):
+                if self._slot_of.get(one) == slot:
+                    del self._slot_of[one]
+                    found.append(one)
+        return found
 
 
 class Losses:

@@ -1,7 +1,7 @@
 """Who is online, since when and why."""
 
 from gateway import liveness
-from gateway.liveness import OFFLINE, ONLINE, STALE, Losses, Rhythm, Status
+from gateway.liveness import OFFLINE, ONLINE, STALE, Lookout, Losses, Rhythm, Status
 
 
 def test_first_connection_is_a_change():
@@ -117,3 +117,26 @@ def test_one_that_flaps_is_no_storm():
     """Twelve losses of one device are one device lost."""
     losses = Losses()
     assert not any(losses.note(index / 10, 0, "d") for index in range(12))
+
+
+def test_what_is_usual_becomes_less_when_the_longest_pause_is_forgotten():
+    """A device that has become quicker may be silent for too long sooner than was thought: that is said once."""
+    rhythm = Rhythm(learned=600.0)
+    rhythm.begin(0)
+    assert [rhythm.speak(n * 2.0) for n in range(1, 20)] == [*[False] * 15, True, *[False] * 3]
+    assert rhythm.silent_from == 38 + 10
+
+
+def test_each_is_looked_at_in_the_round_after_its_time():
+    """Once, in whatever slot it stood before; what has no time yet in the next."""
+    lookout = Lookout()
+    lookout.soon("a")
+    lookout.at("b", 12.4)
+    lookout.at("c", 30)
+    assert lookout.due(11.9) == ["a"]
+    lookout.at("c", 11)
+    assert sorted(lookout.due(12.1)) == ["b", "c"]
+    lookout.at("b", 12.4)
+    assert lookout.due(13.2) == ["b"]
+    assert lookout.due(100) == []
+    assert lookout._slots == lookout._slot_of == {}

@@ -114,7 +114,7 @@ class Connection:
         resumed = device.begin(self._ws.query.get("session"), secrets.token_hex(4))
         device.last_seen = now
         device.rhythm.begin(endpoint.monotonic())
-        endpoint.soon.add(device)
+        endpoint.lookout.soon(device)
         if previous is None or previous.via:
             endpoint.connected += 1
         status, changed = liveness.connected(device.status, now)
@@ -228,7 +228,8 @@ class Connection:
         endpoint, device = self._endpoint, self.device
         received = endpoint.now()
         device.last_seen = received
-        device.rhythm.speak(endpoint.monotonic())
+        if device.rhythm.speak(endpoint.monotonic()):
+            endpoint.lookout.soon(device)
         if device.status is None or device.status.state != liveness.ONLINE:
             self._heard(received)
         codec = self._text if message.kind == "text" else self._binary
@@ -270,6 +271,7 @@ class Connection:
         """A device that was stale speaks again."""
         status, changed = liveness.connected(self.device.status, now)
         if self.device.link is self and changed:
+            self._endpoint.lookout.soon(self.device)
             self._endpoint.pipeline.presence(self.device, status)
 
     @property
@@ -543,7 +545,7 @@ class Connection:
             detail = f"describe: more than {endpoint.settings.max_series} metrics of all devices"
             raise Refusal("too_many_series", detail)
         endpoint.pipeline.describe(device, body, received)
-        endpoint.soon.add(device)
+        endpoint.lookout.soon(device)
         endpoint.described += more
 
     def _measured_in(self, device: Device, units: dict[str, str], received: int) -> None:

@@ -8,6 +8,7 @@ message, none a connection.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -19,7 +20,7 @@ from ..codecs import CODECS, SUBPROTOCOLS, Naming, codecs_by
 from ..delivery import Delivery
 from ..devices import Device, DeviceBook
 from ..errors import Overloaded
-from ..liveness import Losses
+from ..liveness import LEARNED_LEAST_S, Lookout, Losses
 from ..pipeline import Pipeline
 from ..reading import is_device
 from ..session import MAX_SESSION
@@ -38,11 +39,7 @@ __all__ = ["DeviceEndpoint"]
 REPLACEMENT_DELAY_S = 3.0  # for a newcomer where two connections keep replacing each other
 SLICE = 2_000  # devices looked at in one step of the loop
 LATE_S = 3.0  # between two rounds of ``watch``: then the gateway itself was away
-FULL_ROUNDS = 5  # of ``watch``, between two that look at all devices
-# Who could be silent for too long before the next full round is looked at in each: whoever speaks meanwhile and has not
-# stated an interval that is shorter, may be silent for longer than that (LEARNED_LEAST_S).
-SOON_S = FULL_ROUNDS + LATE_S
-CLOCK_ROUNDS = 2 * FULL_ROUNDS  # between two looks at the clocks
+CLOCK_ROUNDS = 30  # of ``watch``, between two looks at the clocks
 ACKS = ("durable", "delivered", "none")
 
 
@@ -90,7 +87,7 @@ class DeviceEndpoint:
         self.heard_by: dict[Device, list[SubLink]] = {}  # sub-devices that several concentrators hear; the newest last
         self.losses = Losses()
         self._rounds = 0
-        self.soon: set[Device] = set()  # looked at in the next round of ``watch``; who connects or says what it is too
+        self.lookout: Lookout[Device] = Lookout()  # for silence
         self._watched = monotonic()
         self._clocks_off: list[tuple[str, int]] = []
         self.messages = 0
@@ -125,34 +122,39 @@ class DeviceEndpoint:
         """To be called once a second: who has been silent for too long is stale.  In slices, for the loop's sake."""
         now = self.monotonic()
         late, self._watched = now - self._watched > LATE_S, now
-        look = self._rounds % CLOCK_ROUNDS == 0
-        full = late or self._rounds % FULL_ROUNDS == 0
-        self._rounds += 1
-        off: list[tuple[str, int]] = []
-        soon, self.soon = self.soon, set()
-        for number, device in enumerate(list(self.book if full else soon)):
-            if look and (skew := device.clock.skew_ms) is not None and abs(skew) > CLOCK_OFF_MS:
-                off.append((device.name, skew))
-            if number % SLICE == SLICE - 1:
+        for number, device in enumerate(list(self.book) if late else self.lookout.due(now), 1):
+            if number % SLICE == 0:
                 await asyncio.sleep(0)
             link, rhythm = device.link, device.rhythm
             if link is None or device.status is None:
                 continue
             if link.paused:
-                self.soon.add(device)
+                self.lookout.soon(device)
                 continue
             if late:  # we stood still: what waits in the sockets was not read yet
                 rhythm.begin(now)
-            if rhythm.silence(now + SOON_S):
-                self.soon.add(device)
             if quiet := rhythm.silence(now):
                 status = liveness.silent(device.status, quiet, rhythm.usual, self.now())
                 if status is not None:
                     self.pipeline.presence(device, status)
-        if look:
-            self._clocks_off = off
+            else:
+                # One of whom nothing is known may speak, and be silent for too long that time later at the earliest.
+                when = rhythm.silent_from
+                self.lookout.at(device, when if when < math.inf else now + LEARNED_LEAST_S)
+        if self._rounds % CLOCK_ROUNDS == 0:
+            await self._look_at_clocks()
+        self._rounds += 1
         self.complaints.settle()
         self.pipeline.settle()
+
+    async def _look_at_clocks(self) -> None:
+        off: list[tuple[str, int]] = []
+        for number, device in enumerate(list(self.book), 1):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+            if (skew := device.clock.skew_ms) is not None and abs(skew) > CLOCK_OFF_MS:
+                off.append((device.name, skew))
+        self._clocks_off = off
 
     def problems(self, may_read: Callable[[str], bool] = lambda _: True) -> list[tuple[str, str]]:
         """What is wrong with devices as a whole, and what to do about it, in words.

@@ -101,7 +101,8 @@ class SubDevices:
         device.last_seen = received
         if device.link is not link and not self._attach(link):
             return
-        device.rhythm.speak(endpoint.monotonic())
+        if device.rhythm.speak(endpoint.monotonic()):
+            endpoint.lookout.soon(device)
         if device.status is None or device.status.state != liveness.ONLINE:
             self._online(device, received)
 
@@ -112,7 +113,6 @@ class SubDevices:
             return False  # this one has ended, or the device has its own
         if held is None:
             device.rhythm.begin(endpoint.monotonic())
-            endpoint.soon.add(device)
         elif isinstance(held, SubLink):
             several = endpoint.heard_by.setdefault(device, [held])
             if link in several:
@@ -128,6 +128,7 @@ class SubDevices:
     def _online(self, device: Device, now: int) -> None:
         status, changed = liveness.connected(device.status, now)
         if changed:
+            self._endpoint.lookout.soon(device)
             self._endpoint.pipeline.presence(device, status)
         device.status = status
 

@@ -774,11 +774,11 @@ async def test_the_gateways_own_standstill_makes_nobody_stale(tmp_path):
         await acked(ws, 1)
         endpoint = gw.app.devices
         (device,) = endpoint.book
-        device.rhythm.heard -= 100
-        endpoint._watched -= 100
+        now = time.monotonic() + 100
+        endpoint.monotonic = lambda: now
         await endpoint.watch()
         assert device.status.state == "online"
-        device.rhythm.heard -= 100
+        now += 2.5
         await endpoint.watch()
         assert device.status.state == "stale"
 

@@ -392,6 +392,27 @@ async def test_nobody_is_stale_sooner_or_later_than_it_is_silent(tmp_path: Path)
     assert stood > 3
 
 
+async def test_one_that_has_become_quicker_is_stale_by_its_new_rhythm(tmp_path: Path) -> None:
+    """Though its time to be looked at had been reckoned by the pauses that it made before; also a sub-device."""
+    rig = Rig(tmp_path)
+    hub = rig.connect("hub")
+
+    async def speaks(every: int, times: int) -> None:
+        for _ in range(times):
+            say(hub, {"t": 1}, {"t": 1, "device": "a"})
+            for _ in range(every):
+                rig.now += 1
+                await rig.endpoint.watch()
+
+    await speaks(60, 3)
+    await speaks(2, 20)
+    for _ in range(9):
+        assert (rig.state("hub"), rig.state("a")) == ("online", "online")
+        rig.now += 1
+        await rig.endpoint.watch()
+    assert (rig.state("hub"), rig.state("a")) == ("stale", "stale")
+
+
 async def test_what_is_not_read_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the concentrator is not read, for somebody's rate, nobody behind it becomes stale, nor right afterwards."""
     monkeypatch.setattr(Socket, "peer_gone", True, raising=False)
