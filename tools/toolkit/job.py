@@ -56,6 +56,7 @@ class Job:
     dashboards: int = 5
     layout: str = "batch"
     max_delay_ms: int | None = None
+    max_readings: int | None = None
     commit_ms: int | None = None
     mqtt: bool = True
     readings: int = 1  # a message
@@ -145,6 +146,8 @@ def _gateway(job: Job, directory: Path, broker: Mosquitto | None) -> Daemon:
     }
     if job.max_delay_ms is not None:
         settings["GATEWAY_BATCH__MAX_DELAY_MS"] = str(job.max_delay_ms)
+    if job.max_readings is not None:
+        settings["GATEWAY_BATCH__MAX_READINGS"] = str(job.max_readings)
     if job.commit_ms is not None:
         settings["GATEWAY_JOURNAL__COMMIT_MS"] = str(job.commit_ms)
     if broker:
