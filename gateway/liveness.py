@@ -163,7 +163,7 @@ class Lookout(Generic[T]):
 
     Each stands in the slot of the second from which it may be silent for too long, so that one who speaks each minute
     costs a look in three.  Whoever speaks again after it was found silent, and whoever may be so earlier than was
-    thought, has to be put in ``soon``.  One stands in one slot; what is left in others is passed over.
+    thought, has to be put in ``soon``.  One stands in one slot at the most.
     """
 
     def __init__(self) -> None:
@@ -179,18 +179,27 @@ class Lookout(Generic[T]):
         """Look at it in the first round after ``when``, as things are now."""
         slot = max(int(when), self._passed + 1)
         if self._slot_of.get(one) != slot:
+            self.discard(one)
             self._slot_of[one] = slot
             self._slots.setdefault(slot, set()).add(one)
+
+    def discard(self, one: T) -> None:
+        """Look at it no more."""
+        slot = self._slot_of.pop(one, None)
+        if slot is not None:
+            others = self._slots[slot]
+            others.remove(one)
+            if not others:
+                del self._slots[slot]
 
     def due(self, now: float) -> list[T]:
         """Those whose time has come; they stand in no slot any more."""
         self._passed = int(now)
-        found = []
-        for slot in sorted(slot for slot in self._slots if slot <= self._passed):
-            for one in self._slots.pop(slot):
-                if self._slot_of.get(one) == slot:
-                    del self._slot_of[one]
-                    found.append(one)
+        found: list[T] = []
+        for slot in [slot for slot in self._slots if slot <= self._passed]:
+            found += self._slots.pop(slot)
+        for one in found:
+            del self._slot_of[one]
         return found
 
 

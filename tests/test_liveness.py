@@ -139,4 +139,16 @@ def test_each_is_looked_at_in_the_round_after_its_time():
     lookout.at("b", 12.4)
     assert lookout.due(13.2) == ["b"]
     assert lookout.due(100) == []
+
+
+def test_nothing_is_left_where_one_stood_before():
+    """Whoever says something else each time of how often it speaks takes no memory by it."""
+    lookout = Lookout()
+    for number in range(1000):
+        lookout.at("a", 1e300 / (number + 1))
+    assert (len(lookout._slots), len(lookout._slot_of)) == (1, 1)
+    lookout.discard("a")
+    lookout.discard("a")
     assert lookout._slots == lookout._slot_of == {}
+    lookout.soon("a")
+    assert lookout.due(1) == ["a"]

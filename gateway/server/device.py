@@ -105,6 +105,7 @@ class DeviceEndpoint:
 
     def forget(self, device: Device) -> None:
         """A device is no longer in the book: what it took of the bounds is there for others."""
+        self.lookout.discard(device)
         self.series -= len(device.metrics)
         self.described -= metrics_described(device.described)
 
