@@ -15,6 +15,7 @@ interval it stated (``describe``), else three times the longest pause among its 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -176,7 +177,7 @@ class Lookout(Generic[T]):
         self.at(one, 0.0)
 
     def at(self, one: T, when: float) -> None:
-        """Look at it in the first round after ``when``, as things are now."""
+        """Look at it in the first round after ``when``, which is finite, as things are now."""
         slot = max(int(when), self._passed + 1)
         if self._slot_of.get(one) != slot:
             self.discard(one)
@@ -192,15 +193,16 @@ class Lookout(Generic[T]):
             if not others:
                 del self._slots[slot]
 
-    def due(self, now: float) -> list[T]:
-        """Those whose time has come; they stand in no slot any more."""
+    def due(self, now: float) -> Iterator[T]:
+        """Those whose time has come.  Each is taken out as it is given: where a round fails, the next has the rest."""
         self._passed = int(now)
-        found: list[T] = []
         for slot in [slot for slot in self._slots if slot <= self._passed]:
-            found += self._slots.pop(slot)
-        for one in found:
-            del self._slot_of[one]
-        return found
+            while ones := self._slots.get(slot):
+                one = ones.pop()
+                del self._slot_of[one]
+                if not ones:
+                    del self._slots[slot]
+                yield one
 
 
 class Losses:

@@ -133,12 +133,12 @@ def test_each_is_looked_at_in_the_round_after_its_time():
     lookout.soon("a")
     lookout.at("b", 12.4)
     lookout.at("c", 30)
-    assert lookout.due(11.9) == ["a"]
+    assert list(lookout.due(11.9)) == ["a"]
     lookout.at("c", 11)
     assert sorted(lookout.due(12.1)) == ["b", "c"]
     lookout.at("b", 12.4)
-    assert lookout.due(13.2) == ["b"]
-    assert lookout.due(100) == []
+    assert list(lookout.due(13.2)) == ["b"]
+    assert list(lookout.due(100)) == []
 
 
 def test_nothing_is_left_where_one_stood_before():
@@ -151,4 +151,4 @@ def test_nothing_is_left_where_one_stood_before():
     lookout.discard("a")
     assert lookout._slots == lookout._slot_of == {}
     lookout.soon("a")
-    assert lookout.due(1) == ["a"]
+    assert list(lookout.due(1)) == ["a"]

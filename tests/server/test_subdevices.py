@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -411,6 +412,28 @@ async def test_one_that_has_become_quicker_is_stale_by_its_new_rhythm(tmp_path: 
         rig.now += 1
         await rig.endpoint.watch()
     assert (rig.state("hub"), rig.state("a")) == ("stale", "stale")
+
+
+async def test_a_round_that_fails_passes_over_nobody(tmp_path: Path) -> None:
+    """Whoever it did not come to is looked at in the next."""
+    rig = Rig(tmp_path)
+    for number in range(10):
+        say(rig.connect(f"d{number}"), {"type": "describe", "interval_s": 5}, {"t": 1})
+    failures = 0
+
+    def fails(_: object) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise RuntimeError
+
+    rig.endpoint.pipeline.on_presence.append(fails)
+    for _ in range(18):
+        rig.now += 1
+        with suppress(RuntimeError):
+            await rig.endpoint.watch()
+    assert [rig.state(f"d{number}") for number in range(10)] == ["stale"] * 10
+    assert failures == 10
 
 
 async def test_what_is_not_read_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
